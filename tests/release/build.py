@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
+import zipfile
 from pathlib import Path
 
 from tests.release.projects import Project
@@ -27,16 +29,30 @@ def build(project: Project, target: Path, epoch: int, umask: int = 0o022) -> lis
     _run_build(["--sdist", str(project.folder)], work / "sdist", epoch, umask)
     sdist = target / _only(work / "sdist", "*.tar.gz").name
     target.mkdir(parents=True, exist_ok=True)
-    sdist.write_bytes(normalized(_only(work / "sdist", "*.tar.gz").read_bytes(), epoch))
+    sdist.write_bytes(normalized_sdist(_only(work / "sdist", "*.tar.gz").read_bytes(), epoch))
     with tarfile.open(sdist) as archive:
         archive.extractall(work / "source", filter="data")
     unpacked = _only(work / "source", "*")
     _run_build(["--wheel", str(unpacked)], work / "wheel", epoch, umask)
-    wheel = _only(work / "wheel", "*.whl")
-    return [sdist, wheel.rename(target / wheel.name)]
+    built = _only(work / "wheel", "*.whl")
+    wheel = target / built.name
+    wheel.write_bytes(normalized_wheel(built.read_bytes(), epoch))
+    return [sdist, wheel]
 
 
-def normalized(archive: bytes, epoch: int) -> bytes:
+def normalized_wheel(archive: bytes, epoch: int) -> bytes:
+    """Return a wheel with the same files in the same order, all of one time, and with the same permissions."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as new:
+        for member in old.infolist():
+            entry = zipfile.ZipInfo(member.filename, time.gmtime(epoch)[:6])
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = (0o100755 if member.external_attr >> 16 & 0o100 else 0o100644) << 16
+            new.writestr(entry, old.read(member))
+    return content.getvalue()
+
+
+def normalized_sdist(archive: bytes, epoch: int) -> bytes:
     """Return a `.tar.gz` archive with its files in order of their names, without users, and all of one time."""
     plain = io.BytesIO()
     with (

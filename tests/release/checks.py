@@ -97,8 +97,9 @@ def _check_metadata(project: Project, metadata: Message) -> None:
     urls = dict(line.split(", ", 1) for line in metadata.get_all("Project-URL", []))
     if urls != project.urls or not urls:
         raise CheckFailed("the wheel does not have the addresses of setup.cfg")
-    if metadata["License-Expression"] != project.metadata["license"]:
-        raise CheckFailed(f"the licence of the wheel is {metadata['License-Expression']}")
+    licence = metadata["License-Expression"] or metadata["License"]
+    if licence != project.metadata["license"]:
+        raise CheckFailed(f"the licence of the wheel is {licence}")
     relative = relative_links(str(metadata.get_payload()))
     if relative:
         raise CheckFailed(f"the description has relative links: {', '.join(relative)}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.release.__main__ import Checklist, Release
-from tests.release.build import EARLIEST, normalized
+from tests.release.build import EARLIEST, normalized_sdist, normalized_wheel
 from tests.release.checks import CheckFailed, changelog, check_equal, check_versions, epoch
 from tests.release.projects import ROOT, Project, read_projects
 from tests.release.requirements import build_requirements
@@ -62,14 +62,34 @@ def archive(*names: str, time: int, user: int, mode: int) -> bytes:
 def test_archives_that_differ_in_order_time_user_and_permissions_become_equal() -> None:
     one, other = archive("a", "b", time=1, user=1, mode=0o600), archive("b", "a", time=2, user=2, mode=0o664)
     assert one != other
-    assert normalized(one, 1_000) == normalized(other, 1_000)
-    with tarfile.open(fileobj=io.BytesIO(normalized(one, 1_000))) as tar:
+    assert normalized_sdist(one, 1_000) == normalized_sdist(other, 1_000)
+    with tarfile.open(fileobj=io.BytesIO(normalized_sdist(one, 1_000))) as tar:
         assert [(member.name, member.mtime, member.mode) for member in tar] == [("a", 1000, 0o644), ("b", 1000, 0o644)]
 
 
 def test_an_archive_keeps_the_right_to_execute() -> None:
-    with tarfile.open(fileobj=io.BytesIO(normalized(archive("a", time=1, user=1, mode=0o700), 1))) as tar:
+    with tarfile.open(fileobj=io.BytesIO(normalized_sdist(archive("a", time=1, user=1, mode=0o700), 1))) as tar:
         assert tar.getmember("a").mode == 0o755
+
+
+def test_wheels_that_differ_in_time_and_permissions_become_equal() -> None:
+    def wheel(time: tuple[int, int, int, int, int, int], mode: int) -> bytes:
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w") as file:
+            for name in ("b", "a"):
+                entry = zipfile.ZipInfo(name, time)
+                entry.external_attr = mode << 16
+                file.writestr(entry, name)
+        return content.getvalue()
+
+    one, other = wheel((2026, 1, 1, 0, 0, 0), 0o100600), wheel((2025, 1, 1, 0, 0, 0), 0o100664)
+    assert one != other
+    assert normalized_wheel(one, EARLIEST) == normalized_wheel(other, EARLIEST)
+    with zipfile.ZipFile(io.BytesIO(normalized_wheel(one, EARLIEST))) as file:
+        assert [(entry.filename, entry.date_time, entry.external_attr >> 16) for entry in file.infolist()] == [
+            ("b", (1980, 1, 1, 0, 0, 0), 0o100644),
+            ("a", (1980, 1, 1, 0, 0, 0), 0o100644),
+        ]
 
 
 def write_wheel(folder: Path, content: bytes) -> list[Path]:
