@@ -149,7 +149,7 @@ def image(with_wheel: Written, tmp_path: Path) -> tuple[Written, Path, dict[str,
                 path = with_wheel.project / source
                 shutil.copytree(path, app / target) if path.is_dir() else shutil.copy(path, app)
         elif name == "ENV":
-            env.update(pair.split("=", 1) for pair in shlex.split(argument))
+            env.update({key: value for key, _, value in (pair.partition("=") for pair in shlex.split(argument))})
         elif name == "RUN" and argument.startswith("pip "):
             with_wheel.shell(f"cd {app}\n{argument}")
     env["JIMS_STORE"] = env["JIMS_STORE"].replace("/data", str(data))

@@ -86,7 +86,7 @@ class Release:
 
     def _build(self, project: Project) -> str:
         built = build(project, self._work / "built", self._epoch())
-        self._files[project.name] = [shutil.copy2(file, self._target / file.name) for file in built]
+        self._files[project.name] = [Path(shutil.copy2(file, self._target)) for file in built]
         return ", ".join(file.name for file in built)
 
     def _build_again(self, copied: Project) -> str:
