@@ -17,6 +17,11 @@ OLDEST := 'uvicorn == 0.34.*' 'websockets == 13.*'
 NOT_OLDEST := a_handler_that_sends_while_the_server_closes_its_websocket
 # pip-audit has dependencies of its own, which are not to mix with what it looks at.
 AUDIT_VENV := .venv-audit
+# The documentation's site is built by packages that nothing else needs.
+SITE_VENV := .venv-site
+# What checks a release has dependencies of its own, too.
+RELEASE_VENV := .venv-release
+RELEASE_TOOLS := 'build >= 1.2' 'cyclonedx-bom >= 7' 'httpx >= 0.27' 'packaging >= 24' 'pip-licenses >= 5' 'twine >= 6'
 JIMS_PLUGINS := jimsapi-jims jims-api-command
 FIND_PYTHON := $(PYTHON) plugins/jimsapi-jims/tests/find_python.py
 FIND_CHROMIUM := $(PYTHON) tests/clients/find_chromium.py
@@ -53,13 +58,14 @@ endef
 long = $(1) -W ignore -m tests.$(2) || broken="$$broken $(2);"
 SLOW_KINDS := head body reader reader-byte idle websocket websocket-reader tls linger
 
-.PHONY: help run test lint test-core test-reliability test-plugins test-jims test-oldest test-long test-faults bench docs lock audit clean
+.PHONY: help run test lint test-core test-reliability test-plugins test-jims test-oldest test-long test-faults bench docs lock audit release-check site clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make run          set up, and serve the example on http://localhost:8080'
 	@echo 'make test         set up, and run every check and test; its parts are'
-	@echo '                  lint, test-core, test-reliability, test-plugins, test-jims and test-oldest'
+	@echo '                  lint, site, test-core, test-reliability, test-plugins, test-jims and test-oldest'
+	@echo 'make site         build the documentation as a site in build/site; a broken link fails'
 	@echo 'make test-oldest  the tests of the protocol with the oldest uvicorn and websockets that are allowed'
 	@echo 'make test-long    all tests, with many more random histories of the stores'
 	@echo 'make test-faults  kills, power cuts, floods, slow clients, a soak and hostile input, at length: about three'
@@ -67,6 +73,7 @@ help:
 	@echo 'make docs         write the generated parts of docs/ anew'
 	@echo 'make lock         write requirements/*.lock anew, with the newest versions'
 	@echo 'make audit        look for known vulnerabilities of what is locked there'
+	@echo 'make release-check  build every distribution twice, and check what would be published: about ten minutes'
 	@echo 'make bench        measure all, beside peers: half an hour on a machine that does nothing else'
 	@echo 'make clean        remove the virtual environment and all caches'
 
@@ -76,17 +83,24 @@ run: $(VENV)/.installed-run
 # The environments are made one after another, since pip leaves its notes beside the code, and Debian's packages are
 # installed one after another, since apt-get locks; then three parts run at a time:
 # most of them wait more than they compute.
-test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed $(OLDEST_VENV)/.installed
+test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed $(OLDEST_VENV)/.installed $(SITE_VENV)/.installed
 	$(browser)
 	$(compiler)
 	$(monitoring)
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
-	  test-core test-reliability test-plugins test-jims test-oldest lint
+	  test-core test-reliability test-plugins test-jims test-oldest lint site
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+# -n: every reference has a target. -W: every warning is an error. Nothing of an earlier build is used, for a page that was
+# not read again has no warnings.
+site: $(SITE_VENV)/.installed
+	rm -rf build/site
+	$(SITE_VENV)/bin/python -m sphinx --builder html --conf-dir docs --doctree-dir build/site/.doctrees \
+	  -n -W --keep-going --quiet --jobs auto . build/site
 
 test-core: $(VENV)/.installed-dev
 	$(browser)
@@ -155,6 +169,9 @@ lock: $(VENV)/.installed-dev
 audit: $(AUDIT_VENV)/.installed
 	$(AUDIT_VENV)/bin/python -m tests.hostile.audit
 
+release-check: $(RELEASE_VENV)/.installed
+	$(RELEASE_VENV)/bin/python -m tests.release
+
 bench:
 	@command -v wrk >/dev/null || { \
 	  echo 'wrk, the load generator, is missing: installing it with apt-get'; \
@@ -164,7 +181,7 @@ bench:
 	$(PYTHON) -m benchmarks
 
 clean:
-	rm -rf .benchmarks $(VENV) $(PLUGINS_VENV) $(JIMS_VENV) $(OLDEST_VENV) $(AUDIT_VENV) build dist *.egg-info plugins/*/build plugins/*/*.egg-info tests/clients/node_modules tests/node_modules plugins/*/tests/node_modules .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .benchmarks $(VENV) $(PLUGINS_VENV) $(JIMS_VENV) $(OLDEST_VENV) $(AUDIT_VENV) $(SITE_VENV) $(RELEASE_VENV) build dist *.egg-info plugins/*/build plugins/*/*.egg-info tests/clients/node_modules tests/node_modules plugins/*/tests/node_modules .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # Installed once, and again when the dependencies change. Editable, so that what is served and tested is what is here.
 $(VENV)/.installed-run: setup.cfg pyproject.toml | $(PY)
@@ -191,6 +208,17 @@ $(JIMS_VENV)/.installed: setup.cfg pyproject.toml $(JIMS_PLUGINS:%=plugins/%/set
 $(AUDIT_VENV)/.installed:
 	@$(PYTHON) -m venv $(AUDIT_VENV)
 	$(AUDIT_VENV)/bin/python $(PIP) 'pip-audit >= 2.9' 'packaging >= 24' 'httpx >= 0.27'
+	@touch $@
+
+$(SITE_VENV)/.installed: Makefile
+	@$(PYTHON) -m venv $(SITE_VENV)
+	$(SITE_VENV)/bin/python $(PIP) 'furo >= 2025.9' 'myst-parser >= 4' 'sphinx >= 8.2'
+	@touch $@
+
+$(RELEASE_VENV)/.installed: Makefile pyproject.toml $(wildcard plugins/*/pyproject.toml)
+	@$(PYTHON) -m venv $(RELEASE_VENV)
+	$(RELEASE_VENV)/bin/python -m tests.release.requirements | \
+	  $(RELEASE_VENV)/bin/python $(PIP) --requirement /dev/stdin $(RELEASE_TOOLS)
 	@touch $@
 
 $(JIMS_PY):

@@ -21,6 +21,7 @@ from jimsapi.cli.config import DEFAULT_FILE, show_config
 from jimsapi.cli.contacts import Wanted as WantedContact
 from jimsapi.cli.contacts import delete, delete_arguments, export, export_arguments
 from jimsapi.cli.explain import explain
+from jimsapi.cli.new_project import new_command
 from jimsapi.cli.options import COMMAND_OPTIONS, GroupedCommand, all_options, with_options
 from jimsapi.cli.replay import FAILED, ReplayFailed, Wanted, replay, replay_arguments
 from jimsapi.cli.scaffold import plugin_commands
@@ -66,12 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def command_line(arguments: Sequence[str]) -> click.Group:
     """Return the command with the options and subcommands of the plugins that the arguments and variables select.
 
-    `plugins`, `plugin`, `chat` and `--version` do not import plugins. If a plugin is broken, the commands that need all
-    plugins raise its error. `check` first checks the others, `--help` shows the error, and `keys` works.
+    `new`, `plugins`, `plugin`, `chat` and `--version` do not import plugins. If a plugin is broken, the commands that
+    need all plugins raise its error. `check` first checks the others, `--help` shows the error, and `keys` works.
 
     Raises `StartError` if an option names a plugin that is not installed.
     """
-    if _subcommand(arguments) in ("plugins", "plugin", "chat") or "--version" in arguments:
+    if _subcommand(arguments) in ("new", "plugins", "plugin", "chat") or "--version" in arguments:
         return _command_line(None, [])
     broken: list[StartError] = []
     try:
@@ -242,6 +243,7 @@ def _command_line(plugins: PluginManager | None, broken: list[StartError]) -> cl
     group = _root_command(commands)
     add(group)
     group.add_command(add(_subcommand_of("plugins", commands.list_plugins, PLUGINS_HELP)))
+    group.add_command(new_command())
     group.add_command(plugin_commands())
     group.add_command(chat_command())
     group.add_command(add(_check_command(commands)))

@@ -1,27 +1,29 @@
 """`jimsapi plugin new`: creates a complete distribution with one or several plugins. Its tests pass without changes.
 
-It copies the templates in `templates/every` and in the folder of each kind. The path of a template is its path in the
-distribution, with two exceptions: `package` becomes the module's name, and `dot.` becomes `.`, because hidden files are
-easily missing from a wheel. `usage.md` becomes a part of the README.
+It copies the templates in `templates/every` and in the folder of each kind. `usage.md` becomes a part of the README.
 
 With several kinds, each kind is a plugin of its own: a package inside the package, with its own entry point, options
 and test module.
 """
 
-import keyword
-import re
-import shutil
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import packages_distributions
+from functools import partial
 from pathlib import Path
-from string import Template
 
 import click
 
 from jimsapi.builtin import builtin_plugins
 from jimsapi.cli.options import all_options
+from jimsapi.cli.rendering import (
+    LONGEST_NAME,
+    TEMPLATES,
+    canonical_name,
+    is_taken,
+    render,
+    write_folder,
+    write_templates,
+)
 from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.options import specs
 
@@ -42,9 +44,6 @@ KINDS = {
 }
 """The kinds of plugins, and what the new plugin does."""
 
-LONGEST_NAME = 40
-"""Characters. With a longer name, lines of the generated code would be too long for the linter."""
-
 LONGEST_NAME_OF_SEVERAL = 30
 """Characters of a name with several kinds. The kind is then a part of the names of modules and options."""
 
@@ -54,15 +53,12 @@ OPTIONS = ("secret", "file", "pause", "seconds")
 COMMON_MODULES = frozenset({"api", "app", "bot", "conftest", "main", "test", "tests"})
 """Names of modules in many projects, including the tests of the new plugin. Modules of one name hide each other."""
 
-_TEMPLATES = Path(__file__).with_name("templates")
+_USAGE = "usage.md"
 _TEST_REQUIREMENTS = {
     "": ("mypy >= 1.15", "pytest >= 8.3", "ruff >= 0.9"),
     "store": ("hypothesis >= 6.115",),
     "wrapper": ("hypothesis >= 6.115",),
 }
-
-# PEP 508.
-_NAME = re.compile(r"[A-Z0-9]([A-Z0-9._-]*[A-Z0-9])?", re.IGNORECASE | re.ASCII)
 
 
 def plugin_commands() -> click.Group:
@@ -91,7 +87,6 @@ def plugin_commands() -> click.Group:
 
 def new_plugin(name: str, kinds: Sequence[str]) -> None:
     """Write the distribution and print the next steps. Raises `StartError` if the name cannot be used."""
-    folder = Path.cwd() / name
     kinds = list(dict.fromkeys(kinds))
     words = words_of(name, LONGEST_NAME if len(kinds) == 1 else LONGEST_NAME_OF_SEVERAL)
     if len(kinds) > 1:
@@ -100,17 +95,7 @@ def new_plugin(name: str, kinds: Sequence[str]) -> None:
     commands = getattr(click.get_current_context().find_root().command, "commands", {})
     if "commands" in kinds and words["name"] in commands:
         raise StartError(f"{words['name']} is a subcommand of jimsapi: choose another name")
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        raise StartError(f"{name} already exists here: choose another name, or work in another folder") from None
-    except OSError as error:
-        raise StartError(f"{name} cannot be created here: {error.strerror}") from None
-    try:
-        write_distribution(folder, kinds, words)
-    except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise StartError(f"{name} cannot be written: {error.strerror}") from None
+    write_folder(name, partial(write_distribution, kinds=kinds, words=words))
     click.echo(f"{name} is written. Next:")
     click.echo(f"  cd {name}")
     click.echo("  pip install --editable '.[test]'")
@@ -122,13 +107,7 @@ def words_of(name: str, longest: int = LONGEST_NAME) -> dict[str, str]:
 
     `longest` is the number of characters that the name may have.
     """
-    if not _NAME.fullmatch(name):
-        raise StartError(
-            f"{name!r} is not a valid distribution name: use letters, digits, and - _ . between them (PEP 508)"
-        )
-    if len(name) > longest:
-        raise StartError(f"{name} is longer than {longest} characters: choose a shorter name")
-    canonical = re.sub(r"[-_.]+", "-", name).lower()
+    canonical = canonical_name(name, longest)
     module = canonical.replace("-", "_")
     short = canonical.removeprefix("jimsapi-")
     option = short.replace("-", "_")
@@ -138,7 +117,7 @@ def words_of(name: str, longest: int = LONGEST_NAME) -> dict[str, str]:
     for field in OPTIONS:
         if f"{option}_{field}" in _taken_options():
             raise StartError(f"{name} may give the option --{short}-{field}, which jimsapi has: choose another name")
-    if _is_taken(module):
+    if is_taken(module, COMMON_MODULES | {"jimsapi"}):
         other = f"acme-{short}" if canonical == f"jimsapi-{short}" else f"jimsapi-{short}"
         raise StartError(f"the module name {module} is not available: choose another name, for example {other}")
     return {
@@ -165,12 +144,6 @@ def _taken_options() -> set[str]:
     return keys | {f"{key}_file" for key in keys}
 
 
-def _is_taken(module: str) -> bool:
-    """Whether Python, an installed distribution or many projects already have a module of this name."""
-    reserved = sys.stdlib_module_names | COMMON_MODULES | {"jimsapi"}
-    return keyword.iskeyword(module) or module in reserved or module in packages_distributions()
-
-
 def write_distribution(folder: Path, kinds: Sequence[str], words: Mapping[str, str]) -> None:
     """Write the distribution into an empty folder. Raises `OSError`."""
     requirements = {one for kind in ("", *kinds) for one in _TEST_REQUIREMENTS.get(kind, ())}
@@ -184,14 +157,16 @@ def write_distribution(folder: Path, kinds: Sequence[str], words: Mapping[str, s
         "entry_points": _lines(f"{part['entry']} = {part['module']}" for part in parts),
         "usage": "\n".join(_usage(kind, part, len(parts)) for kind, part in zip(kinds, parts, strict=True)),
     }
-    _write(folder, "every", whole)
+    write_templates(folder, "every", whole)
     if len(kinds) == 1:
-        _write(folder, kinds[0], whole)
+        write_templates(folder, kinds[0], whole, left_out=_USAGE)
         return
     text = f'"""The plugins of {words["distribution"]}, a package for each."""\n'
     (folder / words["module"] / "__init__.py").write_text(text, encoding="utf-8")
     for kind, part in zip(kinds, parts, strict=True):
-        _write(folder, kind, {**part, "summary": KINDS[kind]}, test_module=f"test_{_identifier(kind)}.py")
+        words_of_kind = {**part, "summary": KINDS[kind]}
+        test_module = f"test_{_identifier(kind)}.py"
+        write_templates(folder, kind, words_of_kind, left_out=_USAGE, test_module=test_module)
 
 
 def _words_of_part(words: Mapping[str, str], kind: str) -> dict[str, str]:
@@ -218,25 +193,5 @@ def _lines(texts: Iterable[str]) -> str:
 
 def _usage(kind: str, words: Mapping[str, str], count: int) -> str:
     """The part of the README about one of `count` kinds."""
-    text = _render(_TEMPLATES / kind / "usage.md.txt", words)
+    text = render(TEMPLATES / kind / f"{_USAGE}.txt", words)
     return text if count == 1 else f"### {words['entry']}\n\n{KINDS[kind]}\n\n{text}"
-
-
-def _write(folder: Path, source: str, words: Mapping[str, str], test_module: str | None = None) -> None:
-    """Write the files of a folder of templates. `test_module` is another name for its test module."""
-    root = _TEMPLATES / source
-    for template in sorted(root.rglob("*.txt")):
-        relative = template.relative_to(root).with_suffix("")
-        if relative.name == "usage.md":
-            continue
-        if test_module is not None and relative.name.startswith("test_"):
-            relative = relative.with_name(test_module)
-        package = words["module"].replace(".", "/")
-        parts = (package if part == "package" else re.sub(r"^dot\.", ".", part) for part in relative.parts)
-        path = folder.joinpath(*parts)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(_render(template, words), encoding="utf-8")
-
-
-def _render(template: Path, words: Mapping[str, str]) -> str:
-    return Template(template.read_text(encoding="utf-8")).substitute(words)

@@ -3,11 +3,14 @@
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+_INDENTED = re.compile(r"(?<=\n\n)((?:    .+\n|\n(?=    ))+)")
 _FILE_NAME = re.compile(r"# (\w+\.\w+)\n")
 
 
@@ -15,6 +18,12 @@ def blocks(page: str, language: str) -> list[str]:
     """The page's code blocks in one language, in order."""
     text = (ROOT / page).read_text(encoding="utf-8")
     return [code for found, code in _BLOCK.findall(text) if found == language]
+
+
+def indented(page: str) -> list[str]:
+    """The page's blocks that are only indented, in order: nearly all of them are commands."""
+    text = _FENCED.sub("", (ROOT / page).read_text(encoding="utf-8"))
+    return [textwrap.dedent(code).strip() for code in _INDENTED.findall(text)]
 
 
 def modules(page: str) -> dict[str, str]:

@@ -17,7 +17,8 @@ import pytest
 
 from jimsapi import create_api
 from jimsapi.asgi.testing import TestClient
-from tests.docs.snippets import ROOT, blocks, modules, pip_install
+from tests.docs.snippets import ROOT, blocks, indented, modules, pip_install
+from tests.serving import Served
 
 pytestmark = pytest.mark.anyio
 
@@ -74,6 +75,15 @@ def test_curl_and_node_ask_the_same_of_the_same_address() -> None:
         assert "http://localhost:8080" in code
         assert "/api/v1/chat" in code
         assert re.search(r'"?contact_id"?: "me", "?message"?: "Who likes Quokkas\?"', code)
+
+
+def test_the_quick_start_s_commands_serve_the_bot_and_send_it_a_message(bot: Path) -> None:
+    serve, message = indented(PAGE)[1:3]
+    assert serve == "jimsapi --app bot:app"
+    with Served(*serve.split()[1:], folder=bot) as served:
+        code = message.replace("http://localhost:8080", served.url).replace("curl", "curl --silent")
+        done = subprocess.run(["bash", "-euc", code], capture_output=True, check=True, timeout=30)
+    assert orjson.loads(done.stdout)["assistant_messages"] == ["You said: Hello"]
 
 
 async def test_the_bot_answers(bot: Path) -> None:
