@@ -23,6 +23,15 @@ class Person:
         self.page.write(text)
         self.page.press("Enter")
 
+    def paste(self, text: str) -> None:
+        """Send a message that is too long to be written by keys."""
+        self.page.until("document.querySelector('#message')")
+        self.page.evaluate(
+            f"(field => {{ field.value = {json.dumps(text)}; field.focus(); "
+            "field.dispatchEvent(new Event('input', {bubbles: true})); })(document.querySelector('#message'))"
+        )
+        self.page.press("Enter")
+
     def ask(self, text: str, sees: str) -> None:
         """Say something, and wait for what the newest answer is then, at the end of its run."""
         self.say(text)

@@ -68,6 +68,7 @@ async def answer(ctx: ThreadContext) -> None:
             for number in range(int(argument)):
                 await ctx.stream(f"{number} ")
         case "hold":
+            await ctx.update_agent_status(StatusEvent("Waiting at the door", "waiting"))
             await ctx.stream("Wait, ")
             await doors.setdefault(argument, asyncio.Event()).wait()
             await ctx.stream("done")

@@ -57,8 +57,8 @@ function Workspace({ session }) {
   const { threadId, log } = session;
   return (
     <div class="workspace">
-      <a class="skip" href="#message" onClick={toMessage}>Go to the message field</a>
       <header>
+        <button type="button" class="skip" onClick={focusMessage}>Go to the message field</button>
         <button
           type="button" class="only-narrow" aria-expanded={isOpen} aria-controls="threads"
           onClick={() => setOpen(!isOpen)}
@@ -84,12 +84,6 @@ function Workspace({ session }) {
       </main>
     </div>
   );
-}
-
-// The address after # is the view, so a link to a part of the page must not change it.
-function toMessage(event) {
-  event.preventDefault();
-  focusMessage();
 }
 
 function titleOf({ threadId, list }) {

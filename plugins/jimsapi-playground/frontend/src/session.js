@@ -334,7 +334,7 @@ export class Session {
     const live = new LiveRun(text, request);
     Object.assign(live, { runId, threadId, state: "running" });
     this.runs.push(live);
-    this.changed();
+    this.build();
     try {
       for await (const item of follow(runId)) if (live.take(item)) this.changed();
     } catch (error) {
