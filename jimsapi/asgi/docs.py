@@ -9,7 +9,8 @@ from .response import Response
 _STYLE = """
 :root{color-scheme:light dark;--line:#8884;--soft:#8882;--key:#1d4ed8}
 @media(prefers-color-scheme:dark){:root{--key:#8ab4ff}a{color:var(--key)}}
-body{background:Canvas;color:CanvasText;font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
+body{background:Canvas;color:CanvasText}
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
 h1{margin-bottom:0}h2{font-size:1rem;margin:2rem 0 .5rem;text-transform:capitalize}
 details{border:1px solid var(--line);border-radius:6px;margin:.5rem 0}
 summary{cursor:pointer;padding:.5rem .75rem}

@@ -10,6 +10,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 from setuptools import Command, setup
 from setuptools.command.build import build
@@ -26,7 +27,7 @@ class BuildFrontend(Command):
     """Bundle the page into `jimsapi_playground/static`, unless the bundle there is of these sources."""
 
     description = "bundle the page of the playground"
-    user_options: list[tuple[str, str | None, str]] = []  # noqa: RUF012 # the attribute that setuptools reads
+    user_options: ClassVar[list[tuple[str, str, str]]] = []
     editable_mode = False
 
     def initialize_options(self) -> None:
@@ -56,7 +57,7 @@ class BuildFrontend(Command):
 class Build(build):
     """Bundles the page before the package is built or, for an editable install, found."""
 
-    sub_commands = [("build_frontend", None), *build.sub_commands]  # noqa: RUF012 # as above
+    sub_commands: ClassVar = [("build_frontend", None), *build.sub_commands]
 
 
 class Sdist(sdist):

@@ -51,14 +51,13 @@ def add_routes(router: Router, *, local_only: bool, folder: Path = STATIC) -> No
         missing = MISSING.format(folder=folder)
         logger.warning("%s", missing)
         text = f"<!doctype html><html lang=en><title>Playground</title><h1>Playground</h1><p>{html.escape(missing)}</p>"
-        unbuilt = Response(text, 503, HEADERS, HTML)
-        _add(router, "/", "page", lambda root: unbuilt, local_only)
+        _add(router, "/", "page", partial(_same, Response(text, 503, HEADERS, HTML)), local_only)
         return
     page = bundle.pop(PAGE).decode()
     _add(router, "/", "page", cache(partial(render, page)), local_only)
     for name, content in bundle.items():
         file = Response(content, 200, HEADERS, FILES[name])
-        _add(router, f"/playground/{name}", name, lambda root, file=file: file, local_only)
+        _add(router, f"/playground/{name}", name, partial(_same, file), local_only)
 
 
 def _add(router: Router, path: str, name: str, answer: Callable[[str], Response], local_only: bool) -> None:
@@ -67,6 +66,11 @@ def _add(router: Router, path: str, name: str, answer: Callable[[str], Response]
         if local_only and not is_local(request):
             raise HTTPError(404)
         return answer(request.scope.get("root_path", "").rstrip("/"))
+
+
+def _same(response: Response, root: str) -> Response:
+    """Return the response, which is the same below every path."""
+    return response
 
 
 def read_bundle(folder: Path) -> dict[str, bytes] | None:

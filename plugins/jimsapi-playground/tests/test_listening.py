@@ -46,7 +46,8 @@ def test_auto_serves_the_page_if_the_server_listens_for_this_machine_alone(
 
 
 def test_an_unknown_value_of_the_option_stops_the_start() -> None:
-    with pytest.raises(RuntimeError, match="'maybe' is not one of auto, on, off"), Served(*APP, "--playground", "maybe"):
+    refused = "'maybe' is not one of auto, on, off"
+    with pytest.raises(RuntimeError, match=refused), Served(*APP, "--playground", "maybe"):
         pass
 
 

@@ -134,14 +134,14 @@ function Data({ value, name }) {
       {queries.map(({ path, text, language }, index) => (
         <Value key={index} text={text} language={language} label={`${path || name} (${language})`} />
       ))}
-      <Json value={value} name={name} />
+      <Json value={value} name={name} isFolded={queries.length > 0} />
     </>
   );
 }
 
-function Json({ value, name }) {
+function Json({ value, name, isFolded }) {
   const short = JSON.stringify(value) ?? "null";
-  if (short.length <= LONG) return <Value text={short} language="json" label={name} />;
+  if (!isFolded && short.length <= LONG) return <Value text={short} language="json" label={name} />;
   const count = Array.isArray(value) ? `${value.length} items` : `${Object.keys(value).length} fields`;
   return (
     <Folded label={`${name}, ${count}`}>{() => <Code text={JSON.stringify(value, null, 2)} language="json" />}</Folded>
