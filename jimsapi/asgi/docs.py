@@ -7,7 +7,9 @@ import html
 from .response import Response
 
 _STYLE = """
-:root{color-scheme:light dark;--line:#8884;--soft:#8882;--key:#2563eb}
+:root{color-scheme:light dark;--line:#8884;--soft:#8882;--key:#1d4ed8}
+@media(prefers-color-scheme:dark){:root{--key:#8ab4ff}a{color:var(--key)}}
+body{background:Canvas;color:CanvasText}
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
 h1{margin-bottom:0}h2{font-size:1rem;margin:2rem 0 .5rem;text-transform:capitalize}
 details{border:1px solid var(--line);border-radius:6px;margin:.5rem 0}
@@ -119,7 +121,7 @@ function offerSchemes() {
 function tryOut(method, path, operation) {
   const inputs = (operation.parameters || []).map(parameter => {
     const schema = parameter.schema || parameter.content["application/json"].schema;
-    const input = make("input", {placeholder: typeOf(schema)});
+    const input = make("input", {placeholder: typeOf(schema), ariaLabel: parameter.name});
     const name = make("code", {}, parameter.name);
     return {parameter, input, row: row(name, parameter.in, input, parameter.description || "")};
   });
@@ -127,11 +129,13 @@ function tryOut(method, path, operation) {
   const form = operation.requestBody && operation.requestBody.content["multipart/form-data"];
   const fields = Object.entries((form && !body && resolve(form.schema).properties) || {}).map(([name, schema]) => {
     const type = schema.format === "binary" ? "file" : "text";
-    const input = make("input", {type, placeholder: typeOf(schema)});
+    const input = make("input", {type, placeholder: typeOf(schema), ariaLabel: name});
     return {name, type, input, row: row(make("code", {}, name), input, schema.description || "")};
   });
-  const editor = body && make("textarea", {value: JSON.stringify(example(body.schema, 0), null, 2), spellcheck: false});
-  const output = make("pre", {hidden: true});
+  const text = body && JSON.stringify(example(body.schema, 0), null, 2);
+  const editor = body && make("textarea", {value: text, spellcheck: false, ariaLabel: "Body"});
+  // Screen readers read the answer when it arrives, and the keyboard scrolls it.
+  const output = make("pre", {hidden: true, role: "status", ariaLabel: "Answer", tabIndex: 0});
   const button = make("button", {type: "button"}, "Send");
   button.addEventListener("click", async () => {
     let target = path;
@@ -231,11 +235,13 @@ _PAGE = """<!doctype html>
 <style>{style}</style>
 </head>
 <body data-document="{url}" data-path="{path}">
+<header>
 <h1>{title} <small id="version"></small></h1>
 <p id="description"></p>
-<p><label>Credentials <select id="scheme" aria-label="Scheme"></select>
-<input id="credentials" autocomplete="off"></label>
+<p><label for="credentials">Credentials</label> <select id="scheme" aria-label="Scheme"></select>
+<input id="credentials" autocomplete="off">
 <a href="{url}">OpenAPI document</a></p>
+</header>
 <main id="operations"></main>
 <noscript>This page needs JavaScript. The OpenAPI document is at <a href="{url}">{url}</a>.</noscript>
 <script>{script}</script>

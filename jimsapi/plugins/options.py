@@ -330,6 +330,18 @@ class Settings:
         assert isinstance(instance, cls)
         return instance
 
+    def value(self, key: str) -> Any:
+        """Return the value of any option by its key, for example `host`; None if there is no such option.
+
+        For options of the command and of other plugins, whose class a plugin does not have. `create_api` has no options
+        of the command.
+        """
+        for cls, instance in self._instances.items():
+            for spec in specs(cls):
+                if spec.key == key:
+                    return getattr(instance, spec.field)
+        return None
+
     def is_given(self, key: str) -> bool:
         """Return whether a flag, keyword, variable or file sets the option `key`, for example `ticket_secret`."""
         return key in self._origins

@@ -5,11 +5,12 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import pytest
 from websockets.sync.client import connect
@@ -41,6 +42,7 @@ class Chromium:
         self._folder = folder
         self._command = [program, *OPTIONS, f"--user-data-dir={folder}", "about:blank"]
         self._numbers = itertools.count(1)
+        self._pages: dict[str, Page] = {}
 
     def __enter__(self) -> Self:
         with open(self._folder / "log", "wb") as log:
@@ -72,6 +74,28 @@ class Chromium:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
+    @contextmanager
+    def open(self, url: str, screen: "Screen | None" = None) -> Iterator["Page"]:
+        """A page, from opening to closing. It shares no storage with others, and notes its faults."""
+        context = self._call("Target.createBrowserContext")["browserContextId"]
+        target = self._call("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
+        session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        page = self._pages[session] = Page(
+            lambda method, **params: self._call(method, session, **params),
+            lambda: self._hear(lambda message: message.get("sessionId") == session),
+        )
+        for domain in ("Page", "Runtime", "Log"):
+            page.call(f"{domain}.enable")
+        if screen is not None:
+            page.show_on(screen)
+        try:
+            page.load(url)
+            yield page
+        finally:
+            self._call("Target.closeTarget", targetId=target)
+            self._call("Target.disposeBrowserContext", browserContextId=context)
+            del self._pages[session]
+
     def _call(self, method: str, page: str | None = None, **params: Any) -> Any:
         number = next(self._numbers)
         call = {"id": number, "method": method, "params": params}
@@ -84,6 +108,8 @@ class Chromium:
         """The next message that is wanted; those before it are passed over."""
         while True:
             message: dict[str, Any] = json.loads(self._connection.recv(WORK_WITHIN))
+            if "method" in message and (page := self._pages.get(message.get("sessionId", ""))) is not None:
+                page.note(message)
             if wanted(message):
                 return message
 
@@ -105,3 +131,83 @@ class Chromium:
             if self._process.poll() is not None or time.monotonic() > until:
                 pytest.fail(f"{self._command[0]} did not start:\n{(self._folder / 'log').read_text()}")
             time.sleep(0.02)
+
+
+class Screen(NamedTuple):
+    """What a page is shown on."""
+
+    width: int
+    height: int
+    dark: bool = False
+
+
+class Page:
+    """A page that stays open: a person uses it by keys, and a test looks at it. `faults` are what it complained of."""
+
+    KEYS: ClassVar = {"Enter": ("\r", 13), "Tab": ("", 9), "Escape": ("", 27), " ": (" ", 32)}
+
+    def __init__(self, call: Callable[..., Any], hear: Callable[[], object]) -> None:
+        self.call = call
+        self.faults: list[str] = []
+        self._hear = hear
+        self._loads = 0
+
+    def load(self, url: str | None = None) -> None:
+        """Go to a URL, or load the page again, and wait until it is loaded."""
+        before = self._loads
+        self.call("Page.reload") if url is None else self.call("Page.navigate", url=url)
+        while self._loads == before:
+            self._hear()
+
+    def note(self, message: dict[str, Any]) -> None:
+        """Note an error of a script, of the console or of a policy; answers that are errors are none."""
+        params = message["params"]
+        self._loads += message["method"] == "Page.loadEventFired"
+        if message["method"] == "Runtime.exceptionThrown":
+            details = params["exceptionDetails"]
+            self.faults.append(details.get("exception", details).get("description", details["text"]))
+        elif message["method"] == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning", "assert"):
+            self.faults.append(str([part.get("value", part.get("description")) for part in params["args"]]))
+        elif message["method"] == "Log.entryAdded":
+            entry = params["entry"]
+            if entry["source"] != "network" and entry["level"] in ("error", "warning"):
+                self.faults.append(entry["text"])
+
+    def show_on(self, screen: Screen) -> None:
+        """Use another screen, or other colours, from now on."""
+        width, height, dark = screen
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+        colours = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        still = {"name": "prefers-reduced-motion", "value": "reduce"}
+        self.call("Emulation.setEmulatedMedia", features=[colours, still])
+
+    def evaluate(self, expression: str) -> Any:
+        """The value of a JavaScript expression; that of the promise, if it is one. Fails with the page's error."""
+        answer = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def until(self, expression: str) -> Any:
+        """The value of an expression as soon as that is neither false nor empty. Fails with what the page shows."""
+        return self.evaluate(
+            "(async () => { const end = Date.now() + 20000; for (;;) { const found = " + expression + "; if (found) "
+            "return found; if (Date.now() > end) throw new Error(" + json.dumps(f"never: {expression}") + " + '\\n' + "
+            "document.body.innerText); await new Promise(done => setTimeout(done, 20)); } })()"
+        )
+
+    def press(self, key: str, *, shift: bool = False) -> None:
+        """Press a key and let it go."""
+        text, code = self.KEYS[key]
+        params = {"key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": 8 if shift else 0}
+        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **params)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **params)
+
+    def write(self, text: str) -> None:
+        """Write a text into what has the focus."""
+        self.call("Input.insertText", text=text)
+
+    def picture(self) -> bytes:
+        """What is on the screen, as PNG."""
+        return b64decode(self.call("Page.captureScreenshot", format="png")["data"])

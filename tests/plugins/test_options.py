@@ -222,6 +222,12 @@ def test_a_kubernetes_service_s_variable_gives_way_to_the_option_s_file(tmp_path
     assert len(settings.warnings) == 1
 
 
+def test_a_plugin_reads_an_option_of_the_command_by_its_key() -> None:
+    settings = Settings([Owned(ServerOptions, "jimsapi"), Owned(Tape, "acme-tape")], {"host": "::1"}, {})
+    assert [settings.value(key) for key in ("host", "root_path", "tape_speed")] == ["::1", "", 3]
+    assert Settings([Owned(Tape, "acme-tape")], {}, {}).value("host") is None
+
+
 def test_a_variable_comes_before_its_file_and_the_file_that_is_not_read_is_warned_of() -> None:
     environ = {"JIMS_TAPE_SPEED": "7", "JIMS_TAPE_SPEED_FILE": "/nowhere"}
     settings = Settings([Owned(Tape, "acme-tape")], {}, environ)

@@ -1,0 +1,78 @@
+// The field for a message, its files, and the button that stops a run.
+
+import { useState } from "preact/hooks";
+import { focusMessage } from "./focus.js";
+
+export function Composer({ session }) {
+  const { live } = session;
+  const [text, setText] = useState("");
+  const [files, setFiles] = useState([]);
+  const [problem, setProblem] = useState("");
+  const isEmpty = !text.trim() && !files.length;
+
+  const send = async (event) => {
+    event?.preventDefault();
+    if (isEmpty || live) return;
+    setText("");
+    setFiles([]);
+    setProblem("");
+    if (!(await session.send(text, files))) {
+      setText((now) => now || text);
+      setFiles(files);
+    }
+  };
+  const press = (event) => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) void send(event);
+  };
+  const attach = async (event) => {
+    const chosen = [...event.currentTarget.files];
+    event.currentTarget.value = "";
+    setProblem("");
+    for (const file of chosen) {
+      try {
+        const stored = await session.upload(file);
+        setFiles((now) => [...now, stored]);
+        session.announce(`${stored.name} is attached`);
+      } catch (error) {
+        setProblem(`${file.name}: ${error.message}`);
+      }
+    }
+    focusMessage();
+  };
+  const detach = (file) => setFiles((now) => now.filter((one) => one !== file));
+
+  return (
+    <form class="composer" onSubmit={send}>
+      {problem && <p class="problem" role="alert">{problem}</p>}
+      {files.length > 0 && (
+        <ul class="chips" aria-label="Attached files">
+          {files.map((file) => (
+            <li key={file.file_id}>
+              {file.name}
+              <button type="button" aria-label={`Remove ${file.name}`} onClick={() => detach(file)}>×</button>
+            </li>
+          ))}
+        </ul>
+      )}
+      <label class="hidden" for="message">Message</label>
+      <textarea
+        id="message" rows="3" value={text} placeholder="Say something" aria-describedby="keys"
+        onInput={(event) => setText(event.currentTarget.value)} onKeyDown={press}
+      />
+      <div class="actions">
+        <span id="keys" class="note">Enter sends, Shift+Enter begins a line.</span>
+        {session.takesFiles && (
+          <label class="button file">
+            Attach files
+            <input type="file" multiple onChange={attach} />
+          </label>
+        )}
+        {live ? (
+          <button type="button" disabled={!live.runId} onClick={() => session.stop(live)}>Stop</button>
+        ) : (
+          <button class="primary" disabled={isEmpty}>Send</button>
+        )}
+      </div>
+    </form>
+  );
+}

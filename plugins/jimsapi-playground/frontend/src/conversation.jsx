@@ -1,0 +1,195 @@
+// A conversation: turns, the run that answers now, and open questions.
+
+import { Component } from "preact";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { Curl, Feedback } from "./answer_tools.jsx";
+import { focusMessage } from "./focus.js";
+import { Markdown } from "./markdown.jsx";
+import { Question } from "./question.jsx";
+import { followEnd, toEnd } from "./scroll.js";
+import { Timeline } from "./timeline.jsx";
+import { buttonsOf, isAnswer, isQuestion, textOf } from "./turns.js";
+
+export function Conversation({ session }) {
+  const { live, refused, shownTurns: turns, questions } = session;
+  const isShown = live && turns.some((turn) => turn.live === live);
+  const newest = turns.at(-1)?.key;
+  useEffect(toEnd, [session.threadId, newest, live]);
+  useEffect(followEnd);
+  return (
+    <div class="conversation">
+      {session.threadProblem && <p class="problem" role="alert">{session.threadProblem}</p>}
+      {session.isReading && !turns.length && <p class="note">Reading {session.passed || ""} events</p>}
+      {session.hasEarlier && (
+        <button type="button" onClick={() => session.showEarlier()}>Show earlier messages</button>
+      )}
+      {!session.threadId && !live && !refused && <p class="note">Say something to begin.</p>}
+      {turns.map((turn, index) => (
+        <Turn
+          key={turn.key} session={session} turn={turn} state={turn.live?.state} ratings={ratingsOf(session, turn)}
+          isNewest={index === turns.length - 1} isBusy={Boolean(live)}
+        />
+      ))}
+      {live && !isShown && (
+        <article class="turn" aria-label="The newest message">
+          <div class="said"><p class="plain">{live.text}</p></div>
+          <LiveAnswer live={live} />
+        </article>
+      )}
+      {refused && <p class="problem" role="alert">The message was not sent: {refused.error}</p>}
+      {!live && questions.map((one) => <Question key={one.question_id} session={session} question={one} />)}
+    </div>
+  );
+}
+
+// A text that is equal as long as the ratings of a turn are.
+function ratingsOf({ ratings }, turn) {
+  return JSON.stringify(turn.events.map(({ event_id }) => ratings.get(event_id) ?? 0));
+}
+
+const SHOWN = ["turn", "state", "ratings", "isNewest", "isBusy"];
+
+// A turn is rendered again only if it has changed, so that a run does not render the whole conversation.
+class Turn extends Component {
+  shouldComponentUpdate(next) {
+    return next.turn.live?.ended === null || SHOWN.some((name) => this.props[name] !== next[name]);
+  }
+
+  render(props) {
+    return <TurnView {...props} />;
+  }
+}
+
+function TurnView({ session, turn, isNewest, isBusy }) {
+  const { user, live } = turn;
+  const label = user ? `Message: ${user.text.slice(0, 60)}` : "Before the first message";
+  return (
+    <article class="turn" aria-label={label}>
+      {user && <Said session={session} turn={turn} isNewest={isNewest} isBusy={isBusy} />}
+      {live?.ended === null ? <LiveAnswer live={live} /> : <Answer session={session} turn={turn} isBusy={isBusy} />}
+    </article>
+  );
+}
+
+function Said({ session, turn, isNewest, isBusy }) {
+  const { user } = turn;
+  const [draft, setDraft] = useState(null);
+  const mayChange = session.reader && !user.answer && !isBusy;
+  const save = (event) => {
+    event.preventDefault();
+    void session.sendAgain(turn, draft);
+    leave();
+  };
+  const leave = () => {
+    setDraft(null);
+    focusMessage();
+  };
+  return (
+    <div class="said">
+      {draft === null ? (
+        <p class="plain">{user.answer ? `Answer: ${user.text}` : user.text}</p>
+      ) : (
+        <form onSubmit={save}>
+          <Draft text={draft} onChange={setDraft} />
+          <button class="primary" disabled={!draft.trim()}>Send the edited message</button>
+          <button type="button" onClick={leave}>Cancel</button>
+        </form>
+      )}
+      {user.files?.map((file) => (
+        <button key={file.file_id} type="button" class="chip" onClick={() => session.download(file)}>
+          Download {file.name}
+        </button>
+      ))}
+      {mayChange && draft === null && (
+        <div class="tools">
+          <button type="button" onClick={() => setDraft(user.text)}>Edit</button>
+          {isNewest && (
+            <button type="button" onClick={() => session.sendAgain(turn, user.text)}>Regenerate</button>
+          )}
+        </div>
+      )}
+    </div>
+  );
+}
+
+function Draft({ text, onChange }) {
+  const field = useRef();
+  useEffect(() => field.current.focus(), []);
+  return (
+    <textarea
+      ref={field} aria-label="The edited message" rows="3" value={text}
+      onInput={(event) => onChange(event.currentTarget.value)}
+    />
+  );
+}
+
+function Answer({ session, turn, isBusy }) {
+  const { live } = turn;
+  const answers = turn.events.filter(isAnswer);
+  const asked = turn.events.filter(isQuestion);
+  const open = new Set(session.questions.map(({ question_id }) => question_id));
+  const isSilent = turn.user && !answers.length && !asked.length && !live?.error;
+  return (
+    <div class="answer">
+      {answers.map((event) => <Message key={event.event_id} session={session} event={event} isBusy={isBusy} />)}
+      {asked.map(({ event_id, event_data: { question_id, text } }) =>
+        open.has(question_id) ? null : <Markdown key={event_id} text={textOf(text)} />,
+      )}
+      {live?.error && <p class="problem">The run failed: {live.error}</p>}
+      {isSilent && <p class="note">No message answered this.</p>}
+      <Timeline turn={turn} live={live} />
+      <div class="tools">
+        {session.reader && answers.length > 0 && <Feedback session={session} event={answers.at(-1)} />}
+        {turn.user && <Curl session={session} turn={turn} />}
+      </div>
+    </div>
+  );
+}
+
+function Message({ session, event, isBusy }) {
+  const buttons = buttonsOf(event);
+  return (
+    <>
+      <Markdown text={event.event_data.content} />
+      {buttons.length > 0 && (
+        <div class="choices">
+          {buttons.map((text) => (
+            <button key={text} type="button" disabled={isBusy} onClick={() => session.send(text)}>{text}</button>
+          ))}
+        </div>
+      )}
+    </>
+  );
+}
+
+function LiveAnswer({ live }) {
+  const messages = live.steps.filter(({ kind, event }) => kind === "message" || (event && isAnswer(event)));
+  return (
+    <div class="answer" aria-busy={live.ended === null}>
+      {messages.map(({ id, pieces, event }) =>
+        event ? <Markdown key={id} text={event.event_data.content} /> : <LiveText key={id} pieces={pieces} />,
+      )}
+      {live.ended === null && <p class="status">{live.status || (live.runId ? "Working" : "Sending")}</p>}
+      {live.error && <p class="problem">The run failed: {live.error}</p>}
+      <Timeline live={live} isOpen />
+    </div>
+  );
+}
+
+const NODE = 8192; // characters; adding to a longer text would copy it each time
+
+// Adds the pieces of a text to the end of what is there. The rest of the page is not rendered again for them.
+function LiveText({ pieces }) {
+  const place = useRef();
+  useLayoutEffect(() => {
+    let node = place.current.appendChild(document.createTextNode(pieces.text));
+    const add = (piece) => {
+      if (node.length > NODE) node = place.current.appendChild(document.createTextNode(piece));
+      else node.appendData(piece);
+      followEnd();
+    };
+    pieces.readers.add(add);
+    return () => pieces.readers.delete(add);
+  }, [pieces]);
+  return <p class="plain" ref={place} />;
+}

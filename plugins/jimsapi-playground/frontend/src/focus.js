@@ -1,0 +1,5 @@
+// Gives the focus to the message field when what had it goes away.
+
+export function focusMessage() {
+  document.getElementById("message")?.focus();
+}

@@ -1,0 +1,442 @@
+// What the page knows and does. Components call it, and are rendered again when it has changed.
+
+import { ApiError, converse, follow, getJson, hasKey, request, setKey } from "./api.js";
+import { LiveRun } from "./live.js";
+import { ThreadReader } from "./reader.js";
+import { hashOf, routeOf } from "./route.js";
+import { attach, openQuestions, turnsOf } from "./turns.js";
+
+const CONTACT = "jimsapi.playground.contact";
+const OPEN_RUN = "jimsapi.playground.run";
+const FIRST_CONTACT = "playground";
+const TURNS_SHOWN = 20;
+const RUNS_REMEMBERED = 50;
+const LIST = 30;
+
+export class Session {
+  constructor(onChange) {
+    this.onChange = onChange;
+    this.phase = "loading"; // then key, ready or failed
+    this.problem = "";
+    this.announcement = "";
+    this.mayList = true;
+    this.isBound = false;
+    this.takesFiles = false;
+    this.contact = recall("localStorage", CONTACT) ?? FIRST_CONTACT;
+    this.list = { threads: [], next: null, query: "", problem: "" };
+    this.threadId = null;
+    this.log = false;
+    this.reader = null;
+    this.passed = 0;
+    this.isReading = false;
+    this.turns = [];
+    this.questions = [];
+    this.turnsShown = TURNS_SHOWN;
+    this.threadProblem = "";
+    this.ratings = new Map();
+    this.runs = []; // open runs of this page
+    this.past = []; // its runs that have ended
+    this.refused = null; // the newest of them, if no thread has accepted its message
+    window.addEventListener("hashchange", () => this.follow());
+  }
+
+  // Components are rendered at most once in a while, however much arrives.
+  changed() {
+    this.timer ??= setTimeout(() => {
+      this.timer = null;
+      this.onChange();
+    }, 16);
+  }
+
+  get hasKey() {
+    return hasKey();
+  }
+
+  get owner() {
+    return this.isBound || !this.contact ? {} : { contact_id: this.contact };
+  }
+
+  get live() {
+    return this.runs.find(({ threadId }) => threadId === this.threadId) ?? null;
+  }
+
+  get shownTurns() {
+    return this.turns.slice(-this.turnsShown);
+  }
+
+  get hasEarlier() {
+    return this.turns.length > this.turnsShown || (this.reader?.hasEarlier ?? false);
+  }
+
+  async start() {
+    try {
+      await getJson("/api/v1/threads", { limit: 1 });
+      this.isBound = true;
+    } catch (error) {
+      const { status } = error;
+      if (status === 401) return this.ask(this.hasKey ? "The server does not accept this key." : "");
+      if (status === 403) {
+        this.mayList = false;
+        this.list.problem = error.message;
+      } else if (status !== 422) {
+        this.phase = "failed";
+        this.problem = error.message;
+        return this.changed();
+      }
+    }
+    this.takesFiles = await this.findFiles();
+    this.phase = "ready";
+    this.follow();
+    await this.readList();
+    await this.resume();
+  }
+
+  ask(problem) {
+    this.phase = "key";
+    this.problem = problem;
+    this.changed();
+  }
+
+  async useKey(key) {
+    setKey(key);
+    this.isBound = false;
+    this.mayList = true;
+    this.list.problem = "";
+    await this.start();
+  }
+
+  forgetKey() {
+    setKey("");
+    this.ask("");
+  }
+
+  async findFiles() {
+    try {
+      await request("GET", "/api/v1/files", { query: { limit: 1, ...this.owner } });
+      return true;
+    } catch (error) {
+      return error instanceof ApiError && error.status !== 404;
+    }
+  }
+
+  async useContact(contact) {
+    this.contact = contact.trim();
+    keep("localStorage", CONTACT, this.contact);
+    this.list.query = "";
+    location.hash = hashOf(null);
+    await this.readList();
+  }
+
+  // The list
+
+  async readList(query = this.list.query, after = null) {
+    if (!this.mayList) return;
+    this.list.query = query;
+    try {
+      const given = { limit: LIST, after, q: query.trim(), ...this.owner };
+      const page = await getJson("/api/v1/threads", given);
+      if (query !== this.list.query) return; // a later search has begun
+      this.list.threads = after ? [...this.list.threads, ...page.threads] : page.threads;
+      this.list.next = page.next;
+      this.list.problem = "";
+    } catch (error) {
+      if (query !== this.list.query) return;
+      if (error.status === 401) return this.ask("The server does not accept this key.");
+      this.list.problem = error.message;
+    }
+    if (query) this.announcement = `${this.list.threads.length} conversations found`;
+    this.changed();
+  }
+
+  // The conversation that the address names
+
+  follow() {
+    const { threadId, log } = routeOf(location.hash);
+    this.log = log;
+    if (threadId !== this.threadId || (threadId && !this.reader)) void this.open(threadId);
+    this.changed();
+  }
+
+  async open(threadId) {
+    this.threadId = threadId;
+    this.reader = threadId && this.mayList ? new ThreadReader(threadId) : null;
+    this.turns = [];
+    this.questions = [];
+    this.ratings = new Map();
+    this.turnsShown = TURNS_SHOWN;
+    this.threadProblem = "";
+    this.refused = null;
+    this.passed = 0;
+    this.changed();
+    await this.reread();
+    await this.readRatings();
+  }
+
+  async reread() {
+    const { reader } = this;
+    if (!reader) return this.build();
+    this.isReading = true;
+    try {
+      await reader.readToEnd((passed) => {
+        this.passed = passed;
+        this.changed();
+      });
+    } catch (error) {
+      if (reader === this.reader) this.threadProblem = error.message;
+    }
+    if (reader !== this.reader) return;
+    this.isReading = false;
+    this.build();
+  }
+
+  // Makes turns of the stored events. A caller that may not read them sees what this page has sent.
+  build() {
+    const runs = this.past.filter(({ threadId }) => threadId === this.threadId);
+    if (this.reader) {
+      this.turns = turnsOf(this.reader.events);
+      attach(this.turns, [...runs, ...(this.live ? [this.live] : [])]);
+      this.questions = openQuestions(this.reader.events);
+    } else if (this.threadId) {
+      this.turns = runs.map((run, index) => ({
+        key: `run ${index}`,
+        user: { text: run.text, answer: Boolean(run.request.answers), files: [], at: null },
+        events: run.events,
+        live: run,
+      }));
+      this.questions = openQuestions(runs.flatMap(({ events }) => events));
+    }
+    this.changed();
+  }
+
+  async showEarlier() {
+    this.turnsShown += TURNS_SHOWN;
+    if (this.turns.length < this.turnsShown) await this.reader?.readEarlier();
+    this.build();
+  }
+
+  async readEarlierEvents() {
+    await this.reader.readEarlier();
+    this.build();
+  }
+
+  // Messages
+
+  async send(text, files = []) {
+    const request = { message: text };
+    if (files.length) request.files = files.map(({ file_id }) => file_id);
+    return this.run(text, request, () => this.placeOfNew());
+  }
+
+  async answer(question, value, shown) {
+    const threadId = this.threadId;
+    return this.run(shown, { answers: { [question.question_id]: value } }, async () => threadId);
+  }
+
+  // An edited message, and a message that is sent again, go on in a fork that ends before it.
+  async sendAgain(turn, text) {
+    const files = turn.user.files.map(({ file_id }) => file_id);
+    const request = files.length ? { message: text, files } : { message: text };
+    return this.run(text, request, () => this.fork(this.threadId, turn.key));
+  }
+
+  // Returns the thread for a new conversation. Without a thread the server goes on in the contact's newest one. So if
+  // there is one, the new one is a fork of it that ends before its first message.
+  async placeOfNew() {
+    if (this.threadId || !this.mayList) return this.threadId;
+    const { threads } = await getJson("/api/v1/threads", { limit: 1, ...this.owner });
+    if (!threads.length) return null;
+    const newest = threads[0].thread_id;
+    let after = null;
+    do {
+      const page = await getJson(`/api/v1/threads/${newest}/events`, { limit: 100, after });
+      const first = turnsOf(page.events).find(({ user }) => user);
+      if (first) return this.fork(newest, first.key);
+      after = page.next;
+    } while (after);
+    return newest; // nobody has said anything in it
+  }
+
+  async fork(threadId, before) {
+    const response = await request("POST", `/api/v1/threads/${threadId}/fork`, { json: { before } });
+    return (await response.json()).thread_id;
+  }
+
+  // Sends a message and follows its run. Returns false if no thread has accepted it.
+  async run(text, request, place) {
+    const live = new LiveRun(text, request);
+    const from = this.threadId;
+    live.threadId = from;
+    this.refused = null;
+    this.runs.push(live);
+    this.announce("Sent");
+    let isPlaced = false;
+    try {
+      const threadId = await place();
+      const body = { ...this.owner, ...request };
+      if (threadId) body.thread_id = threadId;
+      else body.run_conversation_start_on_new_thread = true;
+      live.request = body;
+      for await (const item of converse(body)) {
+        if (live.take(item)) this.changed();
+        if (item.name === "started") {
+          isPlaced = true;
+          remember(live);
+          if (this.threadId === from) this.goTo(live);
+        }
+        if (item.name === "status") this.announce(item.data.status);
+      }
+    } catch (error) {
+      if (error.status === 401) this.ask("The server does not accept this key.");
+      live.error = error.message;
+    }
+    if (live.ended === null) live.end("failed");
+    if (!isPlaced) this.refused = live;
+    await this.finish(live);
+    return isPlaced;
+  }
+
+  // A conversation that begins gets its address when a thread has accepted the message.
+  goTo(live) {
+    if (live.threadId === this.threadId) return;
+    this.threadId = live.threadId;
+    this.reader = this.mayList ? new ThreadReader(live.threadId) : null;
+    this.turns = [];
+    this.questions = [];
+    this.ratings = new Map();
+    void this.reread();
+    history.pushState(null, "", hashOf(live.threadId));
+    void this.readList();
+  }
+
+  async finish(live) {
+    forget(live);
+    this.past = [live, ...this.past].slice(0, RUNS_REMEMBERED);
+    if (live.threadId === this.threadId) await this.reread();
+    this.runs = this.runs.filter((run) => run !== live);
+    if (!live.isUnknown) this.announce(live.error ? `The run failed: ${live.error}` : `Answer: ${answersOf(live)}`);
+    this.changed();
+    await this.readList();
+  }
+
+  async stop(live) {
+    try {
+      await request("POST", `/api/v1/runs/${live.runId}/cancel`);
+    } catch (error) {
+      this.announce(error.message); // it has ended
+    }
+  }
+
+  // Goes on with the run that this tab followed before it was loaded again.
+  async resume() {
+    const open = recall("sessionStorage", OPEN_RUN);
+    if (!open) return;
+    const { run_id: runId, thread_id: threadId, text, request } = JSON.parse(open);
+    const live = new LiveRun(text, request);
+    Object.assign(live, { runId, threadId, state: "running" });
+    this.runs.push(live);
+    this.build();
+    try {
+      for await (const item of follow(runId)) if (live.take(item)) this.changed();
+    } catch (error) {
+      if (error instanceof ApiError) live.isUnknown = true; // the server no longer has this run
+      else live.error = error.message;
+    }
+    if (live.ended === null) live.end("done");
+    await this.finish(live);
+  }
+
+  announce(text) {
+    this.announcement = text;
+    this.changed();
+  }
+
+  // Feedback
+
+  async readRatings() {
+    const { threadId } = this;
+    if (!this.reader) return;
+    let after = null;
+    try {
+      do {
+        const page = await getJson(`/api/v1/threads/${threadId}/feedback`, { limit: 1000, after });
+        if (threadId !== this.threadId) return;
+        for (const one of page.feedback) this.ratings.set(one.event_id, one);
+        after = page.next;
+      } while (after);
+    } catch (error) {
+      if (error.status !== 501 && !this.threadProblem) this.threadProblem = error.message;
+    }
+    this.changed();
+  }
+
+  async rate(eventId, rating, comment = null) {
+    const path = `/api/v1/threads/${this.threadId}/events/${eventId}/feedback`;
+    try {
+      if (rating === null) {
+        await request("DELETE", path);
+        this.ratings.delete(eventId);
+        this.announce("The rating was removed");
+      } else {
+        await request("PUT", path, { json: comment ? { rating, comment } : { rating } });
+        this.ratings.set(eventId, { rating, comment });
+        this.announce("The rating was stored");
+      }
+    } catch (error) {
+      this.announce(error.message);
+    }
+  }
+
+  // Files
+
+  async upload(file) {
+    const response = await request("POST", "/api/v1/files", {
+      query: { name: file.name, ...this.owner },
+      body: file,
+      headers: { "content-type": file.type || "application/octet-stream" },
+    });
+    return response.json();
+  }
+
+  async download({ file_id, name }) {
+    try {
+      const response = await request("GET", `/api/v1/files/${encodeURIComponent(file_id)}`, { query: this.owner });
+      const url = URL.createObjectURL(await response.blob());
+      const link = document.createElement("a");
+      Object.assign(link, { href: url, download: name });
+      link.click();
+      URL.revokeObjectURL(url);
+    } catch (error) {
+      this.announce(error.message);
+    }
+  }
+}
+
+function answersOf(live) {
+  const texts = live.events.map(({ event_data: data }) => (data?.role === "assistant" ? data.content : ""));
+  return texts.filter(Boolean).join("\n").slice(0, 1000) || "no message";
+}
+
+function remember({ runId, threadId, text, request }) {
+  keep("sessionStorage", OPEN_RUN, JSON.stringify({ run_id: runId, thread_id: threadId, text, request }));
+}
+
+function forget({ runId }) {
+  const open = recall("sessionStorage", OPEN_RUN);
+  if (open && JSON.parse(open).run_id === runId) keep("sessionStorage", OPEN_RUN, "");
+}
+
+function keep(storage, name, text) {
+  try {
+    window[storage].setItem(name, text);
+  } catch {
+    // the browser keeps nothing for this page
+  }
+}
+
+function recall(storage, name) {
+  try {
+    return window[storage].getItem(name);
+  } catch {
+    return null;
+  }
+}
