@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from jimsapi.cli.rendering import LONGEST_NAME
 from jimsapi.cli.scaffold import (
     KINDS,
-    LONGEST_NAME,
     LONGEST_NAME_OF_SEVERAL,
     OPTIONS,
     words_of,

@@ -45,7 +45,8 @@ class Runbook:
 
     def quoted(self, where: str) -> str:
         """What the row `where` of a table quotes first: a log line, an answer, an expression or an alert."""
-        return _CODE.findall(self._rows[where])[0]
+        quoted: str = _CODE.findall(self._rows[where])[0]
+        return quoted
 
     def alerts(self) -> list[str]:
         """The alerts that the section names."""
