@@ -45,8 +45,9 @@ class Runbook:
 
     def quoted(self, where: str) -> str:
         """What the row `where` of a table quotes first: a log line, an answer, an expression or an alert."""
-        quoted: str = _CODE.findall(self._rows[where])[0]
-        return quoted
+        found = _CODE.search(self._rows[where])
+        assert found is not None
+        return found[1]
 
     def alerts(self) -> list[str]:
         """The alerts that the section names."""

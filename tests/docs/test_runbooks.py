@@ -290,8 +290,8 @@ async def test_flood(tmp_path: Path) -> None:
         at_the_end = runbook.quoted("metric at the end")
         eventually(lambda: prometheus.query(at_the_end.replace("5m", "2s")))
     limits = ("--identity-rate-limit", "1/min", "--contact-runs", "2", "--rate-limit", "60/min")
-    with Observed(*SCRIPTED, *limits) as served, served.client() as limited:
-        assert [limited.post(CHAT, json=HELLO).status_code for _ in range(2)] == [200, 429]
+    with Observed(*SCRIPTED, *limits) as served, served.client() as caller:
+        assert [caller.post(CHAT, json=HELLO).status_code for _ in range(2)] == [200, 429]
 
 
 async def test_key_leak(tmp_path: Path) -> None:
