@@ -48,10 +48,7 @@ def test_an_instance_has_the_mark_for_nginx_from_its_stop_to_its_start(tmp_path:
         assert not mark.exists()
 
 
-def test_the_server_knows_each_option_that_the_unit_sets(tmp_path: Path) -> None:
-    with Instance(tmp_path, {"JIMS_DRAIN_DELAY": "0"}) as instance:
-        log = instance.log.read_text()
-    assert "unknown variable" not in log
+def test_the_server_knows_each_option_that_the_unit_sets() -> None:
     names = [line.partition("=")[0] for line in settings("jimsapi@.service")["Environment"]]
     reference = (SYSTEMD.parents[1] / "docs" / "reference.md").read_text(encoding="utf-8")
     known = set(re.findall(r"`(JIMS_\w+)`", reference)) | {"PYTHONDONTWRITEBYTECODE"}
