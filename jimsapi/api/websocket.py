@@ -201,8 +201,9 @@ async def _until_cancelled(scope: anyio.CancelScope, work: Callable[[], Awaitabl
     asyncio's backend of anyio keeps the exception of a cancelled task in a reference cycle, and with it everything that
     the frames of the task refer to.
     """
+    cancelled = anyio.get_cancelled_exc_class()  # which only a running loop knows
     try:
         await work()
-    except anyio.get_cancelled_exc_class():
+    except cancelled:
         if not scope.cancel_called:
             raise

@@ -7,6 +7,7 @@ import sys
 import threading
 import weakref
 from contextlib import suppress
+from functools import partial
 from time import perf_counter
 
 TRIM_EVERY = 5.0
@@ -48,8 +49,9 @@ class Heap:
     The C library keeps memory that Python frees: after 1,000 connections with 60 KB each, nearly all of it, for an
     unlimited time. `malloc_trim` returns it to the system. It runs in a thread, without the GIL.
 
-    The objects of some WebSockets refer to each other, inside a library or an app. Only a garbage collection of all
-    generations frees them, and Python does one only after millions of allocations. All others are freed when they end.
+    Most WebSockets are freed when they end. The objects of some refer to each other, inside a library or an app, and
+    those of a task that an app has cancelled do so too. Only a garbage collection of all generations frees them, and
+    Python does one only after millions of allocations.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -58,11 +60,7 @@ class Heap:
         self._ended_at = 0.0
         """The loop's time when the last connection ended."""
         self._ended: weakref.WeakSet[object] = weakref.WeakSet()
-        """The WebSockets that have ended and are still in memory."""
-        self._survivors = 0
-        """How many of them the last collection could not free."""
-        self._cut_requests = 0
-        """Cut requests since the last collection."""
+        """The WebSockets that have ended, are still in memory, and were not there at the last collection."""
         self._uncollected = 0
         """WebSockets and cut requests since the last collection at a quiet time. Other collections do not reset it: the
         tasks may not have ended then."""
@@ -88,28 +86,31 @@ class Heap:
         collection waits until no more connections end, and until `WORTH_A_COLLECTION` is reached.
         """
         self._ended.add(websocket)
-        if len(self._ended) - self._survivors >= max(COLLECT_AFTER, still_open):
-            self._collect_soon()
+        if len(self._ended) >= max(COLLECT_AFTER, still_open) and not self._collection_scheduled:
+            self._collection_scheduled = True
+            self._loop.call_at(max(self._loop.time() + COLLECT_IN, self._collect_at), self._look_at_ended)
         self._uncollected += 1
         self.connection_ended(still_open)
 
     def request_cut(self) -> None:
         """Count a request that ended before its answer. The exceptions that it raised in the app keep its objects."""
-        self._cut_requests += 1
         self._uncollected += 1
 
-    def _collect_soon(self) -> None:
-        if not self._collection_scheduled:
-            self._collection_scheduled = True
-            self._loop.call_at(max(self._loop.time() + COLLECT_IN, self._collect_at), self._collect)
+    def _look_at_ended(self) -> None:
+        """Collect what has ended by now, unless it is freed without a collection in the next passes of the loop."""
+        ended, self._ended = self._ended, weakref.WeakSet()
+        self._loop.call_later(COLLECT_IN, partial(self._collect_many, ended))
+
+    def _collect_many(self, ended: weakref.WeakSet[object]) -> None:
+        self._collection_scheduled = False
+        if len(ended) >= max(COLLECT_AFTER, self._open_connections):
+            self._collect()
+        else:
+            self._ended.update(ended)
 
     def _collect(self) -> None:
-        self._collection_scheduled = False
         began = perf_counter()
-        if self._ended or self._cut_requests:
-            gc.collect()
-        self._survivors = len(self._ended)
-        self._cut_requests = 0
+        gc.collect()
         _clear_type_cache()
         self._collect_at = self._loop.time() + (perf_counter() - began) / COLLECT_SHARE
         self._start_trim()
@@ -122,7 +123,7 @@ class Heap:
             self._loop.call_later(TRIM_EVERY, self._return_memory)
         if quiet_for >= TRIM_EVERY and self._uncollected > WORTH_A_COLLECTION * self._open_connections:
             self._uncollected = 0
-            self._collect_soon()
+            self._loop.call_later(COLLECT_IN, self._collect)
         self._start_trim()
 
     def _start_trim(self) -> None:

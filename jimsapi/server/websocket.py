@@ -146,20 +146,21 @@ class WebSocketConnection(asyncio.Protocol):
         try:
             self.inner.connection_lost(exc)
         finally:
-            self._heap.websocket_ended(self, len(self._connections))
+            self._heap.connection_ended(len(self._connections))
             if not self._disconnected.done():
                 self._disconnected.set_result(None)
             if not self._app_is_running:
                 self._forget_inner()
 
     def _forget_inner(self) -> None:
-        """Drop all references to `inner`, which refers to this connection, and open its own reference cycle: both are
-        then freed without a garbage collection."""
+        """The connection and its app have ended: drop all references to `inner`, which refers to this connection, and
+        open the reference cycle of `inner` itself. Both are then freed without a garbage collection."""
         parser = getattr(getattr(self.inner, SANS_IO, None), "parser", None)
         if isinstance(parser, Generator):
             parser.close()
         self.inner = asyncio.Protocol()
         self._receive, self._send = _receive_after_end, _send_after_end
+        self._heap.websocket_ended(self, len(self._connections))
 
     def pause_writing(self) -> None:
         self.watch_reading()
@@ -260,6 +261,7 @@ class WebSocketConnection(asyncio.Protocol):
 
 
 async def _receive_after_end() -> Message:
+    await asyncio.sleep(0)  # a task that receives in a loop must not stop the server
     return {"type": "websocket.disconnect", "code": 1006}
 
 

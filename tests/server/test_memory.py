@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from jimsapi.server.memory import COLLECT_AFTER, TRIM_EVERY, TRIM_FOR, Heap
+from jimsapi.server.memory import COLLECT_AFTER, COLLECT_IN, TRIM_EVERY, TRIM_FOR, Heap
 
 
 class Loop:
@@ -93,7 +93,18 @@ def test_websockets_that_leave_nothing_cause_no_collection(loop: Loop, heap: Hea
     other = weakref.ref(Left())
     for _ in range(2 * COLLECT_AFTER):
         heap.websocket_ended(Freed(), 0)
-    loop.pass_by(TRIM_FOR)
+    loop.pass_by(TRIM_EVERY / 2)
+    assert other() is not None
+
+
+def test_websockets_that_are_freed_a_moment_after_their_end_cause_no_collection(loop: Loop, heap: Heap) -> None:
+    other = weakref.ref(Left())
+    still_held = [Freed() for _ in range(2 * COLLECT_AFTER)]
+    for websocket in still_held:
+        heap.websocket_ended(websocket, 0)
+    loop.pass_by(1.5 * COLLECT_IN)
+    del websocket, still_held
+    loop.pass_by(TRIM_EVERY / 2)
     assert other() is not None
 
 
@@ -106,6 +117,41 @@ def test_websockets_that_something_keeps_cause_one_collection_and_no_more(loop: 
     heap.websocket_ended(Freed(), 0)
     loop.pass_by(TRIM_EVERY / 2)
     assert other() is not None
+
+
+def test_what_ends_after_many_that_something_kept_is_collected_as_soon(loop: Loop, heap: Heap) -> None:
+    kept = [Freed() for _ in range(10 * COLLECT_AFTER)]
+    for websocket in kept:
+        heap.websocket_ended(websocket, 0)
+    loop.pass_by(TRIM_EVERY / 2)
+    del websocket, kept
+    left = weakref.ref(Left())
+    for _ in range(COLLECT_AFTER):
+        heap.websocket_ended(Left(), 0)
+    loop.pass_by(TRIM_EVERY / 4)
+    assert left() is None
+
+
+def test_too_few_to_be_collected_count_with_those_that_end_later(loop: Loop, heap: Heap) -> None:
+    left = weakref.ref(Left())
+    still_held = [Freed() for _ in range(COLLECT_AFTER // 2)]
+    for websocket in still_held + [Left() for _ in range(COLLECT_AFTER // 2)]:
+        heap.websocket_ended(websocket, 0)
+    loop.pass_by(1.5 * COLLECT_IN)
+    del websocket, still_held
+    loop.pass_by(COLLECT_IN)
+    assert left() is not None
+    for _ in range(COLLECT_AFTER // 2):
+        heap.websocket_ended(Left(), 0)
+    loop.pass_by(TRIM_EVERY / 4)
+    assert left() is None
+
+
+def test_what_an_app_leaves_beside_its_websockets_is_collected_in_a_quiet_moment(loop: Loop, heap: Heap) -> None:
+    other = weakref.ref(Left())
+    heap.websocket_ended(Freed(), 0)
+    loop.pass_by(3 * TRIM_EVERY)
+    assert other() is None
 
 
 def test_what_a_single_websocket_leaves_is_collected_in_a_quiet_moment(loop: Loop, heap: Heap) -> None:
