@@ -387,6 +387,6 @@ async def test_upgrade_and_rollback(tmp_path: Path) -> None:
 
 
 def test_the_page_names_every_alert_and_its_links_lead_to_its_sections() -> None:
-    text = (ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/runbooks.md").read_text(encoding="utf-8")
     assert set(alerts()) == set(re.findall(r"`(Jimsapi\w+)`", text))
     assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors().keys()
