@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jimsapi.builtin.keys_file import KeysFile
@@ -453,6 +453,8 @@ def test_a_long_block_is_split_and_its_code_stays_code() -> None:
     assert sum(part.text.count("x = 1") for part in parts) == 5000
 
 
+@settings(deadline=None)
+@example("&#x202e; `&#x202e;` [a&#x202e;](b)")
 @given(st.text(st.sampled_from("*_`[]()<>!|-+#&;~>\\\n \t1.a\u202e\x1b\u4e16"), max_size=200))
 def test_no_text_stops_the_screen_or_leaves_control_characters_on_it(text: str) -> None:
     paper = Paper()
