@@ -449,6 +449,7 @@ def test_a_long_block_is_split_and_its_code_stays_code() -> None:
     assert all(len(block.text) <= MAX_BLOCK + len("```py\n```\n") for block in found)
     *parts, after = found
     assert after.text == "after"
+    assert len(parts) > 3
     assert all(part.text.startswith("```py\n") for part in parts)
     assert sum(part.text.count("x = 1") for part in parts) == 5000
 
