@@ -168,8 +168,11 @@ def test_pasted_lines_are_one_message_and_are_not_sent_at_once(terminal: RichTer
 def test_what_is_typed_during_an_answer_is_kept_for_the_prompt(served: Served, terminal: RichTerminal) -> None:
     terminal.say("stream Hel; hold typing; stream lo")
     terminal.wait_for_rows("Hel")
+    terminal.see("hold typing")
+    terminal.see("Hel")
     terminal.type("send Next\rhalf")
     open_door(served, "typing")
+    assert "Next" not in terminal.see("Hello")
     terminal.wait_for_rows("Hello", "> send Next", "Next", "> half")
 
 
@@ -449,6 +452,7 @@ def test_a_long_block_is_split_and_its_code_stays_code() -> None:
     assert all(len(block.text) <= MAX_BLOCK + len("```py\n```\n") for block in found)
     *parts, after = found
     assert after.text == "after"
+    assert len(parts) > 3
     assert all(part.text.startswith("```py\n") for part in parts)
     assert sum(part.text.count("x = 1") for part in parts) == 5000
 
