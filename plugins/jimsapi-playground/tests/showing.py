@@ -65,7 +65,9 @@ async def answer(ctx: ThreadContext) -> None:
         case "repeat":
             ctx.send_message(ATTACK.join(["", argument]))
         case "stream":
-            for number in range(int(argument)):
+            await ctx.stream("Wait, ")
+            await doors.setdefault(argument, asyncio.Event()).wait()
+            for number in range(3000):
                 await ctx.stream(f"{number} ")
         case "hold":
             await ctx.update_agent_status(StatusEvent("Waiting at the door", "waiting"))
