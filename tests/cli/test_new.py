@@ -116,9 +116,9 @@ def with_wheel(written: Written) -> Written:
 def test_the_readme_s_commands_work(with_wheel: Written) -> None:
     readme = (with_wheel.project / "README.md").read_text(encoding="utf-8")
     wheel, _tests, chat, message, key, permissions, _up, keyed_chat = indented(readme)
-    build, install_jimsapi = wheel.splitlines()
+    build, *install = wheel.splitlines()
     assert build == "pip wheel --no-deps --wheel-dir wheels ../jimsapi"
-    with_wheel.shell(install_jimsapi)
+    with_wheel.shell("\n".join(install))
     with with_wheel.served() as server:
         assert with_wheel.shell(f"echo Hello | {chat} --url {server.url}") == "You said: Hello\n"
         answer = with_wheel.shell(f"{message} --silent".replace("http://localhost:8080", server.url))

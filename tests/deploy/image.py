@@ -42,6 +42,18 @@ def instructions() -> Iterator[tuple[str, str]]:
             yield name, argument.strip()
 
 
+def variables() -> dict[str, str]:
+    """The variables that the image gives every process."""
+    env: dict[str, str] = {}
+    for name, argument in instructions():
+        match name:
+            case "FROM":
+                env = {}
+            case "ENV":
+                env |= dict(pair.split("=", 1) for pair in argument.split())
+    return env
+
+
 def sent() -> set[str]:
     """The files of the checkout that are sent to the builder, as .dockerignore says."""
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
@@ -109,6 +121,7 @@ class Image:
         """Serve, and check that the server is healthy and answers, and writes its database and nothing else."""
         port = free_port()
         env = {**self.variables(), "JIMS_HOST": "127.0.0.1", "JIMS_PORT": str(port), "JIMS_METRICS_PORT": "0"}
+        env["JIMS_STORE"] = f"sqlite:///{self.inside('/var/lib/jimsapi')}/jims.db"  # the image names no store
         user, group = map(int, self.user.split(":"))
         command = [self.inside("/opt/jimsapi/bin") / self.entrypoint[0]]
         health = [part.replace("8080", str(port)) for part in self.health]

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped, unused-ignore]
 
+from tests.deploy.image import variables
 from tests.deploy.proxies import DEPLOY
 from tests.deploy.tools import run_tool
 
@@ -44,6 +45,14 @@ def test_a_server_may_write_only_its_data_and_has_no_privileges(file: str) -> No
         assert server["cap_drop"] == ["ALL"]
         assert "no-new-privileges:true" in server["security_opt"]
         assert "keys:/keys:ro" in server["volumes"]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_server_has_the_store_that_the_file_names_and_not_one_of_the_image(file: str) -> None:
+    for server in servers(file):
+        names = {**variables(), **server["environment"]}
+        assert [name for name in names if f"{name}_FILE" in names] == []
+        assert "JIMS_STORE" in names or "JIMS_STORE_FILE" in names
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped, unused-ignore]
 
+from tests.deploy.image import variables
 from tests.deploy.proxies import DEPLOY
 from tests.deploy.tools import run_tool
 
@@ -66,6 +67,13 @@ def test_the_secrets_are_files_that_follow_changes(built: list[dict[str, Any]]) 
     [container] = pod(built)["containers"]
     assert not any("subPath" in mount for mount in container["volumeMounts"])
     assert {each["name"] for each in container["env"]} == {"JIMS_STORE_FILE", "JIMS_KEYS_FILE"}
+
+
+def test_a_pod_has_the_store_of_its_secret_and_not_one_of_the_image(built: list[dict[str, Any]]) -> None:
+    [container] = pod(built)["containers"]
+    names = {*variables(), *options(built), *(each["name"] for each in container["env"])}
+    assert "JIMS_STORE_FILE" in names
+    assert [name for name in names if f"{name}_FILE" in names] == []
 
 
 def test_kubernetes_waits_longer_than_the_server_drains(built: list[dict[str, Any]]) -> None:
