@@ -31,6 +31,7 @@ from .meanings import (
     linked_with_number,
     not_fans,
     numbered,
+    popularity,
     profile,
     ranking,
 )
@@ -124,8 +125,13 @@ _PHRASES = [
             f"except (?P<except>{_NAMES})(?: ,)? {_COUNT}who like {_WHAT_THEY_LIKE}",
             f"whose interests include {_WHAT_THEY_LIKE}",
             f"(?:who {_BE} |{_LIST} )?(?:all )?into {_WHAT_THEY_LIKE}",
-            f"{_COUNT}fans {_DO} {_WHAT_THEY_LIKE} have",
             f"{_WHO} share {_WHAT_THEY_LIKE} with (?P<except>{_NAMES})",
+        ],
+    ),
+    (
+        popularity,
+        [
+            f"{_COUNT}fans {_DO} {_WHAT_THEY_LIKE} have",
             f"how (?P<count>popular) {_BE} {_WHAT_THEY_LIKE}",
         ],
     ),

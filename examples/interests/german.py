@@ -96,7 +96,7 @@ _PHRASES = [
     (
         counted(fans_but_not),
         [
-            f"{_WHO} mag {_WHAT_THEY_LIKE}(?: ,)? (?:aber|und) {_OTHERS} nicht",
+            f"{_WHO} mag {_WHAT_THEY_LIKE}(?:(?: ,)? aber| , und) {_OTHERS} nicht",
         ],
     ),
     (
@@ -161,7 +161,7 @@ _PHRASES = [
     (
         counted(interests_but_not),
         [
-            f"{_COUNT}was mag {_PEOPLE}(?: ,)? (?:aber|und|was) {_OTHERS} nicht(?: mag)?",
+            f"{_COUNT}was mag {_PEOPLE}(?:(?: ,)? (?:aber|was)| , und) {_OTHERS} nicht(?: mag)?",
             f"{_COUNT}was mag {_PEOPLE}(?: ,)? aber nicht {_OTHERS}",
         ],
     ),
@@ -252,7 +252,7 @@ _PHRASES = [
     (
         check_everybody(Quantity.SOME),
         [
-            f"mag (?:sonst )?{_SOMEBODY}{_EXCEPT}? {_WHAT_THEY_LIKE}",
+            f"mag (?:(?P<else>sonst) )?{_SOMEBODY}{_EXCEPT}? {_WHAT_THEY_LIKE}",
             f"mag {_SOMEBODY} {_WHAT_THEY_LIKE}{_EXCEPT}",
             f"mag (?P<else>sonst noch|noch|sonst) {_SOMEBODY} {_WHAT_THEY_LIKE}",
             f"interessiert sich {_SOMEBODY} für {_WHAT_THEY_LIKE}",

@@ -59,6 +59,14 @@ def fans(found: Found) -> Query:
     return _search(PEOPLE, linked, excluded)
 
 
+def popularity(found: Found) -> Query:
+    """Return how many people like A. The popularity of several interests is not that of all of them together."""
+    linked = found.linked("interests", INTERESTS)
+    if not linked.terms.is_plain or len(linked.all) != 1:
+        raise ListError
+    return Count(Search(PEOPLE, all=tuple(linked.all)))
+
+
 def fans_but_not(found: Found) -> Query:
     """Return who likes A and does not like B, in two lists."""
     linked, others = found.linked("interests", INTERESTS), found.linked("others", INTERESTS)
@@ -240,7 +248,14 @@ def check_anybody_denied(found: Found) -> Query:
 
 def ranking(find: Subject, *, most: bool = True, majority: bool = False) -> Meaning:
     """Return the most or least popular interests, or the people with the most or fewest interests."""
-    return lambda found: Ranking(find, most, found.number("number") if found.has("number") else 1, majority)
+
+    def meaning(found: Found) -> Query:
+        places = found.number("number") if found.has("number") else 1
+        if places < 1:
+            raise NoMeaningError
+        return Ranking(find, most, places, majority)
+
+    return meaning
 
 
 def comparison(find: Subject, *, most: bool = True) -> Meaning:

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent
 FRONTEND = ROOT / "frontend"
 STATIC = ROOT / "jimsapi_playground" / "static"
 DIGEST = STATIC / "sources.sha256"
+BUILT = [STATIC / name for name in ("index.html", "app.js", "app.css", "icon.svg")]
 """The digest of the sources that the bundle was made of."""
 
 
@@ -38,7 +39,7 @@ class BuildFrontend(Command):
 
     def run(self) -> None:
         digest = digest_of_sources()
-        if DIGEST.is_file() and DIGEST.read_text() == digest:
+        if DIGEST.is_file() and DIGEST.read_text() == digest and all(path.is_file() for path in BUILT):
             return
         npm("ci", "--ignore-scripts", "--no-audit", "--no-fund")
         npm("run", "--silent", "build")

@@ -76,6 +76,8 @@ class RichConversation(Conversation):
 
     def _chosen(self, message: str) -> str:
         """Return the choice whose number was typed, or else the message itself."""
+        if any(question.options is None for question in self._questions):
+            return message  # a question without options may be answered by a number
         choices = [] if self._last is None else self._last.choices
         number = _number(message)
         if message in choices or not 0 < number <= len(choices):

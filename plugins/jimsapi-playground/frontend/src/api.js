@@ -82,6 +82,8 @@ export function converse(message) {
   return follow(null, () => request("POST", "/api/v1/chat/stream", { json: message, headers }));
 }
 
+const MAY_PASS = [429, 502, 503, 504]; // a server that restarts, or the proxy before it
+
 export async function* follow(runId, begin) {
   let run = runId;
   let last = null;
@@ -108,7 +110,8 @@ export async function* follow(runId, begin) {
         if (item.name === "result" || item.name === "error") return;
       }
     } catch (error) {
-      if (error instanceof ApiError) throw error;
+      if (error instanceof ApiError && !MAY_PASS.includes(error.status)) throw error;
+      reason = error.message;
     }
   }
   throw new Error(reason);

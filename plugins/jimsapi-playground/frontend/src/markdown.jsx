@@ -4,7 +4,7 @@ const LONGEST = 200_000; // characters; longer texts are shown as they are
 const DEEPEST = 8; // quotes and lists within each other
 const FENCE = /^\s{0,3}(`{3,}|~{3,})\s*([\w+-]*)/;
 const ITEM = /^(\s*)([-*+]|\d{1,9}[.)])\s+/;
-const HEADING = /^\s{0,3}#{1,6}\s+(.*?)\s*#*$/;
+const HEADING = /^\s{0,3}#{1,6}\s/;
 const RULE = /^\s{0,3}([-*_])(?:\s*\1){2,}\s*$/;
 const ROW = /^\s*\|.*\|\s*$/;
 const INLINE =
@@ -13,6 +13,14 @@ const INLINE =
 export function Markdown({ text }) {
   if (text.length > LONGEST) return <p class="plain">{text}</p>;
   return <div class="markdown">{blocks(text.split("\n"), 0)}</div>;
+}
+
+// Without a regular expression for the end: it would take the square of the number of spaces in a line.
+function headingOf(line) {
+  const text = line.trim().replace(/^#+/, "").trim();
+  let end = text.length;
+  while (end > 0 && text[end - 1] === "#") end -= 1;
+  return text.slice(0, end).trim();
 }
 
 function blocks(lines, depth) {
@@ -38,7 +46,7 @@ function blockAt(lines, at, depth) {
     return [<pre class="code"><code>{code}</code></pre>, end + 1];
   }
   const heading = HEADING.exec(line);
-  if (heading) return [<p class="heading">{inline(heading[1])}</p>, at + 1];
+  if (heading) return [<p class="heading">{inline(headingOf(line))}</p>, at + 1];
   if (RULE.test(line)) return [<hr />, at + 1];
   if (/^\s{0,3}>/.test(line)) {
     const end = endOf(lines, at, (one) => /^\s{0,3}>/.test(one));

@@ -107,7 +107,9 @@ export class Session {
 
   forgetKey() {
     setKey("");
-    this.ask("");
+    keep("sessionStorage", OPEN_RUN, "");
+    history.replaceState(null, "", location.pathname);
+    location.reload(); // nothing that the key has shown stays on the page
   }
 
   async findFiles() {
@@ -338,7 +340,7 @@ export class Session {
     try {
       for await (const item of follow(runId)) if (live.take(item)) this.changed();
     } catch (error) {
-      if (error instanceof ApiError) live.isUnknown = true; // the server no longer has this run
+      if (error instanceof ApiError && error.status === 404) live.isUnknown = true; // the server no longer has this run
       else live.error = error.message;
     }
     if (live.ended === null) live.end("done");
