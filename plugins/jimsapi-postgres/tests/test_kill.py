@@ -19,12 +19,14 @@ from tests.faults.places import PostgresPlace
 from tests.faults.questions import PROMISED_NONE as QUESTIONS_PROMISED_NONE
 from tests.faults.questions import tell_histories
 from tests.faults.report import broken
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
 LOAD = str(Path(__file__).with_name("load.py"))
 AS_OF_LONG_AGO = "UPDATE jimsapi_owners SET beat_at = '-infinity'"
 OPEN = "SELECT count(*) FROM jimsapi_runs WHERE finished_at IS NULL"
+CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 INTERRUPTED = "SELECT DISTINCT thread_id, message_id FROM jimsapi_runs WHERE status = 'interrupted'"
 
 
@@ -38,6 +40,8 @@ async def test_a_process_that_is_killed_under_load_loses_nothing_it_acknowledged
         lines += process.stdout.readlines()
     assert lines[0] == "open\n"
     acknowledged = [[UUID(part) for part in line.split()] for line in lines[1:]]
+    # PostgreSQL may still commit what the process had sent.
+    eventually(lambda: postgres.psql(CONNECTIONS, database) == "0")
     left_open = int(postgres.psql(OPEN, database))
     assert left_open >= 2
     postgres.psql(AS_OF_LONG_AGO, database)
