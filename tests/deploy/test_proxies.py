@@ -1,6 +1,7 @@
 """What the proxies of `deploy/` do with streams, WebSockets, long runs, lost connections and restarts."""
 
 import asyncio
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,8 +35,11 @@ def server() -> Iterator[Served]:
 def proxy(request: pytest.FixtureRequest, server: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     """Each proxy, in front of a server and of a port on which nothing listens."""
     folder = tmp_path_factory.mktemp("proxy") / request.param
-    with PROXIES[request.param](folder, (server.port, free_port())) as running:
-        yield running
+    # It is bound, so that no other test's server gets it, and does not listen, so that connections are refused.
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", free_port()))
+        with PROXIES[request.param](folder, (server.port, nobody.getsockname()[1])) as running:
+            yield running
 
 
 def chat(message: str) -> dict[str, str]:
