@@ -234,6 +234,7 @@ def test_a_line_of_5000_digits_is_a_message(terminal: RichTerminal) -> None:
     terminal.wait_for_prompt()
     terminal.say(f"/switch {'1' * 5000}")
     terminal.see("/switch needs the number")
+    terminal.wait_for_prompt()
     terminal.type("\x04")
     assert terminal.ends() == 0
 
