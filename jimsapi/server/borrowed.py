@@ -41,4 +41,4 @@ answers an invalid one. The others add a task to `ServerState.tasks` at once if 
 
 SANS_IO = "conn"
 """An attribute of uvicorn's protocol on `websockets.server`: an object whose `parser` is a generator that refers to the
-object. If the generator is closed, the reference cycle is open."""
+object. Closing the generator breaks this reference cycle."""

@@ -154,7 +154,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _forget_inner(self) -> None:
         """The connection and its app have ended: drop all references to `inner`, which refers to this connection, and
-        open the reference cycle of `inner` itself. Both are then freed without a garbage collection."""
+        break the reference cycle of `inner` itself. Both are then freed without a garbage collection."""
         parser = getattr(getattr(self.inner, SANS_IO, None), "parser", None)
         if isinstance(parser, Generator):
             parser.close()
