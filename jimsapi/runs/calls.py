@@ -103,22 +103,7 @@ class PipelineCalls:
             return Ending.stopped(run, self._run_timeout)
         loop = run.loop
         began = loop.time()
-        of_run = ContextOfRun(
-            thread_config=load_stored(thread.thread_config),
-            truncated=snapshot.truncated,
-            load_events=partial(self.store.load_events, thread.thread_id),
-            resources=self._resources,
-            run_id=run.run_id,
-            contact_id=thread.contact_id,
-            identity=run.identity,
-            error_text=self._disclosure.tool_error,
-            beside=run.entering[:-1],
-            turn_store=partial(_OpenTurn, self.store, self._announcer, self._outage, thread.thread_id)
-            if run.in_thread
-            else None,
-            file_reader=run.files_in_memory or (None if self.files is None else self.files.store),
-        )
-        context = ThreadContext(thread.thread_id, snapshot.rows, of_run)
+        context = self._context(run, thread, snapshot)
         if run.stream is not None and run.status is RUNNING:  # a conversation start is not streamed
             context.watch(StreamOutput(run.stream))
         task = PipelineTask.begin(
@@ -132,6 +117,25 @@ class PipelineCalls:
         context.close()
         run.end_pipeline(PipelineTiming(name, loop.time() - began, ending.error is None))
         return ending
+
+    def _context(self, run: LiveRun, thread: ThreadRecord, snapshot: Snapshot) -> ThreadContext:
+        of_run = ContextOfRun(
+            thread_config=load_stored(thread.thread_config),
+            truncated=snapshot.truncated,
+            load_events=self.store.load_events,
+            resources=self._resources,
+            run_id=run.run_id,
+            contact_id=thread.contact_id,
+            identity=run.identity,
+            error_text=self._disclosure.tool_error,
+            beside=run.entering[:-1],
+            turn_store=self._open_turn if run.in_thread else None,
+            file_reader=run.files_in_memory or (None if self.files is None else self.files.store),
+        )
+        return ThreadContext(thread.thread_id, snapshot.rows, of_run)
+
+    def _open_turn(self, thread_id: UUID) -> "_OpenTurn":
+        return _OpenTurn(self.store, self._announcer, self._outage, thread_id)
 
     def _ending(self, run: LiveRun, task: PipelineTask, context: ThreadContext) -> Ending:
         if not task.done():

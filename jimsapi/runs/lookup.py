@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from functools import partial
 from uuid import UUID
 
 from jimsapi.runs.errors import RunEnded, ScopeMissing, ServerDraining
@@ -66,7 +65,7 @@ class Runs:
         return self._poll_store(await self.run(admission, run.known_as), after, repeated=run.known_as is not run.run_id)
 
     def _reader(self, stream: RunStream, run_id: UUID, after: int) -> Reader:
-        return Reader(stream, after, partial(self._read_store, run_id))
+        return Reader(stream, run_id, after, self._read_store)
 
     async def _read_store(self, run_id: UUID, after: int) -> AsyncIterator[Read]:
         """Iterate over the items after position `after` that the store has. The run may have ended."""

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from fnmatch import fnmatchcase
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -210,13 +210,13 @@ class Replayer:
         of_run = ContextOfRun(
             thread_config=load_stored(conversation.thread_config),
             truncated=snapshot.truncated,
-            load_events=partial(conversation.load_events, turn),
+            load_events=lambda _, before, limit: conversation.load_events(turn, before, limit),
             resources=self._resources,
             run_id=run_id,
             contact_id=conversation.contact_id,
             error_text=self._disclosure.tool_error,
             beside=conversation.beside(turn),
-            turn_store=partial(_StoredTurn, conversation),
+            turn_store=lambda _: _StoredTurn(conversation),
         )
         return ThreadContext(conversation.thread_id, snapshot.rows, of_run)
 

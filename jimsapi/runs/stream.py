@@ -100,8 +100,8 @@ Item = Live | NewEvent | Ended
 """A `NewEvent` is an event that the run has stored."""
 Read = tuple[int, Item]
 """An item and its position. The position of a gap is that of the last missed item."""
-Resume = Callable[[int], AsyncIterator[Read]]
-"""Reads the items after a position of a stream from the store."""
+Resume = Callable[[UUID, int], AsyncIterator[Read]]
+"""Reads the items of a run after a position of its stream from the store."""
 
 
 class StreamReleased(Exception):
@@ -301,12 +301,13 @@ def _item_after_live(ended: Ended, after: int, item_count: int) -> Read | None:
 
 
 class Reader:
-    """Iterates over the items of a stream after position `after`. If it is released, `resume` reads the other items."""
+    """Iterates over the items of a run's stream after position `after`. If it is released, `resume` reads the rest."""
 
-    __slots__ = ("_after", "_resume", "_resumed", "_stream")
+    __slots__ = ("_after", "_resume", "_resumed", "_run_id", "_stream")
 
-    def __init__(self, stream: RunStream, after: int = 0, resume: Resume | None = None) -> None:
+    def __init__(self, stream: RunStream, run_id: UUID, after: int, resume: Resume) -> None:
         self._stream = stream
+        self._run_id = run_id
         self._after = after
         self._resume = resume
         self._resumed: AsyncIterator[Read] | None = None
@@ -321,9 +322,7 @@ class Reader:
             try:
                 found = await self._stream.next(self._after)
             except StreamReleased:
-                if self._resume is None:
-                    raise
-                self._resumed = self._resume(self._after)
+                self._resumed = self._resume(self._run_id, self._after)
             else:
                 if found is None:
                     raise StopAsyncIteration

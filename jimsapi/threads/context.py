@@ -52,7 +52,7 @@ from jimsapi.threads.message_files import (
 from jimsapi.threads.questions import TurnStore, answers_beside
 from jimsapi.threads.storable import Unstorable, dump_storable, load_stored, storable_text
 
-LoadEvents = Callable[[Event | None, int], Awaitable[Sequence[EventRow]]]
+LoadEvents = Callable[[UUID, Event | None, int], Awaitable[Sequence[EventRow]]]
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
@@ -137,7 +137,8 @@ class ContextOfRun(msgspec.Struct, kw_only=True, gc=False):
 
     - `error_text(run_id, error)` returns the text of an exception that callers may read.
     - `beside` are the events that entered the thread beside the message.
-    - `turn_store()` reads and adds events while the run works. It is made only for a pipeline that needs it.
+    - `load_events(thread_id, before, limit)` reads earlier events, as `ThreadStore.load_events`.
+    - `turn_store(thread_id)` reads and adds events while the run works. It is made only for a pipeline that needs it.
     - `file_reader` reads the files of messages.
     """
 
@@ -150,7 +151,7 @@ class ContextOfRun(msgspec.Struct, kw_only=True, gc=False):
     identity: Identity | None = None
     error_text: Callable[[UUID | None, BaseException], str] | None = None
     beside: Sequence[NewEvent] = ()
-    turn_store: Callable[[], TurnStore] | None = None
+    turn_store: Callable[[UUID], TurnStore] | None = None
     file_reader: FileReader | None = None
 
 
@@ -243,7 +244,7 @@ class ThreadContext:
                 events[-1].event_id if events else thread_id,
                 [(MESSAGE_METADATA, {"metadata": metadata or {}}), (MESSAGE_FILES, files_data(in_memory.files))],
             ),
-            turn_store=TestStore,
+            turn_store=lambda _: TestStore(),
             file_reader=in_memory,
         )
         context = cls(thread_id, rows, run)
@@ -304,7 +305,7 @@ class ThreadContext:
     def _asking(self) -> Asking:
         if self._turn_store is None:
             raise RuntimeError("this context cannot ask questions: the run has no thread")
-        return Asking(self.turn_id, self._turn_store(), self._given_answers)
+        return Asking(self.turn_id, self._turn_store(self.thread_id), self._given_answers)
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:
@@ -363,7 +364,8 @@ class ThreadContext:
         """
         if self._load_events is None:
             return [] if before is not None else self.events[-limit:]
-        return [decode_row(self.thread_id, row) for row in await self._load_events(before, limit)]
+        rows = await self._load_events(self.thread_id, before, limit)
+        return [decode_row(self.thread_id, row) for row in rows]
 
     @_in_loop
     def send_event(self, event_type: str, data: dict[str, Any]) -> None:

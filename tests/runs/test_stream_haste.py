@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from uuid import uuid4
+from collections.abc import AsyncIterator
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -16,6 +17,7 @@ from jimsapi.runs.stream import (
     Delta,
     Ended,
     Gap,
+    Read,
     Reader,
     RunStream,
     Status,
@@ -35,6 +37,15 @@ def stream(monkeypatch: pytest.MonkeyPatch) -> RunStream:
     """A stream whose readers, once called for a delta, are not called for another one in a long time."""
     monkeypatch.setattr(module, "WAKE_EVERY", 3600.0)
     return Streams().open(uuid4())
+
+
+def reading(stream: RunStream, after: int = 0) -> Reader:
+    """A reader of a stream that is not released while it is read."""
+
+    def resume(_: UUID, after: int) -> AsyncIterator[Read]:
+        raise AssertionError(f"the stream was released before {after}")
+
+    return Reader(stream, uuid4(), after, resume)
 
 
 def delta(text: str) -> Delta:
@@ -108,7 +119,7 @@ async def test_a_reader_that_left_is_called_no_more_and_the_others_are(stream: R
 async def test_what_is_there_already_is_read_at_once_up_to_the_end_of_what_is_live(stream: RunStream) -> None:
     for text in "abc":
         stream.put(delta(text))
-    reader = Reader(stream)
+    reader = reading(stream)
     assert await anext(reader) == (1, delta("a"))
     assert reader.ready() == [(2, delta("b")), (3, delta("c"))]
     assert reader.ready() == []
@@ -121,7 +132,7 @@ async def test_what_is_there_already_is_read_at_once_up_to_the_end_of_what_is_li
 async def test_a_gap_is_told_before_what_is_there(stream: RunStream) -> None:
     for _ in range(MAX_ITEMS + 2):
         stream.put(delta("x"))
-    reader = Reader(stream, 1)
+    reader = reading(stream, 1)
     assert reader.ready() == []
     assert await anext(reader) == (2, Gap(1))
     assert len(reader.ready()) == MAX_ITEMS
@@ -140,7 +151,7 @@ async def test_a_pipeline_that_holds_up_the_loop_is_heard_before_it_does() -> No
     async with serving(Blocking()) as service:
         run = service.begin(inbound("status Looking; stream a; stream b; stream c"), caller(), watched=True)
         assert run.stream is not None
-        async for _, item in Reader(run.stream):
+        async for _, item in reading(run.stream):
             if isinstance(item, Delta | Status):
                 heard.append(item.content if isinstance(item, Delta) else item.text)
     assert heard_before == [[], ["Looking"], ["Looking", "a"], ["Looking", "a", "b"]]
