@@ -1,6 +1,7 @@
 """A contract, run by pytest against many versions of a plugin, of which all but one break something."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,6 +12,10 @@ from tests.command import python_path
 from tests.plugins.distributions import install
 
 HERE = Path(__file__).parent
+ENDS_WITHIN = 120.0
+# The other plugins for pytest that are installed beside ours take two seconds to import.
+ENVIRONMENT = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "JIMS_API_KEY": "of-the-developer"}
+PLUGINS = ("-p", "no:cacheprovider", "-p", "anyio", "-p", "jimsapi_pytest")
 
 # Hanging is given up early, and every version that has no class of its own gets one.
 HEAD = """
@@ -69,16 +74,19 @@ class ContractRun:
 
 
 def run_pytest(folder: Path, *options: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the tests of a folder, in which plugins are installed."""
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", *options],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": python_path(folder), "JIMS_API_KEY": "of-the-developer", **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    """Run the tests of a folder, in which plugins are installed. If they hang, the failure shows the stacks."""
+    command = [sys.executable, "-m", "pytest", "-q", *PLUGINS, "--import-mode=importlib", *options]
+    given = {**os.environ, **ENVIRONMENT, "PYTHONPATH": python_path(folder), **(env or {})}
+    with subprocess.Popen(
+        command, cwd=folder, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=ENDS_WITHIN)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # pytest's faulthandler then writes the stacks
+            output, errors = process.communicate()
+            raise AssertionError(f"pytest did not end in {ENDS_WITHIN:g} seconds:\n{output}{errors}") from None
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def cases_of(contract: type) -> set[str]:
