@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -42,6 +43,8 @@ NAMES = {
     "commands": "jimsapi-mint",
 }
 """By kind. Names short and long, of others' making, and such that what is made of them is like a name of ours."""
+
+words = cache(words_of)  # it reads what every installed distribution holds
 
 BOT = "async def app(ctx):\n    ctx.send_message(f'You said: {ctx.get_last_user_message()}')\n"
 
@@ -118,7 +121,7 @@ def test_it_is_clean_under_strict_mypy(written: Written, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["w" * LONGEST_NAME, "jimsapi-" + "w" * (LONGEST_NAME - 8), "q"])
 def test_the_longest_and_the_shortest_name_give_clean_code(tmp_path: Path, kind: str, name: str) -> None:
-    write_distribution(tmp_path, [kind], words_of(name))
+    write_distribution(tmp_path, [kind], words(name))
     for command in (["check", "."], ["format", "--check", "--diff", "."]):
         ran = subprocess.run(
             [sys.executable, "-m", "ruff", *command, "--no-cache"],
@@ -292,7 +295,7 @@ def test_the_code_of_several_kinds_is_clean(all_kinds: WrittenWithAllKinds, comm
 
 @pytest.mark.parametrize("name", ["w" * LONGEST_NAME_OF_SEVERAL, "jimsapi-" + "w" * (LONGEST_NAME_OF_SEVERAL - 8), "q"])
 def test_the_longest_and_the_shortest_name_give_clean_code_of_several_kinds(tmp_path: Path, name: str) -> None:
-    write_distribution(tmp_path, list(KINDS), words_of(name))
+    write_distribution(tmp_path, list(KINDS), words(name))
     for command in (["check", "."], ["format", "--check", "--diff", "."]):
         ran = subprocess.run(
             [sys.executable, "-m", "ruff", *command, "--no-cache"],
@@ -362,7 +365,7 @@ def test_a_name_that_no_plugin_can_have_is_refused_with_the_reason(name: str, me
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_options_that_names_are_checked_for_are_those_of_the_templates(tmp_path: Path, kind: str) -> None:
-    write_distribution(tmp_path, [kind], words_of("jimsapi-ticket"))
+    write_distribution(tmp_path, [kind], words("jimsapi-ticket"))
     code = (tmp_path / "jimsapi_ticket" / "__init__.py").read_text(encoding="utf-8")
     assert set(re.findall(r"^    (\w+): .* = option\(", code, re.MULTILINE)) <= set(OPTIONS)
 
@@ -406,7 +409,7 @@ def test_a_plugin_that_is_broken_stops_nobody_from_writing_one(tmp_path: Path) -
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_imports_public_names_only(tmp_path: Path, kind: str) -> None:
-    write_distribution(tmp_path, [kind], words_of("jimsapi-ticket"))
+    write_distribution(tmp_path, [kind], words("jimsapi-ticket"))
     assert private_names(tmp_path) == set()
 
 
@@ -415,6 +418,6 @@ def test_every_name_gives_python_that_can_be_read(tmp_path: Path, kind: str) -> 
     for name in ("a", "a1", "Auth", "EVENT", "jimsapi-memory", "secret", "thread.store", "x-" * 19 + "y"):
         folder = tmp_path / name
         folder.mkdir()
-        write_distribution(folder, [kind], words_of(name))
+        write_distribution(folder, [kind], words(name))
         for path in folder.rglob("*.py"):
             ast.parse(path.read_text(encoding="utf-8"))
