@@ -368,26 +368,31 @@ def waiting_calls(app: JimsApp) -> int:
     return len(pipeline._threads._waiting)
 
 
-def workers() -> int:
-    return sum(thread.name == "pipeline" for thread in threading.enumerate())
+class Workers:
+    """The threads of pipelines that were started since. Those of earlier tests may be idle for a while yet."""
 
+    def __init__(self) -> None:
+        self._earlier = set(threading.enumerate())
 
-async def no_workers() -> None:
-    async with asyncio.timeout(30):
-        while workers():
-            await asyncio.sleep(0.01)
+    def count(self) -> int:
+        return sum(thread.name == "pipeline" for thread in set(threading.enumerate()) - self._earlier)
+
+    async def ended(self) -> None:
+        async with asyncio.timeout(30):
+            while self.count():
+                await asyncio.sleep(0.01)
 
 
 async def test_threads_are_used_again_and_end_when_there_is_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    await no_workers()
+    workers = Workers()
     async with serving(Held()) as service:
         monkeypatch.setattr(worker_threads, "IDLE_FOR", 60.0)
         for _ in range(10):
             await service.chat(inbound(), PUBLIC)
-        assert workers() == 1
+        assert workers.count() == 1
         monkeypatch.setattr(worker_threads, "IDLE_FOR", 0.1)
         await service.chat(inbound(), PUBLIC)
-        await no_workers()
+        await workers.ended()
         assert (await service.chat(inbound(), PUBLIC)).assistant_messages == ["You said: hi"]
 
 
@@ -398,15 +403,15 @@ async def test_a_call_waits_for_a_thread_that_is_slow_to_come_back(monkeypatch: 
         finish(call)
         may_come_back.wait(10)
 
-    await no_workers()
+    workers = Workers()
     monkeypatch.setattr(worker_threads.Call, "finish", finish_slowly)
     app = JimsApp(Held())
     async with serving(app) as service:
         await service.chat(inbound(), PUBLIC)
         run = service.begin(inbound(), PUBLIC)
-        while not waiting_calls(app) and workers() == 1:
+        while not waiting_calls(app) and workers.count() == 1:
             await asyncio.sleep(0)
-        assert workers() == 1
+        assert workers.count() == 1
         may_come_back.set()
         assert (await run.answer).assistant_messages == ["You said: hi"]
 
@@ -423,7 +428,6 @@ async def test_a_thread_that_the_system_does_not_start_costs_only_the_run_that_n
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    await no_workers()
     app = JimsApp(pipeline)
     async with serving(app) as service:
         with monkeypatch.context() as patch:
