@@ -38,6 +38,10 @@ UVICORNS_OWN = (
 )
 """What uvicorn's protocols log of themselves. They answer faulty bytes behind a request before the app has answered
 that, and call its answer an error; the exceptions of an app are seen by their own lines."""
+# websockets before 17 fails to encode its refusal of a faulty subprotocol. No exception of an app ends in its files.
+_REFUSAL_OF_WEBSOCKETS = re.compile(
+    r'(?<=websockets/server\.py", line )\d+, in reject\n(?: .*\n)+UnicodeEncodeError: .*\n',
+)
 
 _STATUS = re.compile(rb"HTTP/1\.1 ([0-9]{3}) [^\r\n]*\r\n")
 _FIELD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+: ?[\t\x20-\x7e\x80-\xff]*")
@@ -66,10 +70,11 @@ class Report:
 
 
 class Answers:
-    """What a server wrote on a connection: the statuses, and whether the last answer is there whole."""
+    """What a server wrote on a connection: the statuses but 100, and whether the last answer is there whole."""
 
     def __init__(self, data: bytes) -> None:
         self.statuses: list[int] = []
+        self.continued = False
         self.whole = False
         self.odd_field = b""
         self.body = b""
@@ -82,6 +87,7 @@ class Answers:
             lines = head.split(b"\r\n")[1:]
             self.odd_field = self.odd_field or next((line for line in lines if not _is_sound(line)), b"")
             if status == 100:
+                self.continued = True
                 data = rest
                 continue
             self.statuses.append(status)
@@ -172,7 +178,7 @@ async def send_all(
             await _control(port, report, number)
         sent = attack(seed, number, routes, ids)
         report.sent += 1
-        if wrong := _judge(sent, *await talk(port, sent.data), report):
+        if wrong := judge(sent, *await talk(port, sent.data), report):
             report.wrong.append(f"{report.server}, {sent.kind} {number}: {wrong}: {sent.data[:300]!r}")
 
 
@@ -184,7 +190,8 @@ async def _control(port: int, report: Report, number: int) -> None:
         report.wrong.append(f"{report.server}: control {number} got {answers.statuses} {answers.body[:200]!r}")
 
 
-def _judge(sent: Attack, read: bytes, in_time: bool, report: Report) -> str:
+def judge(sent: Attack, read: bytes, in_time: bool, report: Report) -> str:
+    """Count what was read after an attack. Returns what is wrong with it, or ""."""
     answers = Answers(read)
     report.statuses.update(answers.statuses)
     report.closed += not answers.statuses
@@ -194,7 +201,7 @@ def _judge(sent: Attack, read: bytes, in_time: bool, report: Report) -> str:
         return f"answered {answers.statuses}"
     if answers.odd_field:
         return f"an odd field in the answer: {answers.odd_field!r}"
-    if sent.kind == API and read and not answers.statuses:
+    if sent.kind == API and read and not (answers.statuses or answers.continued):
         return f"no HTTP came back: {read[:100]!r}"
     return ""
 
@@ -218,9 +225,8 @@ async def _finish(served: Served, report: Report) -> None:
         report.wrong.append(f"{report.server}: the probe got {probe!r}")
     if served.process is None or served.process.poll() is not None:
         report.wrong.append(f"{report.server}: the process has ended")
-    for complaint, count in complaints(served.stderr).items():
-        if not report.server.startswith(OURS) and any(own in complaint for own in UVICORNS_OWN):
-            continue
+    found = complaints(served.stderr) if report.server.startswith(OURS) else complaints_of_app(served.stderr)
+    for complaint, count in found.items():
         report.wrong.append(f"{report.server}: the log has {count} times: {complaint}")
 
 
@@ -228,6 +234,12 @@ def complaints(log: str) -> Counter[str]:
     """What a server's log holds of errors: lines of that level and the exceptions that tracebacks end with."""
     lines = [_ADDRESS.sub("0x…", line) for line in log.splitlines()]
     return Counter(line[:300] for line in lines if _COMPLAINT.search(line))
+
+
+def complaints_of_app(log: str) -> Counter[str]:
+    """The same without those of uvicorn's protocols."""
+    found = complaints(_REFUSAL_OF_WEBSOCKETS.sub("\n", log))
+    return Counter({line: count for line, count in found.items() if not any(own in line for own in UVICORNS_OWN)})
 
 
 @contextmanager

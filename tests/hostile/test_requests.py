@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile.api_requests import KEY, attack, routes_of
-from tests.hostile.requests import Answers, Report, assault, complaints
+from tests.hostile.api_requests import API, KEY, Attack, attack, routes_of
+from tests.hostile.requests import Answers, Report, assault, complaints, complaints_of_app, judge
 from tests.hostile.servers import OURS, serve
 from tests.serving import Served
 
@@ -61,10 +61,27 @@ def test_answers_are_read_one_after_another() -> None:
     assert Answers(b"HTTP/1.1 307 x\r\nlocation: /a\r\nx-injected: 1\r\n\r\n").odd_field == b"x-injected: 1"
 
 
+def test_a_connection_that_closes_after_continue_is_closed_without_an_answer_and_one_with_other_bytes_is_a_fault() -> (
+    None
+):
+    report = Report(OURS)
+    assert judge(Attack(API, b""), b"HTTP/1.1 100 Continue\r\n\r\n", True, report) == ""
+    assert report.closed == 1
+    assert "no HTTP came back" in judge(Attack(API, b""), b"HTTP/9 100\r\n\r\n", True, report)
+
+
 def test_errors_are_found_in_a_log() -> None:
     log = "INFO: ok\n2026-01-01T00:00:00Z ERROR jimsapi it failed\nTraceback (most recent call last):\nValueError: no\n"
     assert sum(complaints(log).values()) == 2
     assert not complaints("INFO: 127.0.0.1 GET /Error HTTP/1.1 200\nWARNING: Invalid HTTP request received.\n")
+
+
+def test_a_refusal_that_websockets_cannot_encode_is_no_complaint_of_the_app_and_one_of_the_app_is() -> None:
+    failure = "body = text.encode()\n           ^^^\nUnicodeEncodeError: 'utf-8' codec can't encode character\n"
+    of_websockets = f'  File "/lib/websockets/server.py", line 499, in reject\n    {failure}INFO: on\n'
+    of_app = f'  File "/jimsapi/asgi/response.py", line 499, in reject\n    {failure}'
+    assert not complaints_of_app(of_websockets)
+    assert sum(complaints_of_app(of_websockets + of_app + of_websockets).values()) == 1
 
 
 def test_an_attack_depends_on_its_seed_and_number_alone() -> None:
