@@ -18,6 +18,9 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 
+FOLDERS_OF_PYTEST = "PYTEST_DEBUG_TEMPROOT"
+"""The variable that says where pytest makes its temporary folders."""
+
 _PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 _OFFLINE = ["--no-index", "--no-deps", "--quiet"]
 _SCRIPT = """#!{python}
@@ -67,7 +70,9 @@ class CleanVenv:
     def environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
         """The variables of a process that lives in it, with none of ours that would reach in from outside."""
         clean = {
-            name: value for name, value in os.environ.items() if not name.startswith(("JIMS_", "PYTHON", "PYTEST"))
+            name: value
+            for name, value in os.environ.items()
+            if name == FOLDERS_OF_PYTEST or not name.startswith(("JIMS_", "PYTHON", "PYTEST"))
         }
         return {**clean, "PATH": os.pathsep.join([str(self.bin), os.environ["PATH"]]), **(env or {})}
 

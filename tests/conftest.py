@@ -8,9 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from tests.clean_venv import FOLDERS_OF_PYTEST
+
 # Under nohup the servers that tests start would ignore SIGHUP, too. A handler is not inherited.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def folder_of_inner_sessions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A place for the folders of pytest in processes that tests start.
+
+    At its end a session removes older folders beside its own. That takes minutes if they are those of whole suites.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(FOLDERS_OF_PYTEST, str(tmp_path_factory.mktemp("inner")))
+        yield
 
 
 @pytest.fixture
