@@ -490,6 +490,11 @@ class App(Router):
         """What a drain would wait for now, for a log line."""
         return f"{self.open_work} are open"
 
+    def state(self) -> Iterator[str]:
+        """Yield what the app works on, in lines for an operator. Any thread may read them."""
+        yield self.work_text
+        yield from self.open_work.state()
+
     def interrupt(self) -> None:
         """Let a drain end now, as after a second signal."""
         self.open_work.interrupt()

@@ -1,7 +1,7 @@
 """Serves a `jimsapi.asgi.App` by itself, with the server of the command and without the chat API."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from jimsapi.api.app import VERSION
 from jimsapi.api.metrics import MetricsOptions
@@ -66,10 +66,9 @@ class FrameworkApp:
             f"auth: {auth}; the chat API, plugins and metrics are off",
         ]
 
-    @property
-    def work_text(self) -> str:
-        """What a drain would wait for now, for a log line."""
-        return self.app.work_text
+    def state(self) -> Iterator[str]:
+        """Yield what the app works on, in lines for an operator. Any thread may read them."""
+        return self.app.state()
 
     def announce_drain(self) -> None:
         """Let the app's readiness probe see that a drain will begin."""

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NoReturn
 
@@ -16,6 +16,7 @@ import msgspec
 
 from jimsapi.api.app import VERSION, Api
 from jimsapi.api.metrics import DEFAULT_METRICS_HOST, MetricsOptions
+from jimsapi.asgi.stack import where_task
 from jimsapi.builtin.client_certificate import CertificateOptions
 from jimsapi.cli.framework import FrameworkApp
 from jimsapi.cli.listening import address_of, bind, refuse_shared_port
@@ -28,11 +29,12 @@ from jimsapi.plugins.errors import StartError, cause_text
 from jimsapi.plugins.secrets import redact
 from jimsapi.runs.pipeline import pipeline_name
 from jimsapi.server.borrowed import ChangeReload, Config
-from jimsapi.server.drain import Drain, Work, where
-from jimsapi.server.logs import LogWriter, set_up_logs
+from jimsapi.server.drain import Drain, Work
+from jimsapi.server.logs import QUEUE_LIMIT, LogWriter, set_up_logs
 from jimsapi.server.memory import return_freed_memory
 from jimsapi.server.notify import READY, notify
 from jimsapi.server.server import Server
+from jimsapi.server.signals import OperatorSignals, ignore_signals
 from jimsapi.threads.errors import StoreUnusable
 
 logger = logging.getLogger("jimsapi")
@@ -61,11 +63,10 @@ class Factory(msgspec.Struct, frozen=True):
             signal.signal(number, _exit_on_signal)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
             signal.signal(signal.SIGHUP, _exit_on_signal)
-        for number in (signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, signal.SIG_IGN)
+        ignore_signals()
         return_freed_memory()
         writer = set_up_logs(as_json=self.as_json, verbose=self.verbose, redact=redact)
-        callbacks = ServerCallbacks(self.address, writer)
+        callbacks = ServerCallbacks(self.address, writer, verbose=self.verbose)
         api = Api(
             None,
             self.given,
@@ -97,7 +98,7 @@ class ServingProcess(msgspec.Struct, frozen=True):
         try:
             _silence_uvicorn()
             callbacks.config = config = loaded_config(server_config(self.server, self.certificates, self.max_body, api))
-            server = Server(
+            callbacks.server = server = Server(
                 config,
                 first=PROBES,
                 on_cancelled=callbacks.on_cancelled,
@@ -135,15 +136,17 @@ class ServerCallbacks:
     """The command's callbacks for events of the app and the server.
 
     `status` is the exit status. `config` is uvicorn's configuration, which is set before the start. `alone` is the
-    `jimsapi.asgi.App` that is served without the chat API, or None.
+    `jimsapi.asgi.App` that is served without the chat API, or None. `server` is set before the start, too.
     """
 
-    def __init__(self, address: str, writer: LogWriter) -> None:
+    def __init__(self, address: str, writer: LogWriter, *, verbose: bool) -> None:
         self.status = 0
         self.config: Config | None = None
+        self.server: Server | None = None
         self.alone: FrameworkApp | None = None
         self._address = address
         self._writer = writer
+        self._verbose = verbose
 
     def on_started(self, api: Api) -> None:
         assert api.composition is not None  # the app sets it before this call
@@ -172,6 +175,7 @@ class ServerCallbacks:
         self, work: Callable[[], Work | None], drain_delay: float, drain_time: float, lines: Iterable[str]
     ) -> None:
         Drain(work, drain_time, self._writer.flush, lambda: self.status, drain_delay).install()
+        OperatorSignals(lambda: self._state(work()), verbose=self._verbose).install()
         for line in lines:
             logger.info(line)
         _warn_of_root()
@@ -183,6 +187,14 @@ class ServerCallbacks:
         sys.setswitchinterval(SWITCH_INTERVAL)
         gc.set_threshold(10_000, 5, 50)
         notify(READY)
+
+    def _state(self, work: Work | None) -> Iterator[str]:
+        """Yield what the server works on, in lines for an operator. Any thread may read them."""
+        if work is not None:
+            yield from work.state()
+        if self.server is not None:
+            yield from self.server.state()
+        yield f"log: {self._writer.waiting} of {QUEUE_LIMIT} lines wait to be written"
 
     def on_stopped(self, abandoned_pipelines: int) -> None:
         logger.info("stopped")
@@ -209,7 +221,7 @@ class ServerCallbacks:
         logger.warning(
             "%d tasks of pipelines or plugins do not end after their cancellation: %s",
             len(tasks),
-            "; ".join(where(task) for task in islice(tasks, 10)),
+            "; ".join(f"{task.get_name()}: {where_task(task)}" for task in islice(tasks, 10)),
         )
         self._writer.flush()
         os._exit(self.status)
@@ -239,8 +251,7 @@ def serve(configuration: Configuration, given: Mapping[str, Any]) -> int:
         reloader = ChangeReload(config, target=process, sockets=[listening])
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signal.signal(signal.SIGHUP, reloader.signal_handler)
-        for number in (signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, signal.SIG_IGN)
+        ignore_signals()
         reloader.run()
         return 0
     return process.run([listening])

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
@@ -29,8 +29,9 @@ from jimsapi.runs.refusals import Refusals
 from jimsapi.runs.registry import Registry
 from jimsapi.runs.resolver import ThreadResolver
 from jimsapi.runs.result import RunResult
-from jimsapi.runs.sinks import SinkQueue
+from jimsapi.runs.sinks import QUEUE_LIMIT, SinkQueue
 from jimsapi.runs.spending import Spending
+from jimsapi.runs.state import limits_state, runs_state
 from jimsapi.runs.stream import RunStream, Streams
 from jimsapi.threads.errors import DomainError, InputRefused, KeyMismatch, RunNotFound, StoreUnavailable
 from jimsapi.threads.event import (
@@ -243,7 +244,17 @@ class RunService:
     @property
     def abandoned_pipelines(self) -> int:
         """The number of pipelines that ignored their cancellation and still run, although their run has ended."""
-        return self._calls.abandoned
+        return len(self._calls.abandoned)
+
+    def state(self) -> Iterator[str]:
+        """Yield what the service works on, in lines for an operator. Any thread may read them."""
+        runs = list(self._runs)
+        yield from limits_state(self.limits, runs, self.quota, self.streams)
+        for sink in self.sinks:
+            yield f"event sink {sink.name}: {sink.waiting} of {QUEUE_LIMIT} events wait"
+        if self.webhooks is not None:
+            yield f"webhooks: {self.webhooks.waiting} wait"
+        yield from runs_state(runs, self._calls.abandoned, self._loop.time())
 
     async def chat(self, inbound: Inbound, admission: Admission) -> RunResult:
         """Answer a message: begin a run and wait for its result. If the caller is cancelled, the run continues.

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from jimsapi.server.acceptor import Acceptor
 from jimsapi.server.borrowed import Config, UvicornServer
-from jimsapi.server.descriptors import Descriptors, raise_limit
+from jimsapi.server.descriptors import Descriptors, descriptor_limit, open_descriptors, raise_limit
 from jimsapi.server.eviction import Evictable
 from jimsapi.server.http1.batch import batch_of
 from jimsapi.server.http1.connection import REQUEST_WITHIN
@@ -112,6 +112,12 @@ class Server(UvicornServer):
             task.cancel()
         if remaining and (pending := (await asyncio.wait(remaining, timeout=END_WITHIN))[1]):
             self._on_leaked(pending)
+
+    def state(self) -> Iterator[str]:
+        """Yield how much of the server's resources is in use, in lines for an operator. Any thread may read them."""
+        connections, tasks = len(self.server_state.connections), len(self.server_state.tasks)
+        yield f"{connections} connections are open, {tasks} requests are being answered"
+        yield f"descriptors: {open_descriptors()} of {descriptor_limit()} are open"
 
     def _protocol(self) -> asyncio.Protocol:
         protocol_class: Any = self.config.http_protocol_class
