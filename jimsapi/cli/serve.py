@@ -9,7 +9,9 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import islice
+from types import FrameType
 from typing import Any, NoReturn
 
 import msgspec
@@ -21,7 +23,7 @@ from jimsapi.builtin.client_certificate import CertificateOptions
 from jimsapi.cli.framework import FrameworkApp
 from jimsapi.cli.listening import address_of, bind, refuse_shared_port
 from jimsapi.cli.options import LogOptions, ServerOptions
-from jimsapi.cli.server_config import loaded_config, server_config, warn_of_missing_websockets
+from jimsapi.cli.server_config import loaded_config, reread_certificates, server_config, warn_of_missing_websockets
 from jimsapi.plugins.compose import AppWithoutPipeline, Composition, Configuration
 from jimsapi.plugins.config_option import ConfigOptions
 from jimsapi.plugins.core import CoreOptions
@@ -34,10 +36,12 @@ from jimsapi.server.logs import QUEUE_LIMIT, LogWriter, set_up_logs
 from jimsapi.server.memory import return_freed_memory
 from jimsapi.server.notify import READY, notify
 from jimsapi.server.server import Server
-from jimsapi.server.signals import OperatorSignals, ignore_signals
+from jimsapi.server.signals import OperatorSignals, ignore_signals, terminal_is_closed
 from jimsapi.threads.errors import StoreUnusable
 
 logger = logging.getLogger("jimsapi")
+
+SignalHandler = Callable[[int, FrameType | None], None]
 
 PROBES = ("/healthz", "/readyz")
 """The paths of the probes without `--root-path`, which a proxy removes."""
@@ -62,7 +66,7 @@ class Factory(msgspec.Struct, frozen=True):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _exit_on_signal)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
-            signal.signal(signal.SIGHUP, _exit_on_signal)
+            signal.signal(signal.SIGHUP, _exit_if_terminal_is_closed)
         ignore_signals()
         return_freed_memory()
         writer = set_up_logs(as_json=self.as_json, verbose=self.verbose, redact=redact)
@@ -105,6 +109,7 @@ class ServingProcess(msgspec.Struct, frozen=True):
                 on_leaked=callbacks.on_leaked,
                 instead=lambda: callbacks.framework_app(api.startup_error),
             )
+            callbacks.reread = partial(reread_certificates, self.server, self.certificates, server)
             server.run(sockets=sockets)
         except SignalExit:
             pass
@@ -136,13 +141,15 @@ class ServerCallbacks:
     """The command's callbacks for events of the app and the server.
 
     `status` is the exit status. `config` is uvicorn's configuration, which is set before the start. `alone` is the
-    `jimsapi.asgi.App` that is served without the chat API, or None. `server` is set before the start, too.
+    `jimsapi.asgi.App` that is served without the chat API, or None. `server`, and `reread`, which reads its certificate
+    again, are set before the start, too.
     """
 
     def __init__(self, address: str, writer: LogWriter, *, verbose: bool) -> None:
         self.status = 0
         self.config: Config | None = None
         self.server: Server | None = None
+        self.reread: Callable[[], None] = lambda: None
         self.alone: FrameworkApp | None = None
         self._address = address
         self._writer = writer
@@ -175,7 +182,7 @@ class ServerCallbacks:
         self, work: Callable[[], Work | None], drain_delay: float, drain_time: float, lines: Iterable[str]
     ) -> None:
         Drain(work, drain_time, self._writer.flush, lambda: self.status, drain_delay).install()
-        OperatorSignals(lambda: self._state(work()), verbose=self._verbose).install()
+        OperatorSignals(lambda: self._state(work()), self.reread, verbose=self._verbose).install()
         for line in lines:
             logger.info(line)
         _warn_of_root()
@@ -250,7 +257,7 @@ def serve(configuration: Configuration, given: Mapping[str, Any]) -> int:
         config = server_config(server, certificates, max_body, "jimsapi")
         reloader = ChangeReload(config, target=process, sockets=[listening])
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            signal.signal(signal.SIGHUP, reloader.signal_handler)
+            signal.signal(signal.SIGHUP, partial(_stop_if_terminal_is_closed, reloader.signal_handler))
         ignore_signals()
         reloader.run()
         return 0
@@ -334,3 +341,15 @@ def _exit_on_signal(number: int, frame: object) -> NoReturn:
     With the default handlers the signal would end the process, which a supervisor counts as a crash.
     """
     raise SignalExit(0)
+
+
+def _exit_if_terminal_is_closed(number: int, frame: object) -> None:
+    """Handle SIGHUP during the start, which has read the certificate or is about to."""
+    if terminal_is_closed():
+        raise SignalExit(0)
+
+
+def _stop_if_terminal_is_closed(stop: SignalHandler, number: int, frame: FrameType | None) -> None:
+    """Handle SIGHUP in a reloader, which has no certificate."""
+    if terminal_is_closed():
+        stop(number, frame)

@@ -1,4 +1,4 @@
-"""Graceful shutdown: after SIGTERM, SIGINT or SIGHUP the port stays open until the accepted work has ended."""
+"""Graceful shutdown: after SIGTERM or SIGINT the port stays open until the accepted work has ended."""
 
 import asyncio
 import logging
@@ -82,8 +82,6 @@ class Drain:
         self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._server_handlers[number] = signal.signal(number, self._on_signal)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
-            signal.signal(signal.SIGHUP, self._on_signal)
         threading.Thread(target=self._exit_after_drain_time, name="exit after drain time", daemon=True).start()
 
     def _exit_after_drain_time(self) -> None:
@@ -104,8 +102,6 @@ class Drain:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signalled.put(None)
-        if number == signal.SIGHUP:
-            number = signal.SIGTERM  # uvicorn does not handle SIGHUP
         with suppress(RuntimeError):  # the loop is closed, and the process is about to exit
             self._loop.call_soon_threadsafe(self._begin_drain, number, context=Context())
 

@@ -1,4 +1,5 @@
-"""The signals for operators: SIGUSR1 logs the state of the server, SIGUSR2 changes the level of its log.
+"""The signals for operators: SIGUSR1 logs the state of the server, SIGUSR2 changes the level of its log, and SIGHUP
+reads certificates again.
 
 They stop nothing. A thread does the work, so the signals also work while a pipeline blocks the event loop.
 """
@@ -6,6 +7,7 @@ They stop nothing. A thread does the work, so the signals also work while a pipe
 import asyncio
 import faulthandler
 import logging
+import os
 import signal
 import sys
 import threading
@@ -32,6 +34,15 @@ LOOP_ANSWERS_WITHIN = 1.0
 logger = logging.getLogger("jimsapi")
 
 
+TERMINALS = tuple(number for number in (0, 1, 2) if os.isatty(number))
+"""The standard streams that were a terminal at the start."""
+
+
+def terminal_is_closed() -> bool:
+    """Return whether the terminal of the start is closed. Its kernel then sends SIGHUP, too."""
+    return bool(TERMINALS) and not any(map(os.isatty, TERMINALS))
+
+
 def number_of(name: str) -> int | None:
     """Return the number of a signal; None if the system does not have it."""
     base, _, offset = name.partition("+")
@@ -49,11 +60,13 @@ def ignore_signals() -> None:
 class OperatorSignals:
     """Handles the signals for operators. `state` yields lines about the server; any thread may read them.
 
-    `verbose` is whether the log has details as configured. The signals change the level of the logger `jimsapi`.
+    `reread` reads files again at SIGHUP, in a thread. `verbose` is whether the log has details as configured. The
+    signals change the level of the logger `jimsapi`.
     """
 
-    def __init__(self, state: Callable[[], Iterable[str]], *, verbose: bool) -> None:
+    def __init__(self, state: Callable[[], Iterable[str]], reread: Callable[[], None], *, verbose: bool) -> None:
         self._state = state
+        self._reread = reread
         self._verbose = verbose
         self._received: SimpleQueue[int] = SimpleQueue()  # unlike an Event, it is safe in a signal handler
         self._actions: dict[int, tuple[str, Callable[[], None]]] = {}
@@ -63,6 +76,8 @@ class OperatorSignals:
         if threading.current_thread() is not threading.main_thread():
             return
         self._loop = asyncio.get_running_loop()
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
+            self._handle("SIGHUP", self._on_hangup)
         self._handle("SIGUSR1", self._log_state)
         self._handle("SIGUSR2", self._toggle_details)
         self._handle(DETAILS_ON, lambda: self._set_details(True))
@@ -87,6 +102,13 @@ class OperatorSignals:
                 action()
             except Exception:
                 logger.exception("%s: the server could not do what the signal asks for; it goes on", name)
+
+    def _on_hangup(self) -> None:
+        if terminal_is_closed():
+            logger.info("the terminal is closed: the server stops")
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            self._reread()
 
     def _log_state(self) -> None:
         if not self._loop_answers():

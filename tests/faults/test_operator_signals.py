@@ -1,9 +1,13 @@
 """Signals show what a real server works on, and change how much it logs. They stop nothing."""
 
+import fcntl
 import os
 import re
 import signal
+import socket
+import ssl
 import subprocess
+import termios
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,10 +15,18 @@ from functools import partial
 from pathlib import Path
 
 import httpx
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from jimsapi.runs.state import MAX_RUNS
 from tests.command import refusal, run_command
-from tests.serving import Served
+from tests.raw import TIMEOUT, read_answer, request
+from tests.serving import STOP_WITHIN, Served
 from tests.waiting import eventually
 
 CHAT = "/api/v1/chat"
@@ -170,3 +182,123 @@ def test_the_commands_signal_no_process_that_the_signal_would_end(tmp_path: Path
         assert other.poll() is None
         other.kill()
     assert f"there is no process {other.pid}" in refusal(run_command("dump", "--pid", str(other.pid), cwd=tmp_path))
+
+
+class Certificates:
+    """The files of a server's certificate, and clients that trust who signs it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.chain, self.key = folder / "chain.pem", folder / "key.pem"
+        self._authority = trustme.CA()
+        self.renew()
+        self.options = ("--ssl-certfile", str(self.chain), "--ssl-keyfile", str(self.key))
+
+    def renew(self) -> None:
+        """Write a new certificate and its key."""
+        issued = self._authority.issue_cert("localhost")
+        issued.cert_chain_pems[0].write_to_path(self.chain)
+        issued.private_key_pem.write_to_path(self.key)
+
+    def encrypt_key(self) -> None:
+        """Put a passphrase on the key."""
+        key = load_pem_private_key(self.key.read_bytes(), None)
+        encryption = BestAvailableEncryption(b"a passphrase")
+        self.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
+
+    def connect(self, port: int) -> ssl.SSLSocket:
+        """A new connection."""
+        context = ssl.create_default_context()
+        self._authority.configure_trust(context)
+        plain = socket.create_connection(("127.0.0.1", port), TIMEOUT)
+        return context.wrap_socket(plain, server_hostname="localhost")
+
+    def seen(self, port: int) -> object:
+        """The serial number of the certificate that the server shows to a new connection."""
+        with self.connect(port) as connection:
+            return serial(connection)
+
+
+def serial(connection: ssl.SSLSocket) -> object:
+    """The serial number of the server's certificate."""
+    return (connection.getpeercert() or {})["serialNumber"]
+
+
+def hang_up(served: Served, text: str) -> None:
+    """Send SIGHUP, and wait for a line."""
+    before = len(served.stderr)
+    os.kill(served.pid, signal.SIGHUP)
+    eventually(lambda: text in served.stderr[before:])
+
+
+def test_after_a_hangup_new_connections_get_the_new_certificate_and_open_ones_go_on(tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path)
+    with Served(*certificates.options) as served, certificates.connect(served.port) as kept:
+        kept.sendall(request("GET", "/healthz"))
+        assert read_answer(kept)[0] == 200
+        certificates.renew()
+        assert certificates.seen(served.port) == serial(kept)
+        hang_up(served, f"SIGHUP: the certificate was read again from {certificates.chain}")
+        assert certificates.seen(served.port) != serial(kept)
+        kept.sendall(request("GET", "/healthz"))
+        assert read_answer(kept)[0] == 200
+
+
+def test_a_faulty_certificate_is_reported_and_the_previous_one_stays(tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path)
+    with Served(*certificates.options) as served:
+        first, chain = certificates.seen(served.port), certificates.chain.read_bytes()
+        certificates.renew()
+        certificates.chain.write_bytes(chain)  # the key is another one's
+        hang_up(served, "KEY_VALUES_MISMATCH")
+        certificates.key.unlink()
+        hang_up(served, f"cannot be used: there is no file {certificates.key}")
+        assert "correct the files, and send SIGHUP again" in served.stderr
+        assert certificates.seen(served.port) == first
+        certificates.renew()
+        hang_up(served, "the certificate was read again")
+        assert certificates.seen(served.port) != first
+
+
+def test_a_hangup_of_a_server_without_a_certificate_changes_nothing() -> None:
+    with Served() as served, held(served):
+        hang_up(served, "INFO jimsapi SIGHUP: there is nothing to read again, since the server has no certificate")
+        with served.client() as client:
+            assert client.get("/readyz").status_code == 200
+
+
+class InTerminal(Served):
+    """A server whose standard input is a terminal of its own."""
+
+    def launch(self) -> None:
+        """Start the process, and do not wait for it."""
+        self.terminal, far = os.openpty()
+        with open(self._log, "ab") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                cwd=self.folder,
+                env=self.env,
+                stdin=far,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            )
+        os.close(far)
+
+
+def test_a_server_whose_terminal_is_closed_stops_as_after_sigterm() -> None:
+    with InTerminal() as served:
+        hang_up(served, "there is nothing to read again")  # a signal of a person, while the terminal is open
+        os.close(served.terminal)
+        assert served.process is not None
+        assert served.process.wait(STOP_WITHIN) == 0
+        assert "the terminal is closed: the server stops" in served.stderr
+        assert "jimsapi stopped" in served.stderr
+
+
+def test_a_hangup_does_not_ask_for_a_passphrase_at_the_terminal(tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path)
+    with InTerminal(*certificates.options) as served:
+        certificates.encrypt_key()
+        hang_up(served, "ERROR jimsapi SIGHUP: the certificate, its key or --ssl-ca-certs cannot be used: ")
+        os.close(served.terminal)
