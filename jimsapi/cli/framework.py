@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from jimsapi.api.app import VERSION
 from jimsapi.api.metrics import MetricsOptions
 from jimsapi.builtin.client_certificate import CertificateOptions
-from jimsapi.cli.options import OPTIONS_OF_EVERY_APP, ServerOptions
+from jimsapi.cli.options import OPTIONS_OF_EVERY_APP, LogOptions, ServerOptions
 from jimsapi.cli.server_config import HALF_SENT_WITHIN, loaded_config, server_config, warn_of_missing_websockets
 from jimsapi.plugins.compose import AppWithoutPipeline
 from jimsapi.plugins.core import CoreOptions
@@ -36,6 +36,7 @@ class FrameworkApp:
         self.drain_time = settings.get(CoreOptions).drain_time if given else self.app.drain_time
         server, certificates = settings.get(ServerOptions), settings.get(CertificateOptions)
         self.drain_delay = server.drain_delay
+        self.log = settings.get(LogOptions)
         self.config = loaded_config(server_config(server, certificates, self.app.max_body, self.app))
         warn_of_missing_websockets(self.config, self.app)
 

@@ -17,6 +17,7 @@ from jimsapi.plugins.discovery import OWN_DISTRIBUTION, PluginOptions
 from jimsapi.plugins.errors import OptionError, StartError
 from jimsapi.plugins.manager import PluginManager
 from jimsapi.plugins.options import Options, OptionSpec, Owned, option, specs
+from jimsapi.plugins.secrets import Secret
 
 
 class ServerOptions(Options):
@@ -60,11 +61,36 @@ def _proxies_fault(text: str | None) -> str | None:
     return None
 
 
+SHORTEST_HASH_KEY = 16
+
+
 class LogOptions(Options):
     """The log, which is written to standard error."""
 
     log_format: Literal["json", "text"] = option("text", help="The format of log lines.")
     verbose: bool = option(help="Log details that help when something is wrong.")
+    log_client: bool = option(help="Log the address of the client with each request.")
+    log_caller: Literal["off", "hashed", "plain"] = option(
+        "off", help="Whether each request's log line has its caller: the name of the key, or the subject of the token."
+    )
+    log_contact: bool = option(help="Log a hash of the contact with each request, by which its requests can be found.")
+    log_hash_key: Secret | None = option(
+        help="The secret that keys the hashes of callers and contacts: at least 16 characters, such as 24 random bytes."
+    )
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        flag = "--log-contact" if self.log_contact else "--log-caller hashed" if self.log_caller == "hashed" else None
+        advice = (
+            "create one with: openssl rand -base64 24 > log-hash.key, and name the file in JIMS_LOG_HASH_KEY_FILE; "
+            "servers with the same key log the same hashes"
+        )
+        if flag is not None and self.log_hash_key is None:
+            raise OptionError(
+                f"{flag} needs --log-hash-key, without which anybody can find a contact by trying: {advice}"
+            )
+        if self.log_hash_key is not None and len(self.log_hash_key.reveal()) < SHORTEST_HASH_KEY:
+            raise OptionError(f"--log-hash-key has fewer than {SHORTEST_HASH_KEY} characters: {advice}")
 
 
 COMMAND_OPTIONS: list[type[Options]] = [ServerOptions, MetricsOptions, LogOptions]
@@ -76,7 +102,7 @@ OPTIONS_OF_EVERY_APP = frozenset(
         for cls in (ServerOptions, LogOptions, ConfigOptions, PluginOptions, CertificateOptions)
         for spec in specs(cls)
     }
-)
+) - {"log_caller", "log_contact", "log_hash_key"}
 """The keys of the options that have an effect on a `jimsapi.asgi.App`, too. All others are options of the chat API."""
 
 

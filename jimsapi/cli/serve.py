@@ -22,6 +22,7 @@ from jimsapi.asgi.stack import where_task
 from jimsapi.builtin.client_certificate import CertificateOptions
 from jimsapi.cli.framework import FrameworkApp
 from jimsapi.cli.listening import address_of, bind, refuse_shared_port
+from jimsapi.cli.log_fields import request_describer
 from jimsapi.cli.options import LogOptions, ServerOptions
 from jimsapi.cli.server_config import loaded_config, reread_certificates, server_config, warn_of_missing_websockets
 from jimsapi.plugins.compose import AppWithoutPipeline, Composition, Configuration
@@ -160,6 +161,7 @@ class ServerCallbacks:
         assert self.config is not None
         warn_of_missing_websockets(self.config, api)
         settings = api.composition.settings
+        api.describe_request = request_describer(settings.get(LogOptions)) or api.describe_request
         times = settings.get(ServerOptions).drain_delay, settings.get(CoreOptions).drain_time
         lines = start_lines(api.composition, self._address)
         self._begin_serving(lambda: None if api.service is None else api, *times, lines)
@@ -175,6 +177,7 @@ class ServerCallbacks:
         return self.alone
 
     def _on_framework_app_started(self, served: FrameworkApp) -> None:
+        served.app.describe_request = request_describer(served.log) or served.app.describe_request
         times = served.drain_delay, served.drain_time
         self._begin_serving(lambda: served, *times, served.start_lines(self._address))
 
