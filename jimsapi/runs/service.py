@@ -48,7 +48,7 @@ from jimsapi.threads.facts import Created, ForkPlan, ThreadPlan
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.message_files import SentFile
 from jimsapi.threads.prices import prices
-from jimsapi.threads.run import OPEN, QUEUED, AdoptedRun, ById, Selector, Settled, ThreadRecord
+from jimsapi.threads.run import OPEN, QUEUED, RUNNING, AdoptedRun, ById, Selector, Settled, ThreadRecord
 from jimsapi.threads.storable import dump_storable
 from jimsapi.threads.store import ThreadStore
 from jimsapi.threads.usage import UsageTotal
@@ -238,8 +238,20 @@ class RunService:
     @property
     def oldest_run_seconds(self) -> float:
         """The age in seconds of the run that is open longest; 0 without runs. Any thread may read it."""
-        began = [run.began for run in list(self._runs)]
-        return max(0.0, self._loop.time() - min(began)) if began else 0.0
+        return self._longest([run.began for run in self._runs])
+
+    @property
+    def oldest_running_seconds(self) -> float:
+        """For how many seconds the run that started first has been running; 0 without one. Any thread may read it."""
+        return self._longest([run.began + run.waited for run in self._runs if run.status is RUNNING])
+
+    @property
+    def oldest_waiting_seconds(self) -> float:
+        """For how many seconds a run has waited for its turn at most; 0 if none waits. Any thread may read it."""
+        return self._longest([run.began for run in self._runs if run.status is QUEUED])
+
+    def _longest(self, since: Sequence[float]) -> float:
+        return max(0.0, self._loop.time() - min(since)) if since else 0.0
 
     @property
     def abandoned_pipelines(self) -> int:
