@@ -1,5 +1,6 @@
 """The options of the command itself, and the conversion of options to flags."""
 
+import re
 from collections.abc import Callable, Sequence
 from ipaddress import ip_network
 from pathlib import Path
@@ -18,6 +19,7 @@ from jimsapi.plugins.errors import OptionError, StartError
 from jimsapi.plugins.manager import PluginManager
 from jimsapi.plugins.options import Options, OptionSpec, Owned, option, specs
 from jimsapi.plugins.secrets import Secret
+from jimsapi.server.sockets import UNIX_CLIENT
 
 
 class ServerOptions(Options):
@@ -25,9 +27,12 @@ class ServerOptions(Options):
 
     host: str = option("0.0.0.0", help="The address to listen on.")
     port: int = option(8080, minimum=0, maximum=65535, help="The port to listen on; 0 selects a free one.")
+    uds: Path | None = option(help="The path of a Unix socket to listen on, in place of --host and --port.")
+    uds_mode: str = option("660", help="The permissions of the Unix socket, in octal; who may write may connect.")
     root_path: str = option("", help="The path under which a proxy shows the API, for example /bot.")
     forwarded_allow_ips: str | None = option(
-        help="Addresses of proxies whose X-Forwarded-* headers are trusted, separated by commas; * means any."
+        help="Addresses of proxies whose X-Forwarded-* headers are trusted, separated by commas; unix means clients "
+        "of a Unix socket, * any."
     )
     ssl_certfile: Path | None = option(help="The certificate chain (PEM); with it, the API uses HTTPS.")
     ssl_keyfile: Path | None = option(help="The certificate's private key (PEM), if it is in a file of its own.")
@@ -44,8 +49,10 @@ class ServerOptions(Options):
         if (fault := _proxies_fault(self.forwarded_allow_ips)) is not None:
             raise OptionError(
                 f"--forwarded-allow-ips: {fault}; give addresses or networks separated by commas, such as "
-                "10.0.0.1,192.168.0.0/16, or * alone"
+                "10.0.0.1,192.168.0.0/16, unix for the clients of a Unix socket, or * alone"
             )
+        if not re.fullmatch("0?[0-7]{3}", self.uds_mode):
+            raise OptionError(f"--uds-mode: {self.uds_mode!r} are no permissions; give three octal digits, such as 660")
 
 
 def _proxies_fault(text: str | None) -> str | None:
@@ -53,7 +60,9 @@ def _proxies_fault(text: str | None) -> str | None:
     parts = [part.strip() for part in (text or "").split(",")]
     if parts == ["*"]:
         return None
-    for part in filter(None, parts):
+    for part in parts:
+        if part in ("", UNIX_CLIENT[0]):
+            continue
         try:
             ip_network(part)
         except ValueError as error:

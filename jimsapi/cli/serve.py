@@ -36,6 +36,7 @@ from jimsapi.server.drain import Drain, Work
 from jimsapi.server.logs import QUEUE_LIMIT, LogWriter, set_up_logs
 from jimsapi.server.memory import return_freed_memory
 from jimsapi.server.notify import READY, notify
+from jimsapi.server.port import close_unix_socket
 from jimsapi.server.server import Server
 from jimsapi.server.signals import OperatorSignals, ignore_signals, terminal_is_closed
 from jimsapi.threads.errors import StoreUnusable
@@ -249,15 +250,24 @@ def serve(configuration: Configuration, given: Mapping[str, Any]) -> int:
     certificates = settings.get(CertificateOptions)
     max_body = settings.get(CoreOptions).max_body
     refuse_shared_port(server, settings.get(MetricsOptions))
-    listening = bind(server.host, server.port)
+    listening = bind(server)
     address = address_of(server, listening)
     factory_configuration = None if server.reload else configuration
     factory = Factory(dict(given), address, logs.log_format == "json", logs.verbose, factory_configuration)
     process = ServingProcess(factory, server, certificates, max_body)
+    try:
+        return _serve_or_reload(process, server, listening)
+    finally:
+        if server.uds is not None and listening.family == socket.AF_UNIX:
+            listening.close()
+            close_unix_socket(server.uds)
+
+
+def _serve_or_reload(process: ServingProcess, server: ServerOptions, listening: socket.socket) -> int:
     if server.reload:
         # uvicorn determines the folders to watch only if the app is a name. It does not load this name.
         _silence_uvicorn()
-        config = server_config(server, certificates, max_body, "jimsapi")
+        config = server_config(server, process.certificates, process.max_body, "jimsapi")
         reloader = ChangeReload(config, target=process, sockets=[listening])
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signal.signal(signal.SIGHUP, partial(_stop_if_terminal_is_closed, reloader.signal_handler))
@@ -294,7 +304,7 @@ def start_lines(composition: Composition, address: str) -> list[str]:
     port = f"metrics on {metrics.host}:{metrics.port}" if metrics.port else "no metrics port"
     if metrics.port and metrics.host == DEFAULT_METRICS_HOST:
         port += " (--metrics-host 127.0.0.1 shows them to this machine only)"
-    docs = "" if core.docs == "off" else f", documentation at {address}/docs"
+    docs = "" if core.docs == "off" or address.startswith("unix:") else f", documentation at {address}/docs"
     root = composition.settings.get(ServerOptions).root_path.strip("/")
     api_url = f"{address}, which a proxy shows below /{root}" if root else address
     config = composition.settings.get(ConfigOptions).config

@@ -10,7 +10,18 @@ from jimsapi.plugins.options import Options, Owned, Settings, option, specs
 
 OF_THE_COMMAND = frozenset(
     {
-        *("host", "port", "root_path", "forwarded_allow_ips", "ssl_certfile", "ssl_keyfile", "reload", "drain_delay"),
+        *(
+            "host",
+            "port",
+            "uds",
+            "uds_mode",
+            "root_path",
+            "forwarded_allow_ips",
+            "ssl_certfile",
+            "ssl_keyfile",
+            "reload",
+            "drain_delay",
+        ),
         *("log_format", "verbose", "log_client", "log_caller", "log_contact", "log_hash_key"),
     }
 )

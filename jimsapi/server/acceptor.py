@@ -330,9 +330,10 @@ def refuse_new_connections(listening: socket.socket) -> None:
     """Make the kernel ignore new connections. TCP handshakes that have begun can still be completed and accepted.
 
     Without this, a connection that the kernel accepts between the last `accept` and the closing of the port would be
-    reset. On systems other than Linux the function does nothing, and this can happen within some microseconds.
+    reset. On systems other than Linux, and for Unix sockets, the function does nothing, and this can happen within some
+    microseconds.
     """
-    if sys.platform == "linux":
+    if sys.platform == "linux" and listening.family != socket.AF_UNIX:
         program = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(_DROP_SYN))
         with suppress(OSError):  # a sandbox may not support filters
             listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)

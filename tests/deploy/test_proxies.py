@@ -15,8 +15,9 @@ import websockets.sync.client
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin
 
-from tests.deploy.proxies import PROXIES, Nginx, Proxy
+from tests.deploy.proxies import PROXIES, Nginx, NginxOnSockets, Proxy
 from tests.deploy.rolling import roll
+from tests.on_socket import OnSocket
 from tests.ports import free_port
 from tests.serving import Served
 from tests.waiting import eventually
@@ -164,6 +165,19 @@ def test_an_instance_of_nginx_that_leaves_gets_no_new_messages(tmp_path: Path) -
             return bool(read)
 
         eventually(it_gets_one)
+
+
+def test_nginx_reaches_an_instance_by_its_unix_socket_and_names_the_client(tmp_path: Path) -> None:
+    proxy = NginxOnSockets(tmp_path / "nginx", (1, 2), run=tmp_path)
+    options = ("--forwarded-allow-ips", "unix", "--log-client")
+    with OnSocket(proxy.socket(1), *PACED[:2], *options) as served, proxy, proxy.client() as client:
+        assert client.post("/api/v1/chat", json=chat("by a socket")).status_code == 200
+        address = proxy.url.replace("http", "ws", 1) + "/api/v1/chat/ws"
+        with websockets.sync.client.connect(address, ssl=proxy.tls, origin=Origin(proxy.url), proxy=None) as websocket:
+            websocket.send(orjson.dumps({"type": "chat", **chat("over a websocket")}).decode())
+            assert [*until_result(websocket)]
+        eventually(lambda: served.stderr.count(" client=127.0.0.1") >= 2)
+        assert " client=unix" not in served.stderr
 
 
 def test_a_rolling_restart_behind_nginx_fails_no_request() -> None:

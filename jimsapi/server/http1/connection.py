@@ -30,7 +30,7 @@ from jimsapi.server.http1.head import (
     path_of,
     with_host,
 )
-from jimsapi.server.sockets import has_unread, reset
+from jimsapi.server.sockets import has_unread, reset, unix_client
 from jimsapi.server.websocket import MAX_HANDSHAKE, WebSocketConnection, handshake_of
 
 MAX_PIPELINED = 64
@@ -166,7 +166,7 @@ class Http1Protocol(asyncio.Protocol):
         self.transport = transport
         self.state.connections.add(self)  # type: ignore[arg-type] # uvicorn's type lists its own protocols
         self.server = get_local_addr(transport)
-        self.client = get_remote_addr(transport)
+        self.client = get_remote_addr(transport) or unix_client(transport)
         self.scheme = "https" if is_ssl(transport) else "http"
         self._context = copy_context()  # it belongs to no request
         self._wait_from_now(HEAD_WITHIN)
