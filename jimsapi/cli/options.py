@@ -30,6 +30,7 @@ class ServerOptions(Options):
     uds: Path | None = option(help="The path of a Unix socket to listen on, in place of --host and --port.")
     uds_mode: str = option("660", help="The permissions of the Unix socket, in octal; who may write may connect.")
     root_path: str = option("", help="The path under which a proxy shows the API, for example /bot.")
+    root_path_kept: bool = option(help="The proxy does not remove --root-path from the paths of requests.")
     forwarded_allow_ips: str | None = option(
         help="Addresses of proxies whose X-Forwarded-* headers are trusted, separated by commas; unix means clients "
         "of a Unix socket, * any."
@@ -51,6 +52,8 @@ class ServerOptions(Options):
                 f"--forwarded-allow-ips: {fault}; give addresses or networks separated by commas, such as "
                 "10.0.0.1,192.168.0.0/16, unix for the clients of a Unix socket, or * alone"
             )
+        if self.root_path_kept and not self.root_path.strip("/"):
+            raise OptionError("--root-path-kept says that requests have a path in front: name it with --root-path")
         if not re.fullmatch("0?[0-7]{3}", self.uds_mode):
             raise OptionError(f"--uds-mode: {self.uds_mode!r} are no permissions; give three octal digits, such as 660")
 

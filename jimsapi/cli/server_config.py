@@ -34,7 +34,8 @@ def server_config(server: ServerOptions, certificates: CertificateOptions, max_b
             "ssl_cert_reqs": ssl.CERT_REQUIRED,
         }
     # uvicorn's type is a class, but any callable that creates a protocol works.
-    protocol_settings["http"] = partial(protocol, on_refusal=app.observe) if isinstance(app, App) else protocol
+    on_refusal = app.observe if isinstance(app, App) else None
+    protocol_settings["http"] = partial(protocol, on_refusal=on_refusal, root_path_kept=server.root_path_kept)
     return Config(
         app,
         interface="asgi3",

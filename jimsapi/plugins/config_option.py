@@ -16,6 +16,7 @@ OF_THE_COMMAND = frozenset(
             "uds",
             "uds_mode",
             "root_path",
+            "root_path_kept",
             "forwarded_allow_ips",
             "ssl_certfile",
             "ssl_keyfile",

@@ -167,6 +167,23 @@ class NginxOnSockets(Nginx):
         return command
 
 
+class NginxBelow(Nginx):
+    """nginx with `deploy/nginx`, as docs/deploy.md changes it to show jimsapi below `/bot` and to keep the path."""
+
+    def command(self) -> list[str]:
+        command = super().command()
+        configuration = self.folder / "jimsapi.conf"
+        text = configuration.read_text()
+        assert text.count("location / {") == 1
+        configuration.write_text(text.replace("location / {", "location /bot/ {"))
+        return command
+
+    @property
+    def url(self) -> str:
+        """Where it serves."""
+        return f"{super().url}/bot"
+
+
 class Caddy(Proxy):
     """Caddy with `deploy/caddy/Caddyfile`, with a certificate of its own that this machine does not trust."""
 

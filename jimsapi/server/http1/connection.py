@@ -27,6 +27,7 @@ from jimsapi.server.http1.head import (
     authority,
     check_coding,
     fault_of,
+    is_below,
     path_of,
     with_host,
 )
@@ -64,6 +65,7 @@ class Http1Protocol(asyncio.Protocol):
 
     `extensions` are added to the ASGI extensions of every scope of this connection, beside the exchange's own.
     `on_refusal` is called with the record of each request that the server rejects without calling the app.
+    `root_path_kept`: paths may begin with the root path, because the proxy does not remove it.
     """
 
     __slots__ = (
@@ -104,6 +106,7 @@ class Http1Protocol(asyncio.Protocol):
         "reading",
         "reading_stopped",
         "root_path",
+        "root_path_kept",
         "scheme",
         "server",
         "state",
@@ -118,6 +121,7 @@ class Http1Protocol(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         on_refusal: Observer | None = None,
+        root_path_kept: bool = False,
     ) -> None:
         if not config.loaded:
             config.load()
@@ -130,6 +134,7 @@ class Http1Protocol(asyncio.Protocol):
         self.batch = batch_of(server_state, self.loop)
         self.app_state = app_state
         self.root_path = config.root_path
+        self.root_path_kept = root_path_kept
         self.extensions: dict[object, object] | None = None
         self.on_refusal = on_refusal
         self.exchange: Exchange | None = None  # the one that the app answers
@@ -555,7 +560,7 @@ class Http1Protocol(asyncio.Protocol):
             "headers": headers,
             "state": self.app_state.copy(),
         }
-        if self.root_path:
+        if self.root_path and not (self.root_path_kept and is_below(raw_path, self.root_path.encode())):
             scope["path"] = self.root_path + path
             scope["raw_path"] = self.root_path.encode() + raw_path
         return scope
