@@ -4,7 +4,7 @@ import asyncio
 import importlib.metadata
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -247,6 +247,12 @@ class Api(App):
         service = self.service
         runs = "" if service is None else f"{service.open_runs} runs are open, {service.waiting_runs} of them wait; "
         return runs + super().work_text
+
+    def state(self) -> Iterator[str]:
+        """Yield what the app works on, in lines for an operator. Any thread may read them."""
+        yield from super().state()
+        if self.service is not None:
+            yield from self.service.state()
 
     def interrupt(self) -> None:
         """Let a drain end now, as after a second signal: stop the runs, and what else is open."""

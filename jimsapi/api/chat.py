@@ -130,6 +130,7 @@ async def begin_chat(
     """Read the message of a request and begin its run. Raises as `read_inbound` and `RunService.begin` do."""
     admission: Admission = request.admission
     inbound = await read_inbound(request, admission, service)
+    request.person = inbound.contact_id
     key = idempotency_key(request)
     run = service.begin(inbound, admission, watched=watched, background=background, key=key)
     if watched or background:

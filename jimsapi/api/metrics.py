@@ -52,6 +52,19 @@ class ServiceCollector(Collector):
             "Age of the run that is open longest; 0 without runs.",
             value=service.oldest_run_seconds,
         )
+        yield GaugeMetricFamily(
+            "jims_run_oldest_running_seconds",
+            "Seconds since the start of the run that started first; 0 if none runs.",
+            value=service.oldest_running_seconds,
+        )
+        yield GaugeMetricFamily(
+            "jims_run_oldest_waiting_seconds",
+            "Seconds that a run has waited for its turn at most; 0 if none waits.",
+            value=service.oldest_waiting_seconds,
+        )
+        yield GaugeMetricFamily(
+            "jims_run_timeout_seconds", "The time limit of pipelines.", value=service.limits.run_timeout
+        )
         yield GaugeMetricFamily("jims_streams_open", "Streams that are being sent.", value=open_work.stream_count)
         yield GaugeMetricFamily("jims_websockets_open", "WebSockets that are open.", value=open_work.websocket_count)
         refused = CounterMetricFamily("jims_messages_refused", "Messages refused by a limit.", labels=("limit",))

@@ -380,6 +380,7 @@ def _contact_of(request: Request, model: type[Query]) -> tuple[Query, str]:
     contact_id = own_contact if query.contact_id is None else query.contact_id
     if contact_id is None:
         raise ValidationError([missing])
+    request.person = contact_id
     return query, contact_id
 
 

@@ -142,7 +142,9 @@ class _Conversation:
         await self._ws.readmit()
         admission = self._admission
         inbound = answers_without_message(body, admission) or convert_body(body, inbound_model(admission))
-        return with_own_contact(inbound, admission), admission
+        inbound = with_own_contact(inbound, admission)
+        self._ws.person = inbound.contact_id
+        return inbound, admission
 
     async def _begin_runs(self) -> None:
         async with self._answer_sender:

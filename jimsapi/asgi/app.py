@@ -76,6 +76,9 @@ class App(Router):
       Objects of OpenAPI 3.1 (section 4.8.27), by name. They are for the OpenAPI document and the page that shows it.
     - `drain_time` is how many seconds the shutdown waits for open streams and background work (see `drain`).
 
+    The attribute `describe_request(request)` returns fields for the record of an answered request, beside those that
+    its handler noted. None by default.
+
     Routes, wrappers and exception handlers may be added until the app routes its first request.
     """
 
@@ -108,6 +111,7 @@ class App(Router):
         self.open_work = OpenWork()
         self.drain_announced = False
         self.on_request: list[Observer] = []
+        self.describe_request: Callable[[Connection], Mapping[str, Any]] | None = None
         self.refusal: Response | None = None
         self.startup_error: BaseException | None = None
         self._handlers: dict[type[BaseException], ExceptionHandler] = {HTTPError: _http_error}
@@ -351,8 +355,10 @@ class App(Router):
             template, probe = UNMATCHED, False
             if method not in METHODS and method != WEBSOCKET:
                 method = OTHER_METHOD
-        path = request.scope["path"]
-        record = RequestRecord(method, template, path, status, duration, request.request_id, probe, request.noted)
+        path, fields = request.scope["path"], request.noted
+        if self.describe_request is not None and not probe:
+            fields = {**fields, **self.describe_request(request)}
+        record = RequestRecord(method, template, path, status, duration, request.request_id, probe, fields)
         for observer in self.on_request:  # a copy of `observe`: one more call takes 1 % of a request's time
             try:
                 observer(record)
@@ -489,6 +495,11 @@ class App(Router):
     def work_text(self) -> str:
         """What a drain would wait for now, for a log line."""
         return f"{self.open_work} are open"
+
+    def state(self) -> Iterator[str]:
+        """Yield what the app works on, in lines for an operator. Any thread may read them."""
+        yield self.work_text
+        yield from self.open_work.state()
 
     def interrupt(self) -> None:
         """Let a drain end now, as after a second signal."""

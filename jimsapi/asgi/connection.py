@@ -51,6 +51,8 @@ class Connection:
     - `admission`: the result of the app's `admit`; None until the caller is admitted. While `WebSocket.readmit` calls
       `admit`, it has the last result.
     - `noted`: the fields that `note` added to the log line.
+    - `person`: the person whom the request is about, such as a contact. It is not there until a handler has set it, and
+      is not logged. `App.describe_request` may use it.
     """
 
     __slots__ = (
@@ -60,14 +62,16 @@ class Connection:
         "admission",
         "noted",
         "path_params",
+        "person",
         "request_id",
         "route",
         "scope",
     )
 
-    # These two slots stay empty until they are used, which makes a new request cheaper.
+    # These slots stay empty until they are used, which makes a new request cheaper.
     _query: QueryParams
     _cookies: dict[str, str]
+    person: str
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope

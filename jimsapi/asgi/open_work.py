@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from functools import partial
 from inspect import iscoroutine
 from typing import Any, Protocol
@@ -18,6 +18,8 @@ END_WITHIN = 1.0
 """Seconds within which streams, WebSockets and background work have to end after a drain has stopped waiting."""
 IDLE_FOR = 0.05
 """Seconds without work after which a drain closes a WebSocket. A handler may take up its next work in them."""
+SHOWN = 50
+"""The number of lines of each kind that `OpenWork.state` yields."""
 _SERVICE_RESTART = 1012  # IANA's WebSocket Close Code Number Registry
 
 
@@ -92,6 +94,16 @@ class OpenWork:
     def __str__(self) -> str:
         counts = ("streams", self._streams), ("WebSockets", self._websockets), ("background tasks", self._background)
         return ", ".join(f"{len(works)} {name}" for name, works in counts)
+
+    def state(self) -> Iterator[str]:
+        """Yield a line for each route with open streams, and for each function that works in the background.
+
+        Any thread may read them.
+        """
+        for path, count in Counter(stream.path for stream in tuple(self._streams)).most_common(SHOWN):
+            yield f"{count} open streams of {path}"
+        for work, count in Counter(str(work) for work in tuple(self._background)).most_common(SHOWN):
+            yield f"{count} in the background: {work}"
 
     @property
     def stream_count(self) -> int:

@@ -19,7 +19,7 @@ class RequestRecord(msgspec.Struct, frozen=True, gc=False):
     - `method`: the HTTP method, or `_OTHER` for methods that are not HTTP's.
     - `route`: the path template of the route, or `unmatched` without one.
     - `duration`: seconds until the last byte was passed to the server.
-    - `fields`: the fields that the handler noted for the log line.
+    - `fields`: the fields that the handler noted for the log line, and those that `App.describe_request` has added.
 
     A WebSocket has one record, at its end. Its method is `WEBSOCKET`, its status is 101 if the handshake was accepted,
     and its duration is how long it was open.

@@ -24,7 +24,7 @@ from jimsapi.plugins.lifespans import Lifespans
 from jimsapi.plugins.manager import at, one_line
 from jimsapi.plugins.options import Settings
 from jimsapi.plugins.protocols import AuthUnavailable
-from jimsapi.server.port import bind_port
+from jimsapi.server.port import bind_port, check_unused
 from jimsapi.threads.errors import StoreUnavailable, StoreUnusable
 
 PING_WITHIN = 15.0
@@ -114,10 +114,13 @@ def _check_ports(settings: Settings, *, connect: bool) -> None:
     server, metrics = settings.get(ServerOptions), settings.get(MetricsOptions)
     refuse_shared_port(server, metrics)
     try:
-        bind_port(server.host, server.port).close()
+        if server.uds is not None:
+            check_unused(server.uds)
+        else:
+            bind_port(server.host, server.port).close()
     except OSError as error:
         if connect or error.errno != errno.EADDRINUSE:
-            raise StartError(cannot_listen(server.host, server.port, error)) from error
+            raise StartError(cannot_listen(server, error)) from error
     if not metrics.port:
         return
     try:

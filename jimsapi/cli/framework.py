@@ -1,12 +1,12 @@
 """Serves a `jimsapi.asgi.App` by itself, with the server of the command and without the chat API."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from jimsapi.api.app import VERSION
 from jimsapi.api.metrics import MetricsOptions
 from jimsapi.builtin.client_certificate import CertificateOptions
-from jimsapi.cli.options import OPTIONS_OF_EVERY_APP, ServerOptions
+from jimsapi.cli.options import OPTIONS_OF_EVERY_APP, LogOptions, ServerOptions
 from jimsapi.cli.server_config import HALF_SENT_WITHIN, loaded_config, server_config, warn_of_missing_websockets
 from jimsapi.plugins.compose import AppWithoutPipeline
 from jimsapi.plugins.core import CoreOptions
@@ -36,6 +36,7 @@ class FrameworkApp:
         self.drain_time = settings.get(CoreOptions).drain_time if given else self.app.drain_time
         server, certificates = settings.get(ServerOptions), settings.get(CertificateOptions)
         self.drain_delay = server.drain_delay
+        self.log = settings.get(LogOptions)
         self.config = loaded_config(server_config(server, certificates, self.app.max_body, self.app))
         warn_of_missing_websockets(self.config, self.app)
 
@@ -66,10 +67,9 @@ class FrameworkApp:
             f"auth: {auth}; the chat API, plugins and metrics are off",
         ]
 
-    @property
-    def work_text(self) -> str:
-        """What a drain would wait for now, for a log line."""
-        return self.app.work_text
+    def state(self) -> Iterator[str]:
+        """Yield what the app works on, in lines for an operator. Any thread may read them."""
+        return self.app.state()
 
     def announce_drain(self) -> None:
         """Let the app's readiness probe see that a drain will begin."""

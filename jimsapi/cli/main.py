@@ -27,6 +27,7 @@ from jimsapi.cli.replay import FAILED, ReplayFailed, Wanted, replay, replay_argu
 from jimsapi.cli.scaffold import plugin_commands
 from jimsapi.cli.scopes import scopes_of_plugins
 from jimsapi.cli.serve import serve
+from jimsapi.cli.signals_command import dump_command, log_level_command
 from jimsapi.plugins.commands import SETTINGS
 from jimsapi.plugins.compose import AppWithoutPipeline, Composer, Configuration, resolve_settings
 from jimsapi.plugins.config_option import ConfigOptions
@@ -45,6 +46,8 @@ AS_JSON = "config_json"
 _SELECTING = [*specs(ConfigOptions), *specs(PluginOptions)]
 SCOPES = "jimsapi.scopes"
 """The key of a function in the `meta` of the command's context. It returns what `_Commands.scopes` returns."""
+_WITHOUT_PLUGINS = ("new", "plugins", "plugin", "chat", "dump", "log-level")
+"""The commands that do not import plugins."""
 PLUGINS_HELP = "List the installed plugins without importing them."
 
 
@@ -67,12 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def command_line(arguments: Sequence[str]) -> click.Group:
     """Return the command with the options and subcommands of the plugins that the arguments and variables select.
 
-    `new`, `plugins`, `plugin`, `chat` and `--version` do not import plugins. If a plugin is broken, the commands that
+    The commands of `_WITHOUT_PLUGINS` and `--version` do not import plugins. If a plugin is broken, the commands that
     need all plugins raise its error. `check` first checks the others, `--help` shows the error, and `keys` works.
 
     Raises `StartError` if an option names a plugin that is not installed.
     """
-    if _subcommand(arguments) in ("new", "plugins", "plugin", "chat") or "--version" in arguments:
+    if _subcommand(arguments) in _WITHOUT_PLUGINS or "--version" in arguments:
         return _command_line(None, [])
     broken: list[StartError] = []
     try:
@@ -246,6 +249,8 @@ def _command_line(plugins: PluginManager | None, broken: list[StartError]) -> cl
     group.add_command(new_command())
     group.add_command(plugin_commands())
     group.add_command(chat_command())
+    group.add_command(dump_command())
+    group.add_command(log_level_command())
     group.add_command(add(_check_command(commands)))
     group.add_command(add(_config_command(commands)))
     group.add_command(add(_subcommand_of("openapi", commands.openapi, "Print the OpenAPI document of the server.")))

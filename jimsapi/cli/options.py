@@ -1,5 +1,6 @@
 """The options of the command itself, and the conversion of options to flags."""
 
+import re
 from collections.abc import Callable, Sequence
 from ipaddress import ip_network
 from pathlib import Path
@@ -17,6 +18,8 @@ from jimsapi.plugins.discovery import OWN_DISTRIBUTION, PluginOptions
 from jimsapi.plugins.errors import OptionError, StartError
 from jimsapi.plugins.manager import PluginManager
 from jimsapi.plugins.options import Options, OptionSpec, Owned, option, specs
+from jimsapi.plugins.secrets import Secret
+from jimsapi.server.sockets import UNIX_CLIENT
 
 
 class ServerOptions(Options):
@@ -24,9 +27,13 @@ class ServerOptions(Options):
 
     host: str = option("0.0.0.0", help="The address to listen on.")
     port: int = option(8080, minimum=0, maximum=65535, help="The port to listen on; 0 selects a free one.")
+    uds: Path | None = option(help="The path of a Unix socket to listen on, in place of --host and --port.")
+    uds_mode: str = option("660", help="The permissions of the Unix socket, in octal; who may write may connect.")
     root_path: str = option("", help="The path under which a proxy shows the API, for example /bot.")
+    root_path_kept: bool = option(help="The proxy does not remove --root-path from the paths of requests.")
     forwarded_allow_ips: str | None = option(
-        help="Addresses of proxies whose X-Forwarded-* headers are trusted, separated by commas; * means any."
+        help="Addresses of proxies whose X-Forwarded-* headers are trusted, separated by commas; unix means clients "
+        "of a Unix socket, * any."
     )
     ssl_certfile: Path | None = option(help="The certificate chain (PEM); with it, the API uses HTTPS.")
     ssl_keyfile: Path | None = option(help="The certificate's private key (PEM), if it is in a file of its own.")
@@ -43,8 +50,12 @@ class ServerOptions(Options):
         if (fault := _proxies_fault(self.forwarded_allow_ips)) is not None:
             raise OptionError(
                 f"--forwarded-allow-ips: {fault}; give addresses or networks separated by commas, such as "
-                "10.0.0.1,192.168.0.0/16, or * alone"
+                "10.0.0.1,192.168.0.0/16, unix for the clients of a Unix socket, or * alone"
             )
+        if self.root_path_kept and not self.root_path.strip("/"):
+            raise OptionError("--root-path-kept says that requests have a path in front: name it with --root-path")
+        if not re.fullmatch("0?[0-7]{3}", self.uds_mode):
+            raise OptionError(f"--uds-mode: {self.uds_mode!r} are no permissions; give three octal digits, such as 660")
 
 
 def _proxies_fault(text: str | None) -> str | None:
@@ -52,7 +63,9 @@ def _proxies_fault(text: str | None) -> str | None:
     parts = [part.strip() for part in (text or "").split(",")]
     if parts == ["*"]:
         return None
-    for part in filter(None, parts):
+    for part in parts:
+        if part in ("", UNIX_CLIENT[0]):
+            continue
         try:
             ip_network(part)
         except ValueError as error:
@@ -60,11 +73,36 @@ def _proxies_fault(text: str | None) -> str | None:
     return None
 
 
+SHORTEST_HASH_KEY = 16
+
+
 class LogOptions(Options):
     """The log, which is written to standard error."""
 
     log_format: Literal["json", "text"] = option("text", help="The format of log lines.")
     verbose: bool = option(help="Log details that help when something is wrong.")
+    log_client: bool = option(help="Log the address of the client with each request.")
+    log_caller: Literal["off", "hashed", "plain"] = option(
+        "off", help="Whether each request's log line has its caller: the name of the key, or the subject of the token."
+    )
+    log_contact: bool = option(help="Log a hash of the contact with each request, by which its requests can be found.")
+    log_hash_key: Secret | None = option(
+        help="The secret that keys the hashes of callers and contacts: at least 16 characters, such as 24 random bytes."
+    )
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        flag = "--log-contact" if self.log_contact else "--log-caller hashed" if self.log_caller == "hashed" else None
+        advice = (
+            "create one with: openssl rand -base64 24 > log-hash.key, and name the file in JIMS_LOG_HASH_KEY_FILE; "
+            "servers with the same key log the same hashes"
+        )
+        if flag is not None and self.log_hash_key is None:
+            raise OptionError(
+                f"{flag} needs --log-hash-key, without which anybody can find a contact by trying: {advice}"
+            )
+        if self.log_hash_key is not None and len(self.log_hash_key.reveal()) < SHORTEST_HASH_KEY:
+            raise OptionError(f"--log-hash-key has fewer than {SHORTEST_HASH_KEY} characters: {advice}")
 
 
 COMMAND_OPTIONS: list[type[Options]] = [ServerOptions, MetricsOptions, LogOptions]
@@ -76,7 +114,7 @@ OPTIONS_OF_EVERY_APP = frozenset(
         for cls in (ServerOptions, LogOptions, ConfigOptions, PluginOptions, CertificateOptions)
         for spec in specs(cls)
     }
-)
+) - {"log_caller", "log_contact", "log_hash_key"}
 """The keys of the options that have an effect on a `jimsapi.asgi.App`, too. All others are options of the chat API."""
 
 

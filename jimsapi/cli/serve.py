@@ -8,19 +8,23 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import islice
+from types import FrameType
 from typing import Any, NoReturn
 
 import msgspec
 
 from jimsapi.api.app import VERSION, Api
 from jimsapi.api.metrics import DEFAULT_METRICS_HOST, MetricsOptions
+from jimsapi.asgi.stack import where_task
 from jimsapi.builtin.client_certificate import CertificateOptions
 from jimsapi.cli.framework import FrameworkApp
 from jimsapi.cli.listening import address_of, bind, refuse_shared_port
+from jimsapi.cli.log_fields import request_describer
 from jimsapi.cli.options import LogOptions, ServerOptions
-from jimsapi.cli.server_config import loaded_config, server_config, warn_of_missing_websockets
+from jimsapi.cli.server_config import loaded_config, reread_certificates, server_config, warn_of_missing_websockets
 from jimsapi.plugins.compose import AppWithoutPipeline, Composition, Configuration
 from jimsapi.plugins.config_option import ConfigOptions
 from jimsapi.plugins.core import CoreOptions
@@ -28,14 +32,18 @@ from jimsapi.plugins.errors import StartError, cause_text
 from jimsapi.plugins.secrets import redact
 from jimsapi.runs.pipeline import pipeline_name
 from jimsapi.server.borrowed import ChangeReload, Config
-from jimsapi.server.drain import Drain, Work, where
-from jimsapi.server.logs import LogWriter, set_up_logs
+from jimsapi.server.drain import Drain, Work
+from jimsapi.server.logs import QUEUE_LIMIT, LogWriter, set_up_logs
 from jimsapi.server.memory import return_freed_memory
 from jimsapi.server.notify import READY, notify
+from jimsapi.server.port import close_unix_socket
 from jimsapi.server.server import Server
+from jimsapi.server.signals import OperatorSignals, ignore_signals, terminal_is_closed
 from jimsapi.threads.errors import StoreUnusable
 
 logger = logging.getLogger("jimsapi")
+
+SignalHandler = Callable[[int, FrameType | None], None]
 
 PROBES = ("/healthz", "/readyz")
 """The paths of the probes without `--root-path`, which a proxy removes."""
@@ -60,12 +68,11 @@ class Factory(msgspec.Struct, frozen=True):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _exit_on_signal)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
-            signal.signal(signal.SIGHUP, _exit_on_signal)
-        for number in (signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(signal.SIGHUP, _exit_if_terminal_is_closed)
+        ignore_signals()
         return_freed_memory()
         writer = set_up_logs(as_json=self.as_json, verbose=self.verbose, redact=redact)
-        callbacks = ServerCallbacks(self.address, writer)
+        callbacks = ServerCallbacks(self.address, writer, verbose=self.verbose)
         api = Api(
             None,
             self.given,
@@ -97,13 +104,14 @@ class ServingProcess(msgspec.Struct, frozen=True):
         try:
             _silence_uvicorn()
             callbacks.config = config = loaded_config(server_config(self.server, self.certificates, self.max_body, api))
-            server = Server(
+            callbacks.server = server = Server(
                 config,
                 first=PROBES,
                 on_cancelled=callbacks.on_cancelled,
                 on_leaked=callbacks.on_leaked,
                 instead=lambda: callbacks.framework_app(api.startup_error),
             )
+            callbacks.reread = partial(reread_certificates, self.server, self.certificates, server)
             server.run(sockets=sockets)
         except SignalExit:
             pass
@@ -135,21 +143,26 @@ class ServerCallbacks:
     """The command's callbacks for events of the app and the server.
 
     `status` is the exit status. `config` is uvicorn's configuration, which is set before the start. `alone` is the
-    `jimsapi.asgi.App` that is served without the chat API, or None.
+    `jimsapi.asgi.App` that is served without the chat API, or None. `server`, and `reread`, which reads its certificate
+    again, are set before the start, too.
     """
 
-    def __init__(self, address: str, writer: LogWriter) -> None:
+    def __init__(self, address: str, writer: LogWriter, *, verbose: bool) -> None:
         self.status = 0
         self.config: Config | None = None
+        self.server: Server | None = None
+        self.reread: Callable[[], None] = lambda: None
         self.alone: FrameworkApp | None = None
         self._address = address
         self._writer = writer
+        self._verbose = verbose
 
     def on_started(self, api: Api) -> None:
         assert api.composition is not None  # the app sets it before this call
         assert self.config is not None
         warn_of_missing_websockets(self.config, api)
         settings = api.composition.settings
+        api.describe_request = request_describer(settings.get(LogOptions)) or api.describe_request
         times = settings.get(ServerOptions).drain_delay, settings.get(CoreOptions).drain_time
         lines = start_lines(api.composition, self._address)
         self._begin_serving(lambda: None if api.service is None else api, *times, lines)
@@ -165,6 +178,7 @@ class ServerCallbacks:
         return self.alone
 
     def _on_framework_app_started(self, served: FrameworkApp) -> None:
+        served.app.describe_request = request_describer(served.log) or served.app.describe_request
         times = served.drain_delay, served.drain_time
         self._begin_serving(lambda: served, *times, served.start_lines(self._address))
 
@@ -172,6 +186,7 @@ class ServerCallbacks:
         self, work: Callable[[], Work | None], drain_delay: float, drain_time: float, lines: Iterable[str]
     ) -> None:
         Drain(work, drain_time, self._writer.flush, lambda: self.status, drain_delay).install()
+        OperatorSignals(lambda: self._state(work()), self.reread, verbose=self._verbose).install()
         for line in lines:
             logger.info(line)
         _warn_of_root()
@@ -183,6 +198,14 @@ class ServerCallbacks:
         sys.setswitchinterval(SWITCH_INTERVAL)
         gc.set_threshold(10_000, 5, 50)
         notify(READY)
+
+    def _state(self, work: Work | None) -> Iterator[str]:
+        """Yield what the server works on, in lines for an operator. Any thread may read them."""
+        if work is not None:
+            yield from work.state()
+        if self.server is not None:
+            yield from self.server.state()
+        yield f"log: {self._writer.waiting} of {QUEUE_LIMIT} lines wait to be written"
 
     def on_stopped(self, abandoned_pipelines: int) -> None:
         logger.info("stopped")
@@ -209,7 +232,7 @@ class ServerCallbacks:
         logger.warning(
             "%d tasks of pipelines or plugins do not end after their cancellation: %s",
             len(tasks),
-            "; ".join(where(task) for task in islice(tasks, 10)),
+            "; ".join(f"{task.get_name()}: {where_task(task)}" for task in islice(tasks, 10)),
         )
         self._writer.flush()
         os._exit(self.status)
@@ -227,20 +250,28 @@ def serve(configuration: Configuration, given: Mapping[str, Any]) -> int:
     certificates = settings.get(CertificateOptions)
     max_body = settings.get(CoreOptions).max_body
     refuse_shared_port(server, settings.get(MetricsOptions))
-    listening = bind(server.host, server.port)
+    listening = bind(server)
     address = address_of(server, listening)
     factory_configuration = None if server.reload else configuration
     factory = Factory(dict(given), address, logs.log_format == "json", logs.verbose, factory_configuration)
     process = ServingProcess(factory, server, certificates, max_body)
+    try:
+        return _serve_or_reload(process, server, listening)
+    finally:
+        if server.uds is not None and listening.family == socket.AF_UNIX:
+            listening.close()
+            close_unix_socket(server.uds)
+
+
+def _serve_or_reload(process: ServingProcess, server: ServerOptions, listening: socket.socket) -> int:
     if server.reload:
         # uvicorn determines the folders to watch only if the app is a name. It does not load this name.
         _silence_uvicorn()
-        config = server_config(server, certificates, max_body, "jimsapi")
+        config = server_config(server, process.certificates, process.max_body, "jimsapi")
         reloader = ChangeReload(config, target=process, sockets=[listening])
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            signal.signal(signal.SIGHUP, reloader.signal_handler)
-        for number in (signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(signal.SIGHUP, partial(_stop_if_terminal_is_closed, reloader.signal_handler))
+        ignore_signals()
         reloader.run()
         return 0
     return process.run([listening])
@@ -273,7 +304,7 @@ def start_lines(composition: Composition, address: str) -> list[str]:
     port = f"metrics on {metrics.host}:{metrics.port}" if metrics.port else "no metrics port"
     if metrics.port and metrics.host == DEFAULT_METRICS_HOST:
         port += " (--metrics-host 127.0.0.1 shows them to this machine only)"
-    docs = "" if core.docs == "off" else f", documentation at {address}/docs"
+    docs = "" if core.docs == "off" or address.startswith("unix:") else f", documentation at {address}/docs"
     root = composition.settings.get(ServerOptions).root_path.strip("/")
     api_url = f"{address}, which a proxy shows below /{root}" if root else address
     config = composition.settings.get(ConfigOptions).config
@@ -323,3 +354,15 @@ def _exit_on_signal(number: int, frame: object) -> NoReturn:
     With the default handlers the signal would end the process, which a supervisor counts as a crash.
     """
     raise SignalExit(0)
+
+
+def _exit_if_terminal_is_closed(number: int, frame: object) -> None:
+    """Handle SIGHUP during the start, which has read the certificate or is about to."""
+    if terminal_is_closed():
+        raise SignalExit(0)
+
+
+def _stop_if_terminal_is_closed(stop: SignalHandler, number: int, frame: FrameType | None) -> None:
+    """Handle SIGHUP in a reloader, which has no certificate."""
+    if terminal_is_closed():
+        stop(number, frame)

@@ -12,6 +12,7 @@ from jimsapi.cli.options import ServerOptions
 from jimsapi.plugins.errors import StartError
 from jimsapi.server.borrowed import Config
 from jimsapi.server.http1 import Http1Protocol
+from jimsapi.server.server import Server
 
 logger = logging.getLogger("jimsapi")
 
@@ -33,7 +34,8 @@ def server_config(server: ServerOptions, certificates: CertificateOptions, max_b
             "ssl_cert_reqs": ssl.CERT_REQUIRED,
         }
     # uvicorn's type is a class, but any callable that creates a protocol works.
-    protocol_settings["http"] = partial(protocol, on_refusal=app.observe) if isinstance(app, App) else protocol
+    on_refusal = app.observe if isinstance(app, App) else None
+    protocol_settings["http"] = partial(protocol, on_refusal=on_refusal, root_path_kept=server.root_path_kept)
     return Config(
         app,
         interface="asgi3",
@@ -61,6 +63,30 @@ def loaded_config(config: Config) -> Config:
     except (OSError, ValueError) as error:
         raise StartError(f"the certificate or its key cannot be used: {error}") from error
     return config
+
+
+def reread_certificates(options: ServerOptions, certificates: CertificateOptions, server: Server) -> None:
+    """Let new connections use the TLS files as they now are. Logs an error if they cannot be used, and changes nothing.
+
+    Call it for SIGHUP, in any thread.
+    """
+    if options.ssl_certfile is None:
+        logger.info(
+            "SIGHUP: there is nothing to read again, since the server has no certificate (--ssl-certfile); it reads "
+            "keys files again by itself when they change"
+        )
+        return
+    try:
+        check_tls_files(options, certificates)
+        server.reread_certificates()
+    except (StartError, OSError, ValueError) as error:
+        logger.error(
+            "SIGHUP: the certificate, its key or --ssl-ca-certs cannot be used: %s; new connections get the previous "
+            "ones: correct the files, and send SIGHUP again",
+            error,
+        )
+    else:
+        logger.info("SIGHUP: the certificate was read again from %s, for new connections", options.ssl_certfile)
 
 
 def warn_of_missing_websockets(config: Config, app: App) -> None:

@@ -10,8 +10,20 @@ from jimsapi.plugins.options import Options, Owned, Settings, option, specs
 
 OF_THE_COMMAND = frozenset(
     {
-        *("host", "port", "root_path", "forwarded_allow_ips", "ssl_certfile", "ssl_keyfile", "reload", "drain_delay"),
-        *("log_format", "verbose"),
+        *(
+            "host",
+            "port",
+            "uds",
+            "uds_mode",
+            "root_path",
+            "root_path_kept",
+            "forwarded_allow_ips",
+            "ssl_certfile",
+            "ssl_keyfile",
+            "reload",
+            "drain_delay",
+        ),
+        *("log_format", "verbose", "log_client", "log_caller", "log_contact", "log_hash_key"),
     }
 )
 """The keys of options that only the command has. An app that another server serves may share the command's file."""

@@ -63,9 +63,9 @@ class PipelineCalls:
         self._alarm_at = math.inf
 
     @property
-    def abandoned(self) -> int:
-        """The number of pipelines that ignored their cancellation and still run, although their run has ended."""
-        return len(self._abandoned)
+    def abandoned(self) -> tuple[PipelineTask, ...]:
+        """The pipelines that ignored their cancellation and still run, although their run has ended."""
+        return tuple(self._abandoned)
 
     def wrap(self, wrap: Callable[[Pipeline, str], Pipeline]) -> None:
         """Replace each pipeline by the one that `wrap(pipeline, name)` returns."""

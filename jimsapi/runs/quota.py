@@ -298,6 +298,10 @@ class Quota:
             if isinstance(limit, RateLimit):
                 limit.put_back(key)
 
+    def counted(self) -> list[tuple[str, int]]:
+        """Return the name of each limit, and how many callers or contacts it counts now."""
+        return [(limit.policy.name, len(limit)) for limit in self._limits]
+
     def allowances(self, account: Account, now: float) -> Sequence[Allowance]:
         """Return the remaining messages of each limit."""
         return [limit.allowance(key, now) for limit, key in self._limits_of(account)]

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
@@ -29,8 +29,9 @@ from jimsapi.runs.refusals import Refusals
 from jimsapi.runs.registry import Registry
 from jimsapi.runs.resolver import ThreadResolver
 from jimsapi.runs.result import RunResult
-from jimsapi.runs.sinks import SinkQueue
+from jimsapi.runs.sinks import QUEUE_LIMIT, SinkQueue
 from jimsapi.runs.spending import Spending
+from jimsapi.runs.state import limits_state, runs_state
 from jimsapi.runs.stream import RunStream, Streams
 from jimsapi.threads.errors import DomainError, InputRefused, KeyMismatch, RunNotFound, StoreUnavailable
 from jimsapi.threads.event import (
@@ -47,7 +48,7 @@ from jimsapi.threads.facts import Created, ForkPlan, ThreadPlan
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.message_files import SentFile
 from jimsapi.threads.prices import prices
-from jimsapi.threads.run import OPEN, QUEUED, AdoptedRun, ById, Selector, Settled, ThreadRecord
+from jimsapi.threads.run import OPEN, QUEUED, RUNNING, AdoptedRun, ById, Selector, Settled, ThreadRecord
 from jimsapi.threads.storable import dump_storable
 from jimsapi.threads.store import ThreadStore
 from jimsapi.threads.usage import UsageTotal
@@ -237,13 +238,35 @@ class RunService:
     @property
     def oldest_run_seconds(self) -> float:
         """The age in seconds of the run that is open longest; 0 without runs. Any thread may read it."""
-        began = [run.began for run in list(self._runs)]
-        return max(0.0, self._loop.time() - min(began)) if began else 0.0
+        return self._longest([run.began for run in self._runs])
+
+    @property
+    def oldest_running_seconds(self) -> float:
+        """For how many seconds the run that started first has been running; 0 without one. Any thread may read it."""
+        return self._longest([run.began + run.waited for run in self._runs if run.status is RUNNING])
+
+    @property
+    def oldest_waiting_seconds(self) -> float:
+        """For how many seconds a run has waited for its turn at most; 0 if none waits. Any thread may read it."""
+        return self._longest([run.began for run in self._runs if run.status is QUEUED])
+
+    def _longest(self, since: Sequence[float]) -> float:
+        return max(0.0, self._loop.time() - min(since)) if since else 0.0
 
     @property
     def abandoned_pipelines(self) -> int:
         """The number of pipelines that ignored their cancellation and still run, although their run has ended."""
-        return self._calls.abandoned
+        return len(self._calls.abandoned)
+
+    def state(self) -> Iterator[str]:
+        """Yield what the service works on, in lines for an operator. Any thread may read them."""
+        runs = list(self._runs)
+        yield from limits_state(self.limits, runs, self.quota, self.streams)
+        for sink in self.sinks:
+            yield f"event sink {sink.name}: {sink.waiting} of {QUEUE_LIMIT} events wait"
+        if self.webhooks is not None:
+            yield f"webhooks: {self.webhooks.waiting} wait"
+        yield from runs_state(runs, self._calls.abandoned, self._loop.time())
 
     async def chat(self, inbound: Inbound, admission: Admission) -> RunResult:
         """Answer a message: begin a run and wait for its result. If the caller is cancelled, the run continues.

@@ -44,6 +44,11 @@ class SinkQueue:
         self._bytes = 0
         self._worker = EndlessTask(self._work, f"event sink {self.name}")
 
+    @property
+    def waiting(self) -> int:
+        """The number of events that wait for a delivery. Any thread may read it."""
+        return self._queue.qsize()
+
     def start(self) -> None:
         """Start the delivery in the running loop."""
         self._worker.start()

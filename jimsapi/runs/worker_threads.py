@@ -5,10 +5,12 @@ exiting, and would occupy its thread forever.
 """
 
 import asyncio
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import Context, copy_context
+from types import FrameType
 from typing import Any
 
 IDLE_FOR = 60.0
@@ -16,7 +18,10 @@ IDLE_FOR = 60.0
 
 
 class Call:
-    """A call of a function in a worker thread. When the future `done` is done, `result` or `error` is set."""
+    """A call of a function in a worker thread. When the future `done` is done, `result` or `error` is set.
+
+    `context` has the context variables of the task that made the call.
+    """
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self.given_up = False
@@ -24,13 +29,13 @@ class Call:
         self.error: BaseException | None = None
         self._function = function
         self._loop = asyncio.get_running_loop()
-        self._context = copy_context()
+        self.context = copy_context()
         self.done: asyncio.Future[None] = self._loop.create_future()
 
     def work(self) -> None:
-        """Call the function, with the context variables of the task that made this call."""
+        """Call the function, in `context`."""
         try:
-            self.result = self._context.run(self._function)
+            self.result = self.context.run(self._function)
         except StopIteration as error:  # a coroutine cannot raise it
             self.error = RuntimeError("the pipeline raised StopIteration")
             self.error.__cause__ = error
@@ -41,6 +46,19 @@ class Call:
         """Complete `done` in the caller's loop."""
         with suppress(RuntimeError):  # the loop is closed, so no task waits
             self._loop.call_soon_threadsafe(self.done.set_result, None)
+
+
+def working_threads() -> Iterator[tuple[Context, FrameType, FrameType]]:
+    """Yield the context of each call that a worker thread works on now, its innermost frame, and the frame of `work`.
+
+    It reads the stacks of the threads, so that a call need not be registered.
+    """
+    for innermost in sys._current_frames().values():
+        frame: FrameType | None = innermost
+        while frame is not None and frame.f_code is not Call.work.__code__:
+            frame = frame.f_back
+        if frame is not None:
+            yield frame.f_locals["self"].context, innermost, frame
 
 
 class WorkerThreads:

@@ -99,7 +99,7 @@ class Acceptor:
     Connections whose request begins with one of `first` overtake others that wait. With TLS this has no effect, because
     the request is encrypted. `evictable()` returns the connections that may be closed to make room, in groups. The
     server closes connections of a group only if the groups before it have none. Incomplete TLS handshakes are the first
-    group.
+    group. Each new connection uses `tls` as it then is.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Acceptor:
         self._make_protocol = make_protocol
         self._descriptors = descriptors
         self._evictable = evictable
-        self._tls = tls
+        self.tls = tls
         self._loop = asyncio.get_running_loop()
         self._opening: dict[asyncio.Task[None], _Opening] = {}
         self._paused: asyncio.TimerHandle | None = None
@@ -211,13 +211,13 @@ class Acceptor:
 
     async def _open(self, connection: socket.socket) -> None:
         with suppress(OSError):  # the TLS handshake failed or timed out, or the client disconnected; the loop closes it
-            if self._tls is None:
+            if self.tls is None:
                 await self._loop.connect_accepted_socket(self._make_protocol, connection)
             else:
                 await open_tls(
                     connection,
                     self._make_protocol,
-                    self._tls,
+                    self.tls,
                     handshake_within=HANDSHAKE_WITHIN,
                     close_within=TLS_CLOSE_WITHIN,
                 )
@@ -231,7 +231,7 @@ class Acceptor:
         elif self._first and connection.fileno() < self._descriptors.last:
             self._loop.call_later(PROBE_WITHIN, self._open_probe, connection)
         else:
-            refuse(connection, with_answer=self._tls is None)
+            refuse(connection, with_answer=self.tls is None)
 
     def _open_probe(self, connection: socket.socket) -> None:
         """Open the connection if its request is a probe."""
@@ -249,7 +249,7 @@ class Acceptor:
         now = self._loop.time()
         if now < self._evict_at:
             return False
-        handshakes = self._opening.values() if self._tls else ()
+        handshakes = self._opening.values() if self.tls else ()
         for group in chain((handshakes,), self._evictable()):
             if waiting := longest_waiting(group, EVICTED_AT_ONCE, now - SENDS_WITHIN):
                 for connection in waiting:
@@ -276,7 +276,7 @@ class Acceptor:
         except OSError:
             return False
         else:
-            refuse(connection, with_answer=not self._tls)
+            refuse(connection, with_answer=not self.tls)
             return True
         finally:
             self._descriptors.reopen_spare()
@@ -330,9 +330,10 @@ def refuse_new_connections(listening: socket.socket) -> None:
     """Make the kernel ignore new connections. TCP handshakes that have begun can still be completed and accepted.
 
     Without this, a connection that the kernel accepts between the last `accept` and the closing of the port would be
-    reset. On systems other than Linux the function does nothing, and this can happen within some microseconds.
+    reset. On systems other than Linux, and for Unix sockets, the function does nothing, and this can happen within some
+    microseconds.
     """
-    if sys.platform == "linux":
+    if sys.platform == "linux" and listening.family != socket.AF_UNIX:
         program = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(_DROP_SYN))
         with suppress(OSError):  # a sandbox may not support filters
             listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)

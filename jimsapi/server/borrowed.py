@@ -13,6 +13,9 @@ from uvicorn import Config
 # `started` and `server_state`.
 from uvicorn import Server as UvicornServer
 
+# Its keyword arguments, which `Config` has as attributes with the prefix `ssl_`.
+from uvicorn.config import create_ssl_context
+
 # The addresses and the scheme of a scope.
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
@@ -30,6 +33,7 @@ __all__ = [
     "Config",
     "ServerState",
     "UvicornServer",
+    "create_ssl_context",
     "get_local_addr",
     "get_remote_addr",
     "is_ssl",

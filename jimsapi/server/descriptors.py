@@ -58,6 +58,14 @@ def descriptor_limit() -> int:
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
+def open_descriptors() -> int | str:
+    """Return how many descriptors the process has open; "?" if the system does not show it."""
+    try:
+        return len(os.listdir("/dev/fd"))
+    except OSError:
+        return "?"
+
+
 def raise_limit() -> int:
     """Raise the soft limit of open descriptors to the hard limit, at most to `WANTED`. Returns the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,17 +1,14 @@
-"""Graceful shutdown: after SIGTERM, SIGINT or SIGHUP the port stays open until the accepted work has ended."""
+"""Graceful shutdown: after SIGTERM or SIGINT the port stays open until the accepted work has ended."""
 
 import asyncio
-import faulthandler
 import logging
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import Context
-from itertools import islice
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any, Protocol
@@ -22,32 +19,20 @@ SEEN_FOR = 0.5
 """Minimum number of seconds for which readiness probes see the drain before the port closes."""
 RESERVE = 3.0
 """Seconds of the drain time that are reserved for cancelling, flushing, closing, and requests that are being sent."""
-MAX_TASKS = 100
-"""Maximum number of tasks that SIGUSR1 logs."""
 EXIT_EARLY_BY = 0.3
 """Seconds before the end of the drain time at which the process exits, even if something hangs."""
 
 logger = logging.getLogger("jimsapi")
 
 
-def where(task: asyncio.Task[Any]) -> str:
-    """Return a task's name, and the line at which each of its coroutines waits, the innermost last."""
-    lines = []
-    coroutine: Any = task.get_coro()
-    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
-        lines.append(f"{coroutine.__qualname__} ({frame.f_code.co_filename}:{frame.f_lineno})")
-        coroutine = coroutine.cr_await
-    return f"{task.get_name()}: {' > '.join(lines)}"
-
-
 class Work(Protocol):
-    """The work that has to end before the server stops: an app. `work_text` says what is open.
+    """The work that has to end before the server stops: an app.
 
-    From `announce_drain` on, readiness probes get 503, and everything else goes on.
+    From `announce_drain` on, readiness probes get 503, and everything else goes on. `state` yields lines for an
+    operator, in any thread.
     """
 
-    @property
-    def work_text(self) -> str: ...
+    def state(self) -> Iterator[str]: ...
 
     def announce_drain(self) -> None: ...
 
@@ -97,12 +82,6 @@ class Drain:
         self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._server_handlers[number] = signal.signal(number, self._on_signal)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
-            signal.signal(signal.SIGHUP, self._on_signal)
-        signal.signal(signal.SIGUSR1, self._on_user_signal)
-        signal.signal(signal.SIGUSR2, self._on_user_signal)
-        if sys.__stderr__ is not None:  # faulthandler writes the stacks of all threads, also while the loop is blocked
-            faulthandler.register(signal.SIGUSR1, file=sys.__stderr__, chain=True)
         threading.Thread(target=self._exit_after_drain_time, name="exit after drain time", daemon=True).start()
 
     def _exit_after_drain_time(self) -> None:
@@ -118,34 +97,13 @@ class Drain:
         flushing.join(EXIT_EARLY_BY / 2)
         os._exit(self._status())
 
-    # A signal may interrupt any request. The handlers use a new context: otherwise their log lines would have that
-    # request's identifier, and their tasks would belong to its pipeline.
+    # A signal may interrupt any request. The handler uses a new context: otherwise its log lines would have that
+    # request's identifier, and its task would belong to the request's pipeline.
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signalled.put(None)
-        if number == signal.SIGHUP:
-            number = signal.SIGTERM  # uvicorn does not handle SIGHUP
         with suppress(RuntimeError):  # the loop is closed, and the process is about to exit
             self._loop.call_soon_threadsafe(self._begin_drain, number, context=Context())
-
-    def _on_user_signal(self, number: int, frame: FrameType | None) -> None:
-        with suppress(RuntimeError):
-            callback = self._log_tasks if number == signal.SIGUSR1 else self._log_ignored
-            self._loop.call_soon_threadsafe(callback, context=Context())
-
-    def _log_ignored(self) -> None:
-        logger.info("SIGUSR2 is ignored; SIGUSR1 logs the open runs and tasks")
-
-    def _log_tasks(self) -> None:
-        """Log the open runs, and where each task waits. Log no values, because they may be secrets or messages."""
-        work = self._work()
-        if work is not None:
-            logger.info("SIGUSR1: %s", work.work_text)
-        tasks = asyncio.all_tasks()
-        for task in islice(tasks, MAX_TASKS):
-            logger.info("SIGUSR1: task %s", where(task))
-        if len(tasks) > MAX_TASKS:
-            logger.info("SIGUSR1: and %d more tasks", len(tasks) - MAX_TASKS)
 
     def _begin_drain(self, number: int) -> None:
         work = self._work()

@@ -52,6 +52,11 @@ class LogWriter(logging.Handler):
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="log writer", daemon=True)
 
+    @property
+    def waiting(self) -> int:
+        """The number of lines that wait to be written."""
+        return len(self._waiting)
+
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()

@@ -9,14 +9,16 @@ from types import FrameType
 from typing import Any, Protocol
 
 from jimsapi.server.acceptor import Acceptor
-from jimsapi.server.borrowed import Config, UvicornServer
-from jimsapi.server.descriptors import Descriptors, raise_limit
+from jimsapi.server.borrowed import Config, UvicornServer, create_ssl_context
+from jimsapi.server.descriptors import Descriptors, descriptor_limit, open_descriptors, raise_limit
 from jimsapi.server.eviction import Evictable
 from jimsapi.server.http1.batch import batch_of
 from jimsapi.server.http1.connection import REQUEST_WITHIN
 
 END_WITHIN = 0.5
 """Seconds within which the app's remaining tasks have to end after they are cancelled."""
+NO_PASSPHRASE = "-"
+"""OpenSSL would ask for a passphrase at the terminal, and the server would wait for an answer."""
 _STARTUP_FAILED = 3
 
 logger = logging.getLogger("jimsapi")
@@ -112,6 +114,32 @@ class Server(UvicornServer):
             task.cancel()
         if remaining and (pending := (await asyncio.wait(remaining, timeout=END_WITHIN))[1]):
             self._on_leaked(pending)
+
+    def reread_certificates(self) -> None:
+        """Use the certificate, its key and the authorities of clients for new connections as their files now are.
+
+        The server must have started with a certificate. Raises `OSError` or `ValueError` if the files cannot be used;
+        nothing has changed then. Any thread may call it.
+        """
+        config = self.config
+        assert config.ssl_certfile is not None
+        config.ssl = create_ssl_context(
+            certfile=config.ssl_certfile,
+            keyfile=config.ssl_keyfile,
+            password=config.ssl_keyfile_password or NO_PASSPHRASE,
+            ssl_version=config.ssl_version,
+            cert_reqs=config.ssl_cert_reqs,
+            ca_certs=config.ssl_ca_certs,
+            ciphers=config.ssl_ciphers,
+        )
+        for acceptor in self.acceptors:
+            acceptor.tls = config.ssl
+
+    def state(self) -> Iterator[str]:
+        """Yield how much of the server's resources is in use, in lines for an operator. Any thread may read them."""
+        connections, tasks = len(self.server_state.connections), len(self.server_state.tasks)
+        yield f"{connections} connections are open, {tasks} requests are being answered"
+        yield f"descriptors: {open_descriptors()} of {descriptor_limit()} are open"
 
     def _protocol(self) -> asyncio.Protocol:
         protocol_class: Any = self.config.http_protocol_class

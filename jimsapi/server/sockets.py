@@ -8,6 +8,8 @@ import sys
 import termios
 from contextlib import suppress
 
+UNIX_CLIENT = "unix", 0
+"""The address of a client of a Unix socket. `--forwarded-allow-ips unix` trusts it."""
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -29,3 +31,9 @@ def reset(transport: asyncio.Transport) -> None:
         with suppress(OSError, ValueError):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     transport.abort()
+
+
+def unix_client(transport: asyncio.Transport) -> tuple[str, int] | None:
+    """Return `UNIX_CLIENT` if the connection is one of a Unix socket; None for others, also if they have ended."""
+    connection = transport.get_extra_info("socket")
+    return UNIX_CLIENT if connection is not None and connection.family == socket.AF_UNIX else None

@@ -30,7 +30,7 @@ MAX_HANDSHAKE = 8192
 _HANDSHAKE_FIELDS = {b"host", b"connection", b"upgrade"} | {
     b"sec-websocket-" + name for name in (b"key", b"version", b"protocol", b"extensions")
 }
-_FROM_REQUEST = ("path", "raw_path", "query_string", "headers")
+_FROM_REQUEST = ("path", "raw_path", "query_string", "headers", "client")
 """Parts of a WebSocket's scope that are copied from the scope of the HTTP request."""
 _ACCEPTED = b"HTTP/1.1 101 "
 

@@ -162,6 +162,7 @@ async def begin_turn(
     admission = cast(Admission, request.admission)
     if contact is None:
         contact = names.contact(request, turn)
+    request.person = contact
     inbound = Inbound(
         contact_id=contact,
         message=turn.message,

@@ -50,6 +50,38 @@ async def test_a_refused_message_is_counted_by_the_limit_that_refused_it(
         assert metric(shown, "jims_build_info", version=VERSION) == 1
 
 
+async def test_the_age_of_the_oldest_run_is_shown_for_those_that_run_and_for_those_that_wait() -> None:
+    bot = Scripted()
+    api = create_api(bot, store="memory:", run_timeout=50)
+    running, waiting = "jims_run_oldest_running_seconds", "jims_run_oldest_waiting_seconds"
+
+    def ages() -> tuple[float, float]:
+        shown = api.metrics()
+        return metric(shown, running), metric(shown, waiting)
+
+    async with TestClient(api) as client:
+        assert ages() == (0, 0)
+        assert metric(api.metrics(), "jims_run_timeout_seconds") == 50
+        await client.post("/api/v1/runs", json={"contact_id": "ann", "message": "hold door"})
+        await bot.reached["door"].wait()
+        first = ages()
+        assert first[0] > 0
+        assert first[1] == 0
+        queued = await client.post("/api/v1/runs", json={"contact_id": "ann", "message": "hold gate"})
+        while ages()[1] < 0.05:
+            await asyncio.sleep(0)
+        assert ages()[0] > ages()[1]
+        bot.opened["door"].set()
+        await bot.reached["gate"].wait()
+        shown = api.metrics()
+        assert metric(shown, running) > 0
+        assert metric(shown, "jims_run_oldest_seconds") - metric(shown, running) > 0.04  # the time that it waited
+        assert metric(shown, waiting) == 0
+        bot.opened["gate"].set()
+        await client.get(f"/api/v1/runs/{queued.json()['run_id']}/events")
+        assert ages() == (0, 0)
+
+
 async def test_open_streams_and_websockets_are_counted() -> None:
     bot = Scripted()
     api = create_api(bot, store="memory:")

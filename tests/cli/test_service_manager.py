@@ -111,15 +111,28 @@ def test_a_second_signal_also_shortens_the_time_that_a_hung_server_has(tmp_path:
         assert "the shutdown took longer than --drain-time" in server.stderr
 
 
-@pytest.mark.parametrize(("count", "fault"), [("2", "passes 2 sockets"), ("1", "is not a TCP socket")])
+@pytest.mark.parametrize(
+    ("count", "fault"), [("2", "passes 2 sockets"), ("1", "it is neither a TCP socket nor a Unix")]
+)
 def test_a_manager_that_passes_something_else_stops_the_start(count: str, fault: str, tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as passed:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as passed:
         passed.bind(str(tmp_path / "socket"))
-        passed.listen()
         with activated(passed, count) as started:
             output, errors = started.communicate(timeout=30)
             ran = subprocess.CompletedProcess(started.args, started.returncode, output, errors)
             assert fault in refusal(ran)
+
+
+def test_the_server_listens_on_a_unix_socket_that_the_manager_passes_and_leaves_it_there(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as passed:
+        passed.bind(str(path))
+        passed.listen()
+        with activated(passed, "1") as started, httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
+            assert client.post("http://localhost/api/v1/chat", json=CHAT, timeout=30).status_code == 200
+            started.terminate()
+            assert started.wait(30) == 0
+        assert path.is_socket()
 
 
 def test_load_balancers_have_time_to_see_that_a_server_leaves() -> None:

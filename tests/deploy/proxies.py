@@ -149,6 +149,41 @@ class Nginx(Proxy):
         return [program("nginx"), "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
 
 
+class NginxOnSockets(Nginx):
+    """nginx with `deploy/nginx`, as docs/deploy.md changes it for Unix sockets. They are in the folder of the test."""
+
+    def socket(self, upstream: int) -> Path:
+        """The socket of an instance."""
+        return self.run / f"{upstream}.sock"
+
+    def command(self) -> list[str]:
+        command = super().command()
+        configuration = self.folder / "jimsapi.conf"
+        text = configuration.read_text()
+        for upstream in self.upstreams:
+            assert text.count(f"server 127.0.0.1:{upstream}") == 2
+            text = text.replace(f"server 127.0.0.1:{upstream}", f"server unix:{self.socket(upstream)}")
+        configuration.write_text(text)
+        return command
+
+
+class NginxBelow(Nginx):
+    """nginx with `deploy/nginx`, as docs/deploy.md changes it to show jimsapi below `/bot` and to keep the path."""
+
+    def command(self) -> list[str]:
+        command = super().command()
+        configuration = self.folder / "jimsapi.conf"
+        text = configuration.read_text()
+        assert text.count("location / {") == 1
+        configuration.write_text(text.replace("location / {", "location /bot/ {"))
+        return command
+
+    @property
+    def url(self) -> str:
+        """Where it serves."""
+        return f"{super().url}/bot"
+
+
 class Caddy(Proxy):
     """Caddy with `deploy/caddy/Caddyfile`, with a certificate of its own that this machine does not trust."""
 

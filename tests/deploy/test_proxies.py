@@ -14,8 +14,9 @@ import pytest
 import websockets.sync.client
 from websockets.typing import Origin
 
-from tests.deploy.proxies import PROXIES, Nginx, Proxy
+from tests.deploy.proxies import PROXIES, Nginx, NginxBelow, NginxOnSockets, Proxy
 from tests.deploy.rolling import roll
+from tests.on_socket import OnSocket
 from tests.ports import free_port
 from tests.serving import Served
 from tests.waiting import eventually
@@ -173,6 +174,34 @@ def test_an_instance_of_nginx_that_leaves_gets_no_new_messages(tmp_path: Path) -
             return bool(read)
 
         eventually(it_gets_one)
+
+
+def test_nginx_reaches_an_instance_by_its_unix_socket_and_names_the_client(tmp_path: Path) -> None:
+    proxy = NginxOnSockets(tmp_path / "nginx", (1, 2), run=tmp_path)
+    options = ("--forwarded-allow-ips", "unix", "--log-client")
+    with OnSocket(proxy.socket(1), *PACED[:2], *options) as served, proxy, proxy.client() as client:
+        assert client.post("/api/v1/chat", json=chat("by a socket")).status_code == 200
+        address = proxy.url.replace("http", "ws", 1) + "/api/v1/chat/ws"
+        with websockets.sync.client.connect(address, ssl=proxy.tls, origin=Origin(proxy.url), proxy=None) as websocket:
+            websocket.send(orjson.dumps({"type": "chat", **chat("over a websocket")}).decode())
+            assert [*until_result(websocket)]
+        eventually(lambda: served.stderr.count(" client=127.0.0.1") >= 2)
+        assert " client=unix" not in served.stderr
+
+
+def test_nginx_shows_a_server_below_a_path_that_it_does_not_remove(tmp_path: Path) -> None:
+    with (
+        Served(*PACED, "--root-path", "/bot", "--root-path-kept") as below,
+        NginxBelow(tmp_path / "nginx", (below.port, free_port())) as proxy,
+        proxy.client() as client,
+    ):
+        assert client.post("/api/v1/chat", json=chat("below")).status_code == 200
+        assert '"/bot/openapi.json"' in client.get("/docs").text
+        address = proxy.url.replace("http", "ws", 1) + "/api/v1/chat/ws"
+        page = Origin(proxy.url.removesuffix("/bot"))
+        with websockets.sync.client.connect(address, ssl=proxy.tls, origin=page, proxy=None) as websocket:
+            websocket.send(orjson.dumps({"type": "chat", **chat("over a websocket")}).decode())
+            assert [*until_result(websocket)]
 
 
 def test_a_rolling_restart_behind_nginx_fails_no_request() -> None:

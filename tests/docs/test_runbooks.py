@@ -221,6 +221,7 @@ async def test_stuck_run(tmp_path: Path) -> None:
             with Prometheus(served.metrics_port) as prometheus:
                 answers(served, runbook, "/readyz", "`/readyz`")
                 holds(prometheus, runbook)
+                holds(prometheus, runbook, "metric, age of the oldest run")
                 fires(prometheus, "JimsapiRunStuck", runbook)
                 operator = Operator.of(served, tmp_path, DATABASE=tmp_path / "jims.db")
                 assert "Scripted.do (" in operator.run(find)

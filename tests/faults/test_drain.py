@@ -82,8 +82,8 @@ def signal_to(served: Served, number: int) -> None:
 
 @pytest.mark.parametrize(
     ("number", "options"),
-    [(signal.SIGTERM, ()), (signal.SIGINT, ()), (signal.SIGHUP, ()), (signal.SIGTERM, ("--reload",))],
-    ids=["SIGTERM", "SIGINT", "SIGHUP", "a reloader"],
+    [(signal.SIGTERM, ()), (signal.SIGINT, ()), (signal.SIGTERM, ("--reload",))],
+    ids=["SIGTERM", "SIGINT", "a reloader"],
 )
 async def test_a_signal_under_load_answers_all_accepted_runs_and_refuses_the_rest(
     tmp_path: Path, number: int, options: tuple[str, ...]
@@ -277,7 +277,7 @@ def test_a_hangup_is_ignored_under_nohup() -> None:
     with under_nohup(Served()) as served, served.client() as client:
         signal_to(served, signal.SIGHUP)
         signal_to(served, signal.SIGUSR2)  # the next one is handled later
-        eventually(lambda: "SIGUSR2 is ignored" in served.stderr)
+        eventually(lambda: "the log has details" in served.stderr)
         assert client.get("/readyz").status_code == 200
 
 

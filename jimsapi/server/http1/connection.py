@@ -27,10 +27,11 @@ from jimsapi.server.http1.head import (
     authority,
     check_coding,
     fault_of,
+    is_below,
     path_of,
     with_host,
 )
-from jimsapi.server.sockets import has_unread, reset
+from jimsapi.server.sockets import has_unread, reset, unix_client
 from jimsapi.server.websocket import MAX_HANDSHAKE, WebSocketConnection, handshake_of
 
 MAX_PIPELINED = 64
@@ -64,6 +65,7 @@ class Http1Protocol(asyncio.Protocol):
 
     `extensions` are added to the ASGI extensions of every scope of this connection, beside the exchange's own.
     `on_refusal` is called with the record of each request that the server rejects without calling the app.
+    `root_path_kept`: paths may begin with the root path, because the proxy does not remove it.
     """
 
     __slots__ = (
@@ -104,6 +106,7 @@ class Http1Protocol(asyncio.Protocol):
         "reading",
         "reading_stopped",
         "root_path",
+        "root_path_kept",
         "scheme",
         "server",
         "state",
@@ -118,6 +121,7 @@ class Http1Protocol(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         on_refusal: Observer | None = None,
+        root_path_kept: bool = False,
     ) -> None:
         if not config.loaded:
             config.load()
@@ -130,6 +134,7 @@ class Http1Protocol(asyncio.Protocol):
         self.batch = batch_of(server_state, self.loop)
         self.app_state = app_state
         self.root_path = config.root_path
+        self.root_path_kept = root_path_kept
         self.extensions: dict[object, object] | None = None
         self.on_refusal = on_refusal
         self.exchange: Exchange | None = None  # the one that the app answers
@@ -166,7 +171,7 @@ class Http1Protocol(asyncio.Protocol):
         self.transport = transport
         self.state.connections.add(self)  # type: ignore[arg-type] # uvicorn's type lists its own protocols
         self.server = get_local_addr(transport)
-        self.client = get_remote_addr(transport)
+        self.client = get_remote_addr(transport) or unix_client(transport)
         self.scheme = "https" if is_ssl(transport) else "http"
         self._context = copy_context()  # it belongs to no request
         self._wait_from_now(HEAD_WITHIN)
@@ -555,7 +560,7 @@ class Http1Protocol(asyncio.Protocol):
             "headers": headers,
             "state": self.app_state.copy(),
         }
-        if self.root_path:
+        if self.root_path and not (self.root_path_kept and is_below(raw_path, self.root_path.encode())):
             scope["path"] = self.root_path + path
             scope["raw_path"] = self.root_path.encode() + raw_path
         return scope

@@ -42,6 +42,11 @@ def path_of(url: bytes) -> str:
     return url.partition(b"?")[0].partition(b"#")[0].decode("ascii", "replace")
 
 
+def is_below(path: bytes, root: bytes) -> bool:
+    """Return whether a path, as the client sent it, is `root` or begins with it and a slash."""
+    return path.startswith(root) and path[len(root) : len(root) + 1] in (b"", b"/")
+
+
 def authority(url: bytes) -> bytes:
     """Return the host and port of a target in absolute form (RFC 9112, 3.2.2). Raises `Refused` for other targets."""
     found = _ABSOLUTE.match(url)
