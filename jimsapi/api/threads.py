@@ -1,4 +1,4 @@
-"""The routes of threads: read and delete threads, events and contacts."""
+"""The routes of threads and contacts: list, read and delete threads, events and contacts."""
 
 import asyncio
 import re
@@ -16,12 +16,13 @@ from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
 from jimsapi.runs.identity import THREADS, Admission
 from jimsapi.runs.inbound import MAX_METADATA, check_text, thread_metadata
+from jimsapi.runs.lists import Lists
 from jimsapi.runs.threads import ThreadService
 from jimsapi.threads.errors import InputRefused
 from jimsapi.threads.event import EventRow, row_id
 from jimsapi.threads.facts import MAX_TITLE, Feedback, Rating, ThreadChange, ThreadSummary
 from jimsapi.threads.identity import Identity
-from jimsapi.threads.run import EventRecord, ThreadRecord
+from jimsapi.threads.run import ContactRecord, EventRecord, ThreadRecord
 from jimsapi.threads.search import (
     MAX_CONDITIONS,
     MAX_QUERY,
@@ -173,6 +174,28 @@ class ThreadList(msgspec.Struct):
     next: str | None
 
 
+class ContactListQuery(ContactQuery):
+    """The page, or the only contact to show."""
+
+    limit: Limit = 100
+    after: str | None = None
+
+
+class ContactItem(msgspec.Struct):
+    """A contact: the number of its threads, and the time of their newest event."""
+
+    contact_id: str
+    threads: int
+    active_at: datetime | None
+
+
+class ContactList(msgspec.Struct):
+    """A page of contacts, in an order that does not change."""
+
+    contacts: list[ContactItem]
+    next: str | None
+
+
 class EventItem(msgspec.Struct):
     """An event of a thread."""
 
@@ -210,7 +233,7 @@ class FeedbackList(msgspec.Struct):
     next: str | None
 
 
-def thread_routes(threads: ThreadService) -> Router:
+def thread_routes(threads: ThreadService, lists: Lists) -> Router:
     """The routes of threads, events and contacts."""
     router = Router()
     tags = ("threads",)
@@ -345,6 +368,25 @@ def thread_routes(threads: ThreadService) -> Router:
         await threads.delete_thread(_identity(request), request.path_params["id"])
         return Response(status=204)
 
+    @router.get(
+        "/api/v1/contacts",
+        scope=THREADS,
+        query=ContactListQuery,
+        response=ContactList,
+        responses={**LOOKUP_REFUSALS, 501: LACKING},
+        tags=tags,
+    )
+    async def list_contacts(request: Request) -> Response:
+        """List the contacts that have threads.
+
+        A caller that is bound to a contact gets only this one. If the server admits every caller, `contact_id` is
+        required.
+        """
+        query = request.typed_query(ContactListQuery)
+        admission = cast(Admission, request.admission)
+        page = await lists.contacts(admission, query.limit, query.after, query.contact_id)
+        return JSONResponse({"contacts": [_contact(contact) for contact in page.contacts], "next": page.next})
+
     @router.delete(
         "/api/v1/contacts", scope=THREADS, query=ContactQuery, status=204, responses=LOOKUP_REFUSALS, tags=tags
     )
@@ -472,6 +514,14 @@ def _words(message: EventRow | None, length: int) -> str | None:
     if len(words) <= length and len(content) <= 4 * length:
         return words
     return (words[: length - 1].rpartition(" ")[0] or words[: length - 1]) + "…"
+
+
+def _contact(contact: ContactRecord) -> dict[str, Any]:
+    return {
+        "contact_id": contact.contact_id,
+        "threads": contact.threads,
+        "active_at": contact.active_at and _utc(contact.active_at),
+    }
 
 
 def _event(event: EventRecord) -> dict[str, Any]:
