@@ -6,6 +6,8 @@ in some way examines others, so a page examines at most `RUNS_EXAMINED`.
 """
 
 import sqlite3
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
@@ -42,11 +44,7 @@ _OPEN = f"""
 _OF_THREAD = f"""
     SELECT {_COLUMNS} FROM jimsapi_runs r INDEXED BY jimsapi_runs_thread WHERE thread_id = ?1 AND {_RANGE}
 """
-_OF_CONTACT = f"""
-    SELECT {_COLUMNS} FROM threads t INDEXED BY jimsapi_threads_contact
-    CROSS JOIN jimsapi_runs r INDEXED BY jimsapi_runs_thread ON r.thread_id = t.thread_id
-    WHERE t.contact_id = ?1 AND {_RANGE}
-"""
+_THREADS_OF_CONTACT = "SELECT thread_id FROM threads INDEXED BY jimsapi_threads_contact WHERE contact_id = ?"
 _FIRST_CONTACT = """
     SELECT contact_id FROM threads INDEXED BY jimsapi_threads_contact
     WHERE contact_id >= ? ORDER BY contact_id LIMIT 1
@@ -73,10 +71,9 @@ def read_runs(
     statuses = frozenset(only.statuses or RunStatus)
     accepted_from = "" if only.accepted_from is None else time_text(only.accepted_from.replace(tzinfo=None))
     accepted_before = "~" if only.accepted_before is None else time_text(only.accepted_before.replace(tzinfo=None))
-    query, subject = _source(acting_for, only)
     page: list[RunRecord] = []
     examined, last = 0, ""
-    for row in connection.execute(query, (subject, least.hex, edge.hex, RUNS_EXAMINED + 1)):
+    for row in _examined(connection, acting_for, only, (least.hex, edge.hex, RUNS_EXAMINED + 1)):
         if examined == RUNS_EXAMINED:
             return RunPage(page, encode_id_cursor("runs", UUID(last)))
         examined, last = examined + 1, row[0]
@@ -90,16 +87,21 @@ def read_runs(
     return RunPage(page, None)
 
 
-def _source(acting_for: str | None, only: RunFilter) -> tuple[str, str | None]:
-    """Return the query that examines the fewest runs, and the thread or contact in it."""
-    if only.thread_id is not None:
-        return _OF_THREAD, only.thread_id.hex
+def _examined(
+    connection: sqlite3.Connection, acting_for: str | None, only: RunFilter, bounds: tuple[str, str, int]
+) -> Iterable[Any]:
+    """Return the fewest runs that have those of the list, newest first."""
     contact_id = only.contact_id if acting_for is None else acting_for
+    if only.thread_id is not None:
+        return connection.execute(_OF_THREAD, (only.thread_id.hex, *bounds))
     if contact_id is not None:
-        return _OF_CONTACT, contact_id
+        # Not in one statement: a column of other JIMS programs may have an identifier as a number.
+        threads = connection.execute(_THREADS_OF_CONTACT, (contact_id,))
+        of_threads = (connection.execute(_OF_THREAD, (id_text(thread), *bounds)) for (thread,) in threads)
+        return sorted(chain.from_iterable(of_threads), reverse=True)[: bounds[2]]
     if only.statuses and all(status in OPEN for status in only.statuses):
-        return _OPEN, None
-    return _NEWEST, None
+        return connection.execute(_OPEN, (None, *bounds))
+    return connection.execute(_NEWEST, (None, *bounds))
 
 
 def _record(connection: sqlite3.Connection, row: Any) -> RunRecord | None:
