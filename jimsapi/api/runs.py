@@ -132,7 +132,7 @@ def run_routes(service: RunService) -> Router:
         """
         query = request.typed_query(RunListQuery)
         page = await lists.runs(_admission(request), query.limit, query.after, _filter(query))
-        return JSONResponse({"runs": [_item(run) for run in page.runs], "next": page.next})
+        return JSONResponse({"runs": [run_item(run) for run in page.runs], "next": page.next})
 
     @router.get("/api/v1/runs/{id:uuid}", response=RunView, responses=lookup_responses, tags=("runs",))
     async def show(request: Request) -> Response:
@@ -185,7 +185,8 @@ def _in_utc(field: str, time: datetime | None) -> datetime | None:
         raise InputRefused(field, "invalid_time", "In UTC, this time is not within the years 1 to 9999", None) from None
 
 
-def _item(run: RunRecord) -> dict[str, Any]:
+def run_item(run: RunRecord) -> dict[str, Any]:
+    """Return a run of a list as the JSON object that clients get."""
     return {
         "run_id": run.run_id,
         "thread_id": run.thread_id,

@@ -329,7 +329,7 @@ def thread_routes(threads: ThreadService, lists: Lists) -> Router:
         """List a thread's events, oldest first."""
         query = request.typed_query(PageQuery)
         page = await threads.events(_identity(request), request.path_params["id"], query.limit, query.after)
-        return JSONResponse({"events": [_event(event) for event in page.events], "next": page.next})
+        return JSONResponse({"events": [event_item(event) for event in page.events], "next": page.next})
 
     rated = "/api/v1/threads/{id:uuid}/events/{event_id:uuid}/feedback"
     event_responses = {**lookup_responses, 404: "There is no such thread, or it has no such event."}
@@ -360,7 +360,7 @@ def thread_routes(threads: ThreadService, lists: Lists) -> Router:
         """List the ratings of a thread's events, in the order of the events."""
         query = request.typed_query(PageQuery)
         page = await threads.feedback(_identity(request), request.path_params["id"], query.limit, query.after)
-        return JSONResponse({"feedback": [_feedback(one) for one in page.feedback], "next": page.next})
+        return JSONResponse({"feedback": [feedback_item(one) for one in page.feedback], "next": page.next})
 
     @router.delete("/api/v1/threads/{id:uuid}", scope=THREADS, status=204, responses=lookup_responses, tags=tags)
     async def delete_thread(request: Request) -> Response:
@@ -385,7 +385,7 @@ def thread_routes(threads: ThreadService, lists: Lists) -> Router:
         query = request.typed_query(ContactListQuery)
         admission = cast(Admission, request.admission)
         page = await lists.contacts(admission, query.limit, query.after, query.contact_id)
-        return JSONResponse({"contacts": [_contact(contact) for contact in page.contacts], "next": page.next})
+        return JSONResponse({"contacts": [contact_item(contact) for contact in page.contacts], "next": page.next})
 
     @router.delete(
         "/api/v1/contacts", scope=THREADS, query=ContactQuery, status=204, responses=LOOKUP_REFUSALS, tags=tags
@@ -436,11 +436,12 @@ async def _shown(threads: ThreadService, records: Sequence[ThreadRecord]) -> lis
     for start in range(0, len(records), SUMMARIES_AT_ONCE):
         part = records[start : start + SUMMARIES_AT_ONCE]
         summaries = await threads.summaries(part)
-        shown += [_thread(record, summary) for record, summary in zip(part, summaries, strict=True)]
+        shown += [thread_item(record, summary) for record, summary in zip(part, summaries, strict=True)]
     return shown
 
 
-def _thread(thread: ThreadRecord, summary: ThreadSummary) -> dict[str, Any]:
+def thread_item(thread: ThreadRecord, summary: ThreadSummary) -> dict[str, Any]:
+    """Return a thread as the JSON object that clients get."""
     facts = summary.facts
     return {
         "thread_id": thread.thread_id,
@@ -493,7 +494,8 @@ def _match(title: str | None, match: ThreadMatch, query: SearchQuery) -> dict[st
     return {"event_id": event_id, "text": snippet(text or "", query, PREVIEW_LENGTH)}
 
 
-def _feedback(given: Feedback) -> dict[str, Any]:
+def feedback_item(given: Feedback) -> dict[str, Any]:
+    """Return a rating as the JSON object that clients get."""
     rating = given.rating
     return {
         "event_id": given.event_id,
@@ -516,7 +518,8 @@ def _words(message: EventRow | None, length: int) -> str | None:
     return (words[: length - 1].rpartition(" ")[0] or words[: length - 1]) + "…"
 
 
-def _contact(contact: ContactRecord) -> dict[str, Any]:
+def contact_item(contact: ContactRecord) -> dict[str, Any]:
+    """Return a contact as the JSON object that clients get."""
     return {
         "contact_id": contact.contact_id,
         "threads": contact.threads,
@@ -524,7 +527,8 @@ def _contact(contact: ContactRecord) -> dict[str, Any]:
     }
 
 
-def _event(event: EventRecord) -> dict[str, Any]:
+def event_item(event: EventRecord) -> dict[str, Any]:
+    """Return an event as the JSON object that clients get."""
     return {
         "event_id": event.event_id,
         "created_at": _utc(event.created_at),
