@@ -33,7 +33,7 @@ from jimsapi.threads.run import (
     RunStatus,
     StoredRun,
 )
-from jimsapi.threads.store import ThreadStore, encode_cursor
+from jimsapi.threads.store import ThreadStore, encode_cursor, encode_id_cursor
 
 CONTACTS = ["", "ann", "Ann", "bob", "z", "\N{FOX FACE}", "a b", "1"]
 
@@ -142,8 +142,12 @@ class Lists(StoreTests):
         await take_turn(store, "ann")
         waiting = make_plan("bob")
         await store.accept(waiting)
-        await store.accept(make_plan("cid"))
+        for contact in ("cid", "dot"):
+            await take_turn(store, contact)
+            await store.accept(make_plan(contact))
         await store.delete_contact("cid")
+        await store.delete_thread((await store.threads("dot", 1, None)).threads[0].thread_id, None)
+        assert [run.contact_id for run in await all_runs(store)] == ["bob", "ann"]
         await store.purge(ALREADY)
         assert [run.run_id for run in await all_runs(store)] == [waiting.run_id]
 
@@ -190,7 +194,7 @@ class Lists(StoreTests):
         assert of_runs is not None
         assert of_contacts is not None
         garbage = ["", "x", "\0", "bnVsbA", encode_cursor("runs"), encode_cursor("runs", "x"), "A" * 10_000, of_threads]
-        for cursor in (*garbage, of_contacts):
+        for cursor in (*garbage, of_contacts, encode_id_cursor("feedback", uuid7())):
             with pytest.raises(InvalidCursor):
                 await store.runs(None, 10, cursor)
         for cursor in (*garbage, of_runs):
