@@ -97,10 +97,10 @@ async def test_a_list_that_has_an_index_reads_few_pages(many: Any) -> None:
         (RunFilter(accepted_from=FIRST + timedelta(days=3)), 0),
         (RunFilter(accepted_before=FIRST - timedelta(days=3)), 0),
     ):
-        page = await lists.read_runs(None, 10, None, only, connection)  # type: ignore[arg-type]
+        page = await lists.read_runs(None, 10, None, only, connection)
         assert len(page.runs) == listed
         assert connection.pages < 150, only
-    assert len((await lists.read_contacts(None, 10, None, connection)).contacts) == 10  # type: ignore[arg-type]
+    assert len((await lists.read_contacts(None, 10, None, connection)).contacts) == 10
     assert connection.pages < 150
 
 
