@@ -47,6 +47,7 @@ from jimsapi.plugins.options import Options, Settings
 from jimsapi.plugins.secrets import redact
 from jimsapi.runs.disclosure import Disclosure
 from jimsapi.runs.limits import RunLimits
+from jimsapi.runs.lists import Lists
 from jimsapi.runs.observers import Observers
 from jimsapi.runs.pipeline import Pipeline, is_pipeline
 from jimsapi.runs.resolver import declared_headers, takes_context
@@ -190,7 +191,7 @@ class Api(App):
         for routes in (probe_routes, run_routes, websocket_routes):
             self.include(routes(service))
         threads = ThreadService(service)
-        self.include(thread_routes(threads))
+        self.include(thread_routes(threads, Lists(service)))
         self.include(usage_routes(threads))
         if core.docs != "off":
             self.docs(public=core.docs == "public")

@@ -1,24 +1,36 @@
-"""The routes of runs: begin one in the background, read its state, stream it, cancel it."""
+"""The routes of runs: begin one in the background, list them, read the state of one, stream it, cancel it."""
 
-from datetime import datetime
-from typing import Any, cast
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
 import msgspec
 
 from jimsapi.api.chat import ChatAnswer, begin_in_background, chat_answer
 from jimsapi.api.stream import after_last_event, event_stream
+from jimsapi.api.threads import LACKING, PageQuery
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
-from jimsapi.runs.identity import CHAT, Admission
+from jimsapi.runs.identity import CHAT, THREADS, Admission
 from jimsapi.runs.inbound import Inbound
+from jimsapi.runs.lists import Lists
 from jimsapi.runs.lookup import Runs
 from jimsapi.runs.result import RunResult, stored_result
 from jimsapi.runs.service import RunService
-from jimsapi.threads.run import OPEN, StoredRun
+from jimsapi.threads.errors import InputRefused
+from jimsapi.threads.run import OPEN, RunFilter, RunRecord, RunStatus, StoredRun
 from jimsapi.wire.answer import EVENT_STREAM, LOOKUP_REFUSALS, REFUSALS
 from jimsapi.wire.errors import STATUS
+
+Status = Literal["queued", "running", "completed", "failed", "cancelled", "interrupted"]
+Statuses = Annotated[
+    list[Status], msgspec.Meta(description="Only runs with one of these. Repeat it for more than one.")
+]
+Contact = Annotated[str | None, msgspec.Meta(description="Only runs of this contact.")]
+OfThread = Annotated[UUID | None, msgspec.Meta(description="Only runs of this thread.")]
+From = Annotated[datetime, msgspec.Meta(tz=True, description="Only runs that were accepted at this time or later.")]
+Before = Annotated[datetime, msgspec.Meta(tz=True, description="Only runs that were accepted before this time.")]
 
 
 class RunBegun(msgspec.Struct):
@@ -53,6 +65,36 @@ class RunView(msgspec.Struct):
     event_ids: list[UUID]
 
 
+class RunListQuery(PageQuery):
+    """The page, and what the runs must meet."""
+
+    status: Statuses = msgspec.field(default_factory=list)
+    contact_id: Contact = None
+    thread_id: OfThread = None
+    accepted_from: From | None = None
+    accepted_before: Before | None = None
+
+
+class RunItem(msgspec.Struct):
+    """A run in a list. `failure` is the kind of the failure if it failed; `/api/v1/runs/{id}` has the error."""
+
+    run_id: UUID
+    thread_id: UUID
+    contact_id: str | None
+    status: Status
+    failure: Literal["pipeline", "timeout"] | None
+    accepted_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class RunList(msgspec.Struct):
+    """A page of runs, newest first. It may have fewer runs than `limit`, even none, although `next` is not null."""
+
+    runs: list[RunItem]
+    next: str | None
+
+
 class RunQuery(msgspec.Struct):
     """The position in a stream: it continues after the event with the id `after`."""
 
@@ -63,7 +105,7 @@ def run_routes(service: RunService) -> Router:
     """The routes of runs. Most declare no scope, because it depends on the run: a caller's own run needs `chat`, a run
     of another caller `threads`."""
     router = Router()
-    runs = Runs(service)
+    runs, lists = Runs(service), Lists(service)
     lookup_responses = {**LOOKUP_REFUSALS, 404: "There is no such run."}
 
     @router.post(
@@ -77,6 +119,20 @@ def run_routes(service: RunService) -> Router:
         starts it. The server calls `webhook_url` when the run has ended.
         """
         return await begin_in_background(request, service)
+
+    @router.get(
+        "/api/v1/runs", scope=THREADS, query=RunListQuery, response=RunList, tags=("runs",),
+        responses={**LOOKUP_REFUSALS, 404: "There is no such thread.", 501: LACKING},
+    )  # fmt: skip
+    async def list_runs(request: Request) -> Response:
+        """List runs, newest first.
+
+        A caller that is bound to a contact gets only runs of this contact. If the server admits every caller,
+        `contact_id` or `thread_id` is required.
+        """
+        query = request.typed_query(RunListQuery)
+        page = await lists.runs(_admission(request), query.limit, query.after, _filter(query))
+        return JSONResponse({"runs": [run_item(run) for run in page.runs], "next": page.next})
 
     @router.get("/api/v1/runs/{id:uuid}", response=RunView, responses=lookup_responses, tags=("runs",))
     async def show(request: Request) -> Response:
@@ -110,6 +166,37 @@ def run_routes(service: RunService) -> Router:
         return JSONResponse(run_view(await runs.run(_admission(request), _id(request))), 202)
 
     return router
+
+
+def _filter(query: RunListQuery) -> RunFilter:
+    return RunFilter(
+        tuple(map(RunStatus, query.status)),
+        query.contact_id,
+        query.thread_id,
+        _in_utc("accepted_from", query.accepted_from),
+        _in_utc("accepted_before", query.accepted_before),
+    )
+
+
+def _in_utc(field: str, time: datetime | None) -> datetime | None:
+    try:
+        return time and time.astimezone(UTC)
+    except OverflowError:
+        raise InputRefused(field, "invalid_time", "In UTC, this time is not within the years 1 to 9999", None) from None
+
+
+def run_item(run: RunRecord) -> dict[str, Any]:
+    """Return a run of a list as the JSON object that clients get."""
+    return {
+        "run_id": run.run_id,
+        "thread_id": run.thread_id,
+        "contact_id": run.contact_id,
+        "status": run.status,
+        "failure": run.failure,
+        "accepted_at": run.accepted_at,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+    }
 
 
 def run_view(run: StoredRun) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The routes of threads: read and delete threads, events and contacts."""
+"""The routes of threads and contacts: list, read and delete threads, events and contacts."""
 
 import asyncio
 import re
@@ -16,12 +16,13 @@ from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
 from jimsapi.runs.identity import THREADS, Admission
 from jimsapi.runs.inbound import MAX_METADATA, check_text, thread_metadata
+from jimsapi.runs.lists import Lists
 from jimsapi.runs.threads import ThreadService
 from jimsapi.threads.errors import InputRefused
 from jimsapi.threads.event import EventRow, row_id
 from jimsapi.threads.facts import MAX_TITLE, Feedback, Rating, ThreadChange, ThreadSummary
 from jimsapi.threads.identity import Identity
-from jimsapi.threads.run import EventRecord, ThreadRecord
+from jimsapi.threads.run import ContactRecord, EventRecord, ThreadRecord
 from jimsapi.threads.search import (
     MAX_CONDITIONS,
     MAX_QUERY,
@@ -173,6 +174,28 @@ class ThreadList(msgspec.Struct):
     next: str | None
 
 
+class ContactListQuery(ContactQuery):
+    """The page, or the only contact to show."""
+
+    limit: Limit = 100
+    after: str | None = None
+
+
+class ContactItem(msgspec.Struct):
+    """A contact: the number of its threads, and the time of their newest event."""
+
+    contact_id: str
+    threads: int
+    active_at: datetime | None
+
+
+class ContactList(msgspec.Struct):
+    """A page of contacts, in an order that does not change."""
+
+    contacts: list[ContactItem]
+    next: str | None
+
+
 class EventItem(msgspec.Struct):
     """An event of a thread."""
 
@@ -210,7 +233,7 @@ class FeedbackList(msgspec.Struct):
     next: str | None
 
 
-def thread_routes(threads: ThreadService) -> Router:
+def thread_routes(threads: ThreadService, lists: Lists) -> Router:
     """The routes of threads, events and contacts."""
     router = Router()
     tags = ("threads",)
@@ -306,7 +329,7 @@ def thread_routes(threads: ThreadService) -> Router:
         """List a thread's events, oldest first."""
         query = request.typed_query(PageQuery)
         page = await threads.events(_identity(request), request.path_params["id"], query.limit, query.after)
-        return JSONResponse({"events": [_event(event) for event in page.events], "next": page.next})
+        return JSONResponse({"events": [event_item(event) for event in page.events], "next": page.next})
 
     rated = "/api/v1/threads/{id:uuid}/events/{event_id:uuid}/feedback"
     event_responses = {**lookup_responses, 404: "There is no such thread, or it has no such event."}
@@ -337,13 +360,32 @@ def thread_routes(threads: ThreadService) -> Router:
         """List the ratings of a thread's events, in the order of the events."""
         query = request.typed_query(PageQuery)
         page = await threads.feedback(_identity(request), request.path_params["id"], query.limit, query.after)
-        return JSONResponse({"feedback": [_feedback(one) for one in page.feedback], "next": page.next})
+        return JSONResponse({"feedback": [feedback_item(one) for one in page.feedback], "next": page.next})
 
     @router.delete("/api/v1/threads/{id:uuid}", scope=THREADS, status=204, responses=lookup_responses, tags=tags)
     async def delete_thread(request: Request) -> Response:
         """Delete a thread with all its events. Its open runs are cancelled."""
         await threads.delete_thread(_identity(request), request.path_params["id"])
         return Response(status=204)
+
+    @router.get(
+        "/api/v1/contacts",
+        scope=THREADS,
+        query=ContactListQuery,
+        response=ContactList,
+        responses={**LOOKUP_REFUSALS, 501: LACKING},
+        tags=tags,
+    )
+    async def list_contacts(request: Request) -> Response:
+        """List the contacts that have threads.
+
+        A caller that is bound to a contact gets only this one. If the server admits every caller, `contact_id` is
+        required.
+        """
+        query = request.typed_query(ContactListQuery)
+        admission = cast(Admission, request.admission)
+        page = await lists.contacts(admission, query.limit, query.after, query.contact_id)
+        return JSONResponse({"contacts": [contact_item(contact) for contact in page.contacts], "next": page.next})
 
     @router.delete(
         "/api/v1/contacts", scope=THREADS, query=ContactQuery, status=204, responses=LOOKUP_REFUSALS, tags=tags
@@ -395,11 +437,12 @@ async def _shown(threads: ThreadService, records: Sequence[ThreadRecord]) -> lis
     for start in range(0, len(records), SUMMARIES_AT_ONCE):
         part = records[start : start + SUMMARIES_AT_ONCE]
         summaries = await threads.summaries(part)
-        shown += [_thread(record, summary) for record, summary in zip(part, summaries, strict=True)]
+        shown += [thread_item(record, summary) for record, summary in zip(part, summaries, strict=True)]
     return shown
 
 
-def _thread(thread: ThreadRecord, summary: ThreadSummary) -> dict[str, Any]:
+def thread_item(thread: ThreadRecord, summary: ThreadSummary) -> dict[str, Any]:
+    """Return a thread as the JSON object that clients get."""
     facts = summary.facts
     return {
         "thread_id": thread.thread_id,
@@ -452,7 +495,8 @@ def _match(title: str | None, match: ThreadMatch, query: SearchQuery) -> dict[st
     return {"event_id": event_id, "text": snippet(text or "", query, PREVIEW_LENGTH)}
 
 
-def _feedback(given: Feedback) -> dict[str, Any]:
+def feedback_item(given: Feedback) -> dict[str, Any]:
+    """Return a rating as the JSON object that clients get."""
     rating = given.rating
     return {
         "event_id": given.event_id,
@@ -475,7 +519,17 @@ def _words(message: EventRow | None, length: int) -> str | None:
     return (words[: length - 1].rpartition(" ")[0] or words[: length - 1]) + "…"
 
 
-def _event(event: EventRecord) -> dict[str, Any]:
+def contact_item(contact: ContactRecord) -> dict[str, Any]:
+    """Return a contact as the JSON object that clients get."""
+    return {
+        "contact_id": contact.contact_id,
+        "threads": contact.threads,
+        "active_at": contact.active_at and _utc(contact.active_at),
+    }
+
+
+def event_item(event: EventRecord) -> dict[str, Any]:
+    """Return an event as the JSON object that clients get."""
     return {
         "event_id": event.event_id,
         "created_at": _utc(event.created_at),

@@ -1,20 +1,18 @@
 """`jimsapi chat`: connects to a server and begins the conversation, in a terminal or through pipes."""
 
 import io
-import os
 import sys
-from pathlib import Path
 from uuid import UUID
 
 import click
 import httpx
 
+from jimsapi.cli.client_key import client_key
 from jimsapi.cli.terminal.conversation import Conversation
 from jimsapi.cli.terminal.screen import Screen
 from jimsapi.cli.terminal.threads import Threads
 from jimsapi.client import Client
 from jimsapi.plugins.errors import StartError
-from jimsapi.plugins.secrets import secret_lines, secret_text
 
 INTERRUPTED = 130
 """The exit status after Ctrl-C."""
@@ -32,7 +30,7 @@ def chat(
 ) -> None:
     """Send messages until the input ends. Exits with 1 if a piped message got no answer, with 130 after Ctrl-C."""
     group_keys = (context.obj or {}).get("api_key") or ()  # given before the name of the command
-    key = _key(api_key or (group_keys[-1] if group_keys else None), api_key_file)
+    key = client_key(api_key or (group_keys[-1] if group_keys else None), api_key_file)
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
     with httpx.Client() as http:
@@ -67,24 +65,6 @@ def _conversation(
         screen.line("For Markdown, colours, multi-line input and lists of threads, install jimsapi[chat].")
         return Conversation(client, screen, contact, thread)
     return RichConversation(client, threads, contact, thread, keep_history=history)
-
-
-def _key(given: str | None, file: str | None) -> str | None:
-    """The API key, from the first that is set: --api-key, --api-key-file, JIMS_API_KEY, JIMS_API_KEY_FILE."""
-    if given:
-        return given
-    variable = os.environ.get("JIMS_API_KEY", "").strip()
-    path = file or (not variable and os.environ.get("JIMS_API_KEY_FILE"))
-    if not path:
-        return variable or None
-    try:
-        keys = secret_lines(secret_text(Path(path).read_bytes()))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise StartError(f"the key in {path} cannot be read: {reason}") from None
-    if not keys:
-        raise StartError(f"there is no key in {path}: put it on a line of its own")
-    return keys[0]
 
 
 def _check_server(url: str) -> None:

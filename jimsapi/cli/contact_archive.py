@@ -4,7 +4,7 @@ The parts are written one after another while they are read, so the memory that 
 """
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, date, datetime
 from os.path import splitext
 from typing import IO, Any, cast
@@ -106,8 +106,10 @@ class Contact:
                 async for event in self._events(thread.thread_id):
                     _check_for_files(event)
 
-    async def write(self, file: IO[bytes], version: str, *, without_files: bool) -> Counts:
-        """Write the archive to an empty file. `version` is that of jimsapi.
+    async def write(
+        self, file: IO[bytes], version: str, *, without_files: bool, on_line: Callable[[], None] | None = None
+    ) -> Counts:
+        """Write the archive to an empty file. `version` is that of jimsapi. `on_line` is called for each line.
 
         Raises:
             StoreLacks: the store is of a plugin for an earlier version.
@@ -123,7 +125,9 @@ class Contact:
             "usage": self._usage_in_json(),
         }
         with ZipFile(file, "w", ZIP_DEFLATED) as archive:
-            numbers = {name: await _write_lines(archive, name, began, values) for name, values in parts.items()}
+            numbers = {
+                name: await _write_lines(archive, name, began, values, on_line) for name, values in parts.items()
+            }
             counts = Counts(**numbers, file_bytes=await self._write_contents(archive, began))
             manifest = {
                 "format": FORMAT,
@@ -140,7 +144,7 @@ class Contact:
 
     async def _threads_in_json(self) -> AsyncIterator[dict[str, Any]]:
         async for thread, summary in self.threads():
-            yield _thread(thread, summary)
+            yield thread_json(thread, summary)
 
     async def _events_in_json(self, *, check_files: bool) -> AsyncIterator[dict[str, Any]]:
         async for thread, _ in self.threads():
@@ -192,13 +196,21 @@ def _part(archive: ZipFile, name: str, time: datetime) -> IO[bytes]:
     return archive.open(info, "w", force_zip64=True)
 
 
-async def _write_lines(archive: ZipFile, name: str, time: datetime, values: AsyncIterator[dict[str, Any]]) -> int:
+async def _write_lines(
+    archive: ZipFile,
+    name: str,
+    time: datetime,
+    values: AsyncIterator[dict[str, Any]],
+    on_line: Callable[[], None] | None,
+) -> int:
     """Write JSON values, one a line. Returns their number."""
     number = 0
     with _part(archive, f"{name}.jsonl", time) as part:
         async for value in values:
             part.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
             number += 1
+            if on_line is not None:
+                on_line()
     return number
 
 
@@ -207,7 +219,8 @@ def _check_for_files(event: EventRecord) -> None:
         raise FilesLeftOut
 
 
-def _thread(thread: ThreadRecord, summary: ThreadSummary) -> dict[str, Any]:
+def thread_json(thread: ThreadRecord, summary: ThreadSummary) -> dict[str, Any]:
+    """Return the facts of a thread as they are exported."""
     facts = summary.facts
     return {
         "thread_id": thread.thread_id,

@@ -1,40 +1,23 @@
 """`jimsapi contacts`: write everything that the stores hold of one contact to an archive, or delete it."""
 
-import asyncio
-import os
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Self
 
 import click
 import msgspec
 
-from jimsapi.api.app import VERSION, add_plugin_routes, run_service
-from jimsapi.asgi.app import App
-from jimsapi.cli.check import missing_store
+from jimsapi.api.app import VERSION
 from jimsapi.cli.contact_archive import Contact, Counts, FilesLeftOut
-from jimsapi.plugins.compose import Composer, Composition, Configuration, enter_built
+from jimsapi.cli.opened_store import complete, opened
+from jimsapi.cli.output_file import new_file, refuse_existing
+from jimsapi.cli.progress import Progress
+from jimsapi.plugins.compose import Configuration
 from jimsapi.plugins.errors import StartError
-from jimsapi.plugins.lifespans import Lifespans
-from jimsapi.plugins.manager import at
 from jimsapi.runs.inbound import check_contact_id
-from jimsapi.runs.pipeline import JimsApp
 from jimsapi.runs.service import RunService
-from jimsapi.stores.sqlite.lock import LockedByAnother
-from jimsapi.threads.context import ThreadContext
-from jimsapi.threads.errors import (
-    InputRefused,
-    StoredFileNotFound,
-    StoreLacks,
-    StoreUnavailable,
-    ThreadNotFound,
-)
-
-WRAPPERS = ("jimsapi_store_wrapper",)
-"""The hooks of which the objects are entered. The one of `jimsapi-files` deletes files together with threads."""
+from jimsapi.threads.errors import InputRefused, StoredFileNotFound, ThreadNotFound
 
 _BESIDE_A_SERVER = (
     "; while that server runs, it deletes a contact itself: DELETE /api/v1/contacts?contact_id=… with a key that has "
@@ -101,48 +84,24 @@ def _checked_contact(context: click.Context, parameter: click.Parameter, contact
 def export(configuration: Configuration, wanted: Wanted) -> None:
     """Write the archive of a contact. Raises `StartError` or `StoreUnusable` if that is not possible."""
     assert wanted.output is not None
-    _refuse_output(wanted.output, wanted.force)
+    refuse_existing(wanted.output, force=wanted.force)
     _run(_export(configuration, wanted, wanted.output))
 
 
 async def _export(configuration: Configuration, wanted: Wanted, output: Path) -> None:
-    async with _opened(configuration, wanted, to_write=False) as (service, contact):
-        counts = await _write(contact, wanted, output, service.store.name)
+    async with opened(configuration, to_write=False) as service:
+        counts = await _write(_contact(service, wanted), wanted, output, service.store.name)
     kinds = {"thread": counts.threads, "event": counts.events, "rating": counts.feedback}
     numbers = ", ".join(_number(count, noun) for noun, count in kinds.items())
     click.echo(f"{output}: {numbers}, {_files(counts)} of the contact {wanted.contact_id!r}")
 
 
 async def _write(contact: Contact, wanted: Wanted, output: Path, store: str) -> Counts:
-    """Write the archive beside `output`, and rename it when it is complete. Only its owner may read it."""
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{output.name}.", dir=output.parent)
-    except OSError as error:
-        raise _unwritable(output, error) from error
-    try:
-        with os.fdopen(descriptor, "w+b") as file:
-            counts = await contact.write(file, VERSION, without_files=wanted.without_files)
-            file.flush()
-            os.fsync(file.fileno())
+    with new_file(output, force=wanted.force) as file, Progress("lines") as progress:
+        counts = await contact.write(file, VERSION, without_files=wanted.without_files, on_line=progress.add)
         if not counts:
             raise _nothing(wanted.contact_id, store)
-        _refuse_output(output, wanted.force)  # it may have come into being meanwhile
-        os.replace(name, output)
-    except OSError as error:
-        raise _unwritable(output, error) from error
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
     return counts
-
-
-def _refuse_output(output: Path, force: bool) -> None:
-    if output.exists() and not force:
-        raise StartError(f"{output} exists; name another file with --output, or replace it with --force")
-
-
-def _unwritable(output: Path, error: OSError) -> StartError:
-    return StartError(f"{output} cannot be written: {error.strerror}; name another file with --output")
 
 
 def delete(configuration: Configuration, wanted: Wanted) -> None:
@@ -153,7 +112,8 @@ def delete(configuration: Configuration, wanted: Wanted) -> None:
 
 
 async def _delete(configuration: Configuration, wanted: Wanted) -> None:
-    async with _opened(configuration, wanted, to_write=True) as (service, contact):
+    async with opened(configuration, to_write=True) as service:
+        contact = _contact(service, wanted)
         counts = await contact.count()
         where = service.store.name
         if not counts:
@@ -169,14 +129,15 @@ async def _delete(configuration: Configuration, wanted: Wanted) -> None:
     click.echo(f"deleted {what} from {where}")
 
 
+def _contact(service: RunService, wanted: Wanted) -> Contact:
+    files = None if service.files is None else service.files.store
+    return Contact(wanted.contact_id, service.store, files)
+
+
 def _run(work: Coroutine[Any, Any, None]) -> None:
     """Do the work, and turn what may go wrong into errors for the operator."""
     try:
-        asyncio.run(work)
-    except LockedByAnother as error:
-        raise StartError(f"{error}{_BESIDE_A_SERVER}") from error
-    except (StoreLacks, StoreUnavailable) as error:
-        raise StartError(str(error)) from error
+        complete(work, _BESIDE_A_SERVER)
     except (ThreadNotFound, StoredFileNotFound) as error:
         raise StartError(
             "a part of the contact was deleted while it was read; run the command again for what is left"
@@ -186,47 +147,6 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
             "messages of this contact have files, and the command has no file store: name it as for the server "
             "(--files-store, with jimsapi-files installed), or leave the files where they are with --without-files"
         ) from error
-    except SystemExit as error:  # it would end the command with its own status
-        raise StartError(f"a plugin called sys.exit(){at(error)}") from error
-
-
-@asynccontextmanager
-async def _opened(
-    configuration: Configuration, wanted: Wanted, *, to_write: bool
-) -> AsyncIterator[tuple[RunService, Contact]]:
-    """Open the stores of the server, and close them afterwards. Raises `StartError` if there is no database."""
-    composer = Composer(configuration)
-    composition = await _composition(composer, configuration)
-    missing = missing_store(composition.store) if to_write else None
-    if missing is not None:
-        raise StartError(f"there is no database {composition.store.name}: give the --store that has the threads")
-    if not to_write and (beside := getattr(composition.store.value, "beside_a_server", None)) is not None:
-        composition = msgspec.structs.replace(
-            composition, store=msgspec.structs.replace(composition.store, value=beside())
-        )
-    lifespans = Lifespans()
-    try:
-        composition = await composer.enter(composition, lifespans, hooks=WRAPPERS)
-        service = run_service(composition)  # it is not started: it has the stores
-        for resource in add_plugin_routes(App(), configuration.plugins, service, configuration.settings):
-            if resource.value is service.files:
-                await enter_built(resource, lifespans)
-        files = None if service.files is None else service.files.store
-        yield service, Contact(wanted.contact_id, service.store, files)
-    finally:
-        await lifespans.leave()
-
-
-async def _composition(composer: Composer, configuration: Configuration) -> Composition:
-    """Build what a server has. The app is loaded only if it may name the store."""
-    no_app = JimsApp(_answer_nothing)
-    if configuration.settings.is_given("store"):
-        return await composer.build(no_app)
-    return msgspec.structs.replace(await composer.build(), app=no_app)
-
-
-async def _answer_nothing(ctx: ThreadContext) -> None:
-    """Stand in for the app, which the commands do not call."""
 
 
 def _nothing(contact_id: str, store: str) -> StartError:

@@ -22,6 +22,7 @@ from jimsapi.cli.contacts import Wanted as WantedContact
 from jimsapi.cli.contacts import delete, delete_arguments, export, export_arguments
 from jimsapi.cli.explain import explain
 from jimsapi.cli.new_project import new_command
+from jimsapi.cli.operator_commands import Action, list_contacts_command, runs_commands, threads_commands
 from jimsapi.cli.options import COMMAND_OPTIONS, GroupedCommand, all_options, with_options
 from jimsapi.cli.replay import FAILED, ReplayFailed, Wanted, replay, replay_arguments
 from jimsapi.cli.scaffold import plugin_commands
@@ -164,7 +165,7 @@ class _Commands:
 
     def serve(self, given: Mapping[str, Any]) -> int:
         given = with_config_file(given)
-        return serve(self._configuration(given), given)
+        return serve(self.configuration(given), given)
 
     def check(self, given: dict[str, Any]) -> None:
         """Check everything except the broken plugins, then raise the error of the first one."""
@@ -183,23 +184,23 @@ class _Commands:
 
     def show_config(self, given: dict[str, Any]) -> None:
         as_json = given.pop(AS_JSON)
-        show_config(self._configuration(given), as_json=bool(as_json))
+        show_config(self.configuration(given), as_json=bool(as_json))
 
     def openapi(self, given: dict[str, Any]) -> None:
-        openapi(self._configuration(given))
+        openapi(self.configuration(given))
 
     def explain(self, given: dict[str, Any]) -> None:
         token_file = given.pop("token_file")
         token = token_file.read().strip()
         if not token:
             raise StartError(f"{token_file.name} is empty: put the token in it")
-        asyncio.run(explain(self._configuration(given), token))
+        asyncio.run(explain(self.configuration(given), token))
 
     def replay(self, given: dict[str, Any]) -> None:
         """Replay turns, and exit with 1 if one has changed. Raises `ReplayFailed` if they cannot be replayed."""
         wanted = Wanted.take_from(given)
         try:
-            status = replay(self._configuration(given), wanted)
+            status = replay(self.configuration(given), wanted)
         except ReplayFailed:
             raise
         except (StartError, StoreUnusable) as error:
@@ -208,11 +209,11 @@ class _Commands:
 
     def export_contact(self, given: dict[str, Any]) -> None:
         wanted = WantedContact.take_from(given)
-        export(self._configuration(given), wanted)
+        export(self.configuration(given), wanted)
 
     def delete_contact(self, given: dict[str, Any]) -> None:
         wanted = WantedContact.take_from(given)
-        delete(self._configuration(given), wanted)
+        delete(self.configuration(given), wanted)
 
     def scopes(self, given: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
         """Return the scopes that routes of plugins require, with their distributions, and the errors of the others."""
@@ -227,9 +228,10 @@ class _Commands:
 
     def settings(self, given: Mapping[str, Any]) -> Settings:
         """Resolve the options for a subcommand of a plugin."""
-        return self._configuration(given).settings
+        return self.configuration(given).settings
 
-    def _configuration(self, given: Mapping[str, Any]) -> Configuration:
+    def configuration(self, given: Mapping[str, Any]) -> Configuration:
+        """Resolve the options of the server. Raises the error of the first broken plugin."""
         if self._broken:
             raise self._broken[0]
         return self._loaded(given)
@@ -255,7 +257,16 @@ def _command_line(plugins: PluginManager | None, broken: list[StartError]) -> cl
     group.add_command(add(_config_command(commands)))
     group.add_command(add(_subcommand_of("openapi", commands.openapi, "Print the OpenAPI document of the server.")))
     group.add_command(add(_replay_command(commands)))
-    contacts = click.Group("contacts", help="Export or delete everything that is stored of one contact.")
+
+    def made(name: str, action: Action, text: str, params: list[click.Parameter]) -> click.Command:
+        command = _subcommand_of(name, action, text)
+        command.params += params
+        return add(command)
+
+    group.add_command(runs_commands(made, commands.configuration))
+    group.add_command(threads_commands(made, commands.configuration))
+    contacts = click.Group("contacts", help="List the contacts; export or delete everything that is stored of one.")
+    contacts.add_command(list_contacts_command(made, commands.configuration))
     contacts.add_command(add(_export_command(commands)))
     contacts.add_command(add(_delete_command(commands)))
     group.add_command(contacts)
@@ -350,7 +361,7 @@ def _explain_command(commands: _Commands) -> click.Command:
     return command
 
 
-def _subcommand_of(name: str, action: Callable[[dict[str, Any]], None], text: str) -> click.Command:
+def _subcommand_of(name: str, action: Action, text: str) -> click.Command:
     return GroupedCommand(name, callback=_merged(action), help=text)
 
 

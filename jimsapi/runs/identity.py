@@ -10,7 +10,8 @@ from jimsapi.threads.identity import Identity
 CHAT = "chat"
 """Scope: answer a message in any protocol, and see one's own runs."""
 THREADS = "threads"
-"""Scope: list, read and delete threads and events, see the runs of other callers, and delete contacts."""
+"""Scope: list, read and delete threads and events, list and see the runs of other callers, and list and delete
+contacts."""
 SCOPES = (CHAT, THREADS)
 """The scopes that routes of the chat API need. Plugins may have more."""
 

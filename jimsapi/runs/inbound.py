@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from jimsapi.runs.errors import ContactForbidden
 from jimsapi.threads.errors import InputRefused
 from jimsapi.threads.event import (
     MAX_EVENT_TYPE,
@@ -17,6 +18,7 @@ from jimsapi.threads.event import (
     id_with_room,
     message_event,
 )
+from jimsapi.threads.identity import Identity
 from jimsapi.threads.message_files import MESSAGE_FILES
 from jimsapi.threads.questions import MESSAGE_ANSWERS, ONCE_RESULT, QUESTION_ANSWERED, QUESTION_ASKED, QUESTION_CLOSED
 from jimsapi.threads.storable import Unstorable, dump_storable
@@ -155,6 +157,13 @@ def check_contact_id(contact_id: str) -> None:
         raise InputRefused(
             "contact_id", "string_too_long", f"String should have at most {MAX_CONTACT_ID} bytes", contact_id
         )
+
+
+def check_contact(identity: Identity, contact_id: str) -> None:
+    """Check that an identity may act for a contact. Raises `ContactForbidden`, or `InputRefused` as above."""
+    if identity.contact_id is not None and contact_id != identity.contact_id:
+        raise ContactForbidden
+    check_contact_id(contact_id)
 
 
 def check_text(field: str, text: str) -> None:

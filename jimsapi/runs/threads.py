@@ -9,7 +9,7 @@ import msgspec
 
 from jimsapi.runs.errors import ContactForbidden
 from jimsapi.runs.identity import Admission
-from jimsapi.runs.inbound import check_contact_id, check_text
+from jimsapi.runs.inbound import check_contact, check_text
 from jimsapi.runs.lacking import method_of
 from jimsapi.runs.live import Stop
 from jimsapi.runs.service import RunService
@@ -20,7 +20,7 @@ from jimsapi.threads.identity import Identity
 from jimsapi.threads.ids import derived_id
 from jimsapi.threads.run import EventPage, ThreadPage, ThreadRecord
 from jimsapi.threads.search import NO_FILTER, SearchPage, SearchQuery, ThreadFilter
-from jimsapi.threads.store import ThreadStore, decode_cursor, encode_cursor, take_page
+from jimsapi.threads.store import ThreadStore, decode_id_cursor, encode_id_cursor, take_page
 from jimsapi.threads.usage import DayTotal, ModelTotal, UsageHolder
 
 
@@ -59,7 +59,7 @@ class ThreadService:
 
         Raises `ContactForbidden`, `InputRefused` (invalid contact), `InvalidCursor` or `StoreLacks`.
         """
-        _check_contact(identity, contact_id)
+        check_contact(identity, contact_id)
         arguments: tuple[Any, ...] = (archived, only)
         if only == NO_FILTER:  # a store of a plugin for an earlier version lacks the last parameters
             arguments = () if archived is None else (archived,)
@@ -81,7 +81,7 @@ class ThreadService:
 
         The other arguments and the errors are as for `threads`. A query without phrases finds nothing.
         """
-        _check_contact(identity, contact_id)
+        check_contact(identity, contact_id)
         if not query.phrases:
             return SearchPage([], None)
         with self._runs.outage.noted():
@@ -188,13 +188,13 @@ class ThreadService:
         """
         with self._runs.outage.noted():
             read = method_of(self._store, "feedback", needs=4)
-            last = None if after is None else _read_feedback_cursor(after)
+            last = None if after is None else decode_id_cursor("feedback", after)
             try:
                 found = cast(list[Feedback], await read(thread_id, identity.contact_id, limit + 1, last))
             except EventNotFound:
                 raise InvalidCursor from None
         page, more = take_page(found, limit, lambda given: given.rating.comment)
-        return FeedbackPage(page, encode_cursor("feedback", page[-1].event_id.hex) if more else None)
+        return FeedbackPage(page, encode_id_cursor("feedback", page[-1].event_id) if more else None)
 
     async def events(self, identity: Identity, thread_id: UUID, limit: int, after: str | None) -> EventPage:
         """Return a page of a thread's events, oldest first. Raises `ThreadNotFound` or `InvalidCursor`."""
@@ -213,7 +213,7 @@ class ThreadService:
         Raises `ContactForbidden` if the identity is bound to another contact, or if `holder` has none.
         """
         if holder.contact_id is not None:
-            _check_contact(identity, holder.contact_id)
+            check_contact(identity, holder.contact_id)
         elif identity.contact_id is not None:
             raise ContactForbidden
         with self._runs.outage.noted():
@@ -227,24 +227,7 @@ class ThreadService:
 
     async def delete_contact(self, identity: Identity, contact_id: str) -> None:
         """Delete all threads of a contact, as `delete_thread` does. Raises `ContactForbidden` or `InputRefused`."""
-        _check_contact(identity, contact_id)
+        check_contact(identity, contact_id)
         with self._runs.outage.noted():
             open_runs = await self._store.delete_contact(contact_id)
         self._runs.stop_runs(open_runs, Stop.DELETED)
-
-
-def _read_feedback_cursor(cursor: str) -> UUID:
-    kind, event_id = decode_cursor(cursor, 2)
-    try:
-        last = UUID(event_id)
-    except ValueError:
-        raise InvalidCursor from None
-    if kind != "feedback":
-        raise InvalidCursor
-    return last
-
-
-def _check_contact(identity: Identity, contact_id: str) -> None:
-    if identity.contact_id is not None and contact_id != identity.contact_id:
-        raise ContactForbidden
-    check_contact_id(contact_id)

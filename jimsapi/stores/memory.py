@@ -53,11 +53,14 @@ from jimsapi.threads.ids import uuid7
 from jimsapi.threads.questions import QUESTION_ASKED, count_open
 from jimsapi.threads.run import (
     COMPLETED,
+    NO_RUN_FILTER,
     RUNNING,
     Accepted,
     AdoptedRun,
     ByExternalId,
     ById,
+    ContactPage,
+    ContactRecord,
     ContextLimits,
     EventPage,
     EventRecord,
@@ -66,7 +69,10 @@ from jimsapi.threads.run import (
     Latest,
     New,
     Outcome,
+    RunFilter,
+    RunPage,
     RunPlan,
+    RunRecord,
     RunStatus,
     Settled,
     Snapshot,
@@ -86,7 +92,16 @@ from jimsapi.threads.search import (
     text_matches,
 )
 from jimsapi.threads.storable import storable_text
-from jimsapi.threads.store import KEEP_KEYS, CommitRecord, decode_cursor, encode_cursor, take_page, take_sized
+from jimsapi.threads.store import (
+    KEEP_KEYS,
+    CommitRecord,
+    decode_cursor,
+    decode_id_cursor,
+    encode_cursor,
+    encode_id_cursor,
+    take_page,
+    take_sized,
+)
 from jimsapi.threads.transitions import (
     KeyHolder,
     Start,
@@ -268,6 +283,19 @@ class _Run(msgspec.Struct, eq=False, gc=False):
 
     def entering_ids(self) -> set[int]:
         return {event.event_id.int for event in self.entering}
+
+    def record(self) -> RunRecord:
+        thread = self.thread.record
+        return RunRecord(
+            self.run_id,
+            thread.thread_id,
+            thread.contact_id,
+            self.status,
+            self.accepted_at.replace(tzinfo=UTC),
+            self.started_at and self.started_at.replace(tzinfo=UTC),
+            self.ended_at and self.ended_at.replace(tzinfo=UTC),
+            self.failure,
+        )
 
 
 class _Key(msgspec.Struct, frozen=True, gc=False):
@@ -562,6 +590,43 @@ class MemoryStore:
             failure=run.failure,
             message_id=run.message_id,
         )
+
+    async def runs(
+        self, acting_for: str | None, limit: int, after: str | None, only: RunFilter = NO_RUN_FILTER
+    ) -> RunPage:
+        if only.thread_id is not None:
+            self._get(only.thread_id, acting_for)
+        edge = None if after is None else decode_id_cursor("runs", after).int
+        ids = sorted((run_id for run_id in self._runs if edge is None or run_id < edge), reverse=True)
+        found = list(islice(self._listed(ids, acting_for, only), limit + 1))
+        page = found[:limit]
+        return RunPage(page, encode_id_cursor("runs", page[-1].run_id) if len(found) > limit else None)
+
+    def _listed(self, ids: Iterable[int], acting_for: str | None, only: RunFilter) -> Iterator[RunRecord]:
+        """Yield those of the runs that a list has."""
+        for run_id in ids:
+            run = self._runs[run_id]
+            if run.thread.deleted or only.thread_id not in (None, run.thread.record.thread_id):
+                continue
+            record = run.record()
+            if (
+                may_see(record.contact_id, acting_for)
+                and may_see(record.contact_id, only.contact_id)
+                and only.accepts(record.status, record.accepted_at)
+            ):
+                yield record
+
+    async def contacts(self, acting_for: str | None, limit: int, after: str | None) -> ContactPage:
+        edge = None if after is None else _read_contact_cursor(after)
+        listed = sorted(contact for contact in self._contacts if edge is None or contact > edge)
+        found = [contact for contact in listed if may_see(contact, acting_for)]
+        page = [self._contact(contact) for contact in found[:limit]]
+        return ContactPage(page, encode_cursor("contacts", page[-1].contact_id) if len(found) > limit else None)
+
+    def _contact(self, contact_id: str) -> ContactRecord:
+        threads = self._contacts[contact_id]
+        active_at = max(_time(thread.rows[-1]) for thread in threads)
+        return ContactRecord(contact_id, len(threads), active_at.replace(tzinfo=UTC))
 
     async def find_thread(self, query: ThreadQuery) -> ThreadRecord:
         now = utc_now()
@@ -912,3 +977,10 @@ def _read_cursor(kind: str, cursor: str) -> datetime:
     if found != kind or position.tzinfo is not None:
         raise InvalidCursor
     return position
+
+
+def _read_contact_cursor(cursor: str) -> str:
+    kind, contact_id = decode_cursor(cursor, 2)
+    if kind != "contacts":
+        raise InvalidCursor
+    return contact_id

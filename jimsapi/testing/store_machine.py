@@ -63,6 +63,7 @@ from jimsapi.threads.run import (
     Latest,
     New,
     Outcome,
+    RunFilter,
     RunPlan,
     RunStatus,
     Selector,
@@ -838,6 +839,37 @@ class StoreMachine(RuleBasedStateMachine):
         assert (seen.streamed, seen.error, seen.failure) == (run.streamed, run.error, run.failure)
         assert _pairs(seen.events) == run.sent
 
+    @rule(
+        acting_for=st.none() | _contacts,
+        contact=st.none() | _contacts,
+        pick=st.none() | _picks,
+        statuses=st.lists(st.sampled_from(RunStatus), unique=True, max_size=2),
+        limit=st.integers(1, 4),
+    )
+    def list_runs(
+        self, acting_for: str | None, contact: str | None, pick: int | None, statuses: list[RunStatus], limit: int
+    ) -> None:
+        thread = self.threads[pick % len(self.threads)] if pick is not None and self.threads else None
+        only = RunFilter(tuple(statuses), contact, None if thread is None else thread.thread_id)
+        if thread is not None and acting_for not in (None, thread.contact_id):
+            with pytest.raises(ThreadNotFound):
+                self._do(self.store.runs(acting_for, limit, None, only))
+            return
+        expected = [
+            (run.plan.run_id, run.status)
+            for run in sorted(self.runs, key=lambda run: run.plan.run_id, reverse=True)
+            if acting_for in (None, run.thread.contact_id)
+            and contact in (None, run.thread.contact_id)
+            and thread in (None, run.thread)
+            and run.status in (statuses or RunStatus)
+        ]
+        page = self._do(self.store.runs(acting_for, limit, None, only))
+        listed = page.runs
+        if page.next is not None:
+            listed = [*listed, *self._do(self.store.runs(acting_for, 1000, page.next, only)).runs]
+        assert len(page.runs) == min(limit, len(expected))
+        assert [(run.run_id, run.status) for run in listed] == expected
+
     @precondition(lambda self: self.threads)
     @rule(pick=_picks, contact=st.none() | _contacts, chance=_picks)
     def delete_thread(self, pick: int, contact: str | None, chance: int) -> None:
@@ -902,6 +934,9 @@ class StoreMachine(RuleBasedStateMachine):
         self._do(self._compare())
 
     async def _compare(self) -> None:
+        counts = {contact: sum(one.contact_id == contact for one in self.threads) for contact in CONTACTS}
+        contacts = (await self.store.contacts(None, 1000, None)).contacts
+        assert {one.contact_id: one.threads for one in contacts} == {name: n for name, n in counts.items() if n}
         for contact in CONTACTS:
             page = await self.store.threads(contact, 1000, None)
             mine = [thread.thread_id for thread in reversed(self.threads) if thread.contact_id == contact]

@@ -122,6 +122,8 @@ CALLS: Mapping[str, tuple[Any, ...]] = {
     "recover": (OWNER,),
     "adopt": (OWNER,),
     "run": (uuid7(), None, None),
+    "runs": (None, 10, None),
+    "contacts": (None, 10, None),
     "find_thread": (ThreadQuery("ann", (Latest(),), None),),
     "events_by_id": (uuid7(), [uuid7()]),
     "thread": (uuid7(), None),

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from jimsapi.threads.event import EventRow, NewEvent
+from jimsapi.threads.event import EPOCH_UTC, EventRow, NewEvent
 
 
 class RunStatus(StrEnum):
@@ -47,6 +47,12 @@ RUNNING: Final = RunStatus.RUNNING
 COMPLETED: Final = RunStatus.COMPLETED
 OPEN = (QUEUED, RUNNING)
 """The statuses of runs that have not ended."""
+
+
+_ID_TOLERANCE = 86_400_000
+"""Milliseconds by which the time in the identifier of a run and the time of its acceptance may differ: a day."""
+_LAST_TIME = (1 << 48) - 1
+"""The last time, in milliseconds, that an identifier can have."""
 
 
 class ById(msgspec.Struct, frozen=True):
@@ -249,6 +255,74 @@ class StoredRun(msgspec.Struct, frozen=True):
     message_id: UUID | None = None
 
 
+class RunFilter(msgspec.Struct, frozen=True):
+    """Conditions for the runs of a list, all of which must hold.
+
+    - `statuses`: the run has one of these statuses; an empty tuple means any.
+    - `contact_id` and `thread_id`: the run is of this contact, and of this thread.
+    - `accepted_from` and `accepted_before`: the run was accepted at or after the first time, and before the second one.
+      Both have the time zone UTC.
+    """
+
+    statuses: tuple[RunStatus, ...] = ()
+    contact_id: str | None = None
+    thread_id: UUID | None = None
+    accepted_from: datetime | None = None
+    accepted_before: datetime | None = None
+
+    def accepts(self, status: RunStatus, accepted_at: datetime) -> bool:
+        """Return whether a run with this status and time meets the conditions that concern these two."""
+        return (
+            (not self.statuses or status in self.statuses)
+            and (self.accepted_from is None or accepted_at >= self.accepted_from)
+            and (self.accepted_before is None or accepted_at < self.accepted_before)
+        )
+
+    def id_range(self) -> tuple[UUID, UUID]:
+        """Return two identifiers between which those of all runs of the list are.
+
+        An identifier begins with the time at which a process made it, so a list of some hours need not examine the runs
+        of other days. The clock of that process may differ from the one of the store, and the store may have been
+        unavailable, so the range is wider than the times.
+        """
+        first = 0 if self.accepted_from is None else _milliseconds(self.accepted_from) - _ID_TOLERANCE
+        last = _LAST_TIME if self.accepted_before is None else _milliseconds(self.accepted_before) + _ID_TOLERANCE
+        least, most = (min(max(time, 0), _LAST_TIME) for time in (first, last))
+        return UUID(int=least << 80), UUID(int=(most << 80) | ((1 << 80) - 1))
+
+
+def _milliseconds(time: datetime) -> int:
+    return (time - EPOCH_UTC) // timedelta(milliseconds=1)
+
+
+NO_RUN_FILTER = RunFilter()
+"""The filter that every run meets."""
+
+
+class RunRecord(msgspec.Struct, frozen=True):
+    """A run in a list: the state of a `StoredRun`, without events and texts."""
+
+    run_id: UUID
+    thread_id: UUID
+    contact_id: str | None
+    status: RunStatus
+    accepted_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    failure: FailureKind | None
+
+
+class RunPage(msgspec.Struct, frozen=True):
+    """A page of runs, newest first. `next` is the cursor of the next page; None at the end.
+
+    A page may have fewer runs than its limit, even none, although `next` is not None: a store may limit the number of
+    runs that it examines for a page.
+    """
+
+    runs: list[RunRecord]
+    next: str | None
+
+
 class AdoptedRun(msgspec.Struct, frozen=True):
     """A background run that `ThreadStore.adopt` took over from a dead process. It has not started yet.
 
@@ -275,4 +349,19 @@ class EventPage(msgspec.Struct, frozen=True):
     """A page of a thread's events, oldest first. `next` is the cursor of the next page; None at the end."""
 
     events: list[EventRecord]
+    next: str | None
+
+
+class ContactRecord(msgspec.Struct, frozen=True):
+    """A contact: the number of its threads, and the time of their newest event in UTC; None if they have no events."""
+
+    contact_id: str
+    threads: int
+    active_at: datetime | None
+
+
+class ContactPage(msgspec.Struct, frozen=True):
+    """A page of contacts. `next` is the cursor of the next page; None at the end."""
+
+    contacts: list[ContactRecord]
     next: str | None

@@ -24,11 +24,15 @@ from jimsapi.threads.facts import (
     ThreadSummary,
 )
 from jimsapi.threads.run import (
+    NO_RUN_FILTER,
     Accepted,
     AdoptedRun,
+    ContactPage,
     ContextLimits,
     EventPage,
     Outcome,
+    RunFilter,
+    RunPage,
     RunPlan,
     Settled,
     Started,
@@ -211,6 +215,28 @@ class ThreadStore(Protocol):
 
         Raises `RunNotFound` if the run does not exist, its thread is not of the contact `acting_for` (None: any), or it
         is not a run of `caller` (None: any).
+        """
+        ...
+
+    async def runs(
+        self, acting_for: str | None, limit: int, after: str | None, only: RunFilter = NO_RUN_FILTER
+    ) -> RunPage:
+        """Return a page of runs, newest first, with at most `limit` runs.
+
+        `acting_for`: only runs in threads of this contact; None for all. `after` is the cursor of the page; None for
+        the first page. `only`: only runs that meet these conditions, too. The runs are in the descending order of their
+        identifiers, which begin with a time.
+
+        Raises `ThreadNotFound` as `thread` does for `only.thread_id`, and `InvalidCursor`.
+        """
+        ...
+
+    async def contacts(self, acting_for: str | None, limit: int, after: str | None) -> ContactPage:
+        """Return a page of the contacts that have threads, with at most `limit` contacts.
+
+        `acting_for`: only this contact; None for all. `after` is the cursor of the page; None for the first page. The
+        contacts are in an order that the store chooses, and that does not change while threads are added. Raises
+        `InvalidCursor`.
         """
         ...
 
@@ -427,3 +453,20 @@ def decode_cursor(cursor: str, count: int) -> list[str]:
     if any("\0" in part for part in parts):
         raise InvalidCursor
     return parts
+
+
+def encode_id_cursor(kind: str, item_id: UUID) -> str:
+    """Encode the position after the item with this identifier, in lists of this kind."""
+    return encode_cursor(kind, item_id.hex)
+
+
+def decode_id_cursor(kind: str, cursor: str) -> UUID:
+    """Return the identifier in a cursor. Raises `InvalidCursor` if `encode_id_cursor` cannot have made it."""
+    found, item_id = decode_cursor(cursor, 2)
+    try:
+        identifier = UUID(item_id)
+    except ValueError:
+        raise InvalidCursor from None
+    if found != kind:
+        raise InvalidCursor
+    return identifier

@@ -81,6 +81,10 @@ CALLS: dict[tuple[str, str], list[Call]] = {
     ("POST", CHAT): message_calls(),
     ("POST", "/api/v1/chat/stream"): message_calls(),
     ("POST", "/api/v1/runs"): message_calls(opened=202),
+    ("GET", "/api/v1/runs"): [
+        Call(params={"contact_id": "{contact}"}, closed=403),
+        Call(params={"thread_id": "{thread}"}),
+    ],
     ("GET", "/api/v1/runs/{id:uuid}"): [Call(RUN, unscoped=404)],
     ("GET", "/api/v1/runs/{id:uuid}/stream"): [Call(RUN, unscoped=404)],
     ("POST", "/api/v1/runs/{id:uuid}/cancel"): [Call(RUN, unscoped=404, opened=409)],
@@ -106,6 +110,7 @@ CALLS: dict[tuple[str, str], list[Call]] = {
         Call(RATED, opened=204),
         Call(RATED_ELSEWHERE, opened=404),
     ],
+    ("GET", "/api/v1/contacts"): [Call(params={"contact_id": "{contact}"}, closed=403)],
     ("DELETE", "/api/v1/contacts"): [Call(params={"contact_id": "{contact}"}, closed=403, opened=204)],
     ("POST", "/api/v1/files"): [
         Call(params={"contact_id": "{contact}"}, body={}, closed=403, unscoped=None, opened=201)

@@ -32,11 +32,16 @@ CHATS = [("POST", "/api/v1/chat"), ("POST", "/api/v1/chat/stream"), ("POST", "/a
 NAMES_THREAD = {chat: {"message": "hi", "thread_id": "THREAD"} for chat in CHATS}
 """Routes that are told a thread in their body, with such a body."""
 
+RUN_LIST, CONTACT_LIST = ("GET", "/api/v1/runs"), ("GET", "/api/v1/contacts")
+"""Routes that list what is there of everybody, unless they are told a thread or a contact."""
+
 NAMES_CONTACT = {
     **{chat: {"json": {"message": "hi", "contact_id": "CONTACT"}} for chat in CHATS},
     ("GET", "/api/v1/threads"): {"params": {"contact_id": "CONTACT"}},
     ("DELETE", "/api/v1/contacts"): {"params": {"contact_id": "CONTACT"}},
     ("GET", "/api/v1/usage"): {"params": {"contact_id": "CONTACT"}},
+    RUN_LIST: {"params": {"contact_id": "CONTACT"}},
+    CONTACT_LIST: {"params": {"contact_id": "CONTACT"}},
 }
 """Routes that are told a contact, and how."""
 
@@ -101,6 +106,8 @@ def calls(route: Route, foreign: Foreign, contact_id: str) -> Iterable[Call]:
             yield method, path, BODIES.get(key, {})
         if key in NAMES_THREAD:
             yield method, route.path, {"json": NAMES_THREAD[key] | {"thread_id": thread_id}}
+        if key == RUN_LIST:
+            yield method, route.path, {"params": {"thread_id": thread_id}}
         if key in NAMES_CONTACT:
             told = {
                 where: {name: contact_id if value == "CONTACT" else value for name, value in fields.items()}
@@ -184,6 +191,27 @@ async def test_who_may_not_finds_no_run_of_others_even_for_its_own_contact(
     async with serving(site) as (api, client, _):
         run = await say(client, by, contact, "hi")
         assert await statuses(api, client, user, run) == dict.fromkeys(RUNS, 404)
+
+
+async def test_a_list_has_runs_and_contacts_of_everybody_only_for_a_caller_that_is_not_bound(site: Path) -> None:
+    async with serving(site) as (_, client, foreign):
+        own = await say(client, "ann", "ann", "mine")
+        for user, runs, contacts in (
+            ("root", [own.run_id, foreign.run_id], ["ann", "bea"]),
+            ("reader", [own.run_id, foreign.run_id], ["ann", "bea"]),
+            ("ann", [own.run_id], ["ann"]),
+            ("bea", [foreign.run_id], ["bea"]),
+            ("blank", [], []),
+        ):
+            of_runs, of_contacts = [
+                await client.get(path, headers={"x-user": user}) for _, path in (RUN_LIST, CONTACT_LIST)
+            ]
+            assert [run["run_id"] for run in of_runs.json()["runs"]] == runs
+            assert [contact["contact_id"] for contact in of_contacts.json()["contacts"]] == contacts
+            assert "secret" not in of_runs.text
+        for user in ("talker", "ann-talks", "nobody"):
+            for _, path in (RUN_LIST, CONTACT_LIST):
+                assert (await client.get(path, headers={"x-user": user})).status_code == 403
 
 
 async def test_who_may_see_threads_alone_begins_no_run(site: Path) -> None:

@@ -72,6 +72,26 @@ def test_the_commands_export_and_delete_a_contact(tmp_path: Path) -> None:
     assert "there is nothing of the contact 'ann'" in run_command(*export.split()[1:], "--force", cwd=tmp_path).stderr
 
 
+def test_the_commands_show_runs_threads_and_contacts(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text(modules("README.md")["bot.py"], encoding="utf-8")
+    [code] = [code for code in indented(PAGE) if code.startswith("jimsapi runs list")]
+    [cancel] = [code for code in indented(PAGE) if code.startswith("jimsapi runs cancel")]
+    (tmp_path / "operator.key").write_text("a-key", encoding="utf-8")
+    with (
+        Served("--app", "bot:app", "--store", "sqlite:///jims.db", folder=tmp_path) as served,
+        served.client() as client,
+    ):
+        said = client.post("/api/v1/chat", json={"contact_id": "ann", "message": "hi"}).raise_for_status()
+        names = {"$RUN": said.headers["x-run-id"], "$THREAD": said.json()["thread_id"]}
+        for line in code.splitlines():
+            arguments = [names.get(word, word) for word in line.split()[1:]]
+            assert run_command(*arguments, cwd=tmp_path).returncode == 0, line
+        words = cancel.replace("http://localhost:8080", served.url).split()[1:]
+        ended = run_command(*[names.get(word, word) for word in words], cwd=tmp_path)
+        assert "has ended: it is completed" in ended.stderr
+    assert b"You said: hi" in (tmp_path / "thread.json").read_bytes()
+
+
 def test_the_command_for_a_webhook_secret_makes_one_that_the_server_accepts(tmp_path: Path) -> None:
     run_block("echo whsec_", tmp_path)
     ran = run_command("config", cwd=tmp_path, env={"JIMS_WEBHOOK_SECRET_FILE": "webhook.secret"})

@@ -210,7 +210,7 @@ async def test_event_loop_blocked_for_ever(tmp_path: Path) -> None:
 
 async def test_stuck_run(tmp_path: Path) -> None:
     runbook = Runbook("stuck-run")
-    find, identify, _, cancel = runbook.blocks("sh")
+    find, identify, cancel = runbook.blocks("sh")
     [cancelled], [ignored], [abandoned] = (runbook.blocks(language) for language in ("http", "log", "promql"))
     with Observed(*SCRIPTED, "--store", "sqlite:///jims.db", folder=tmp_path) as served:
         async with served.async_client() as client:
@@ -223,10 +223,10 @@ async def test_stuck_run(tmp_path: Path) -> None:
                 holds(prometheus, runbook)
                 holds(prometheus, runbook, "metric, age of the oldest run")
                 fires(prometheus, "JimsapiRunStuck", runbook)
-                operator = Operator.of(served, tmp_path, DATABASE=tmp_path / "jims.db")
+                operator = Operator.of(served, tmp_path, STORE="sqlite:///jims.db")
                 assert "Scripted.do (" in operator.run(find)
-                [row] = operator.run(identify).splitlines()
-                Operator.of(served, tmp_path, KEY="none", RUN=row.split("|")[0]).run(cancel)
+                [_, row] = operator.run(identify).splitlines()
+                Operator.of(served, tmp_path, KEY="none", RUN=row.split()[0]).run(cancel)
                 assert quotes(cancelled.strip(), shown(await holding))
                 holds(prometheus, runbook, "metric at the end")
                 stubborn = await begin(client, "bob", "stubborn")

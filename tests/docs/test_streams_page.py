@@ -1,5 +1,6 @@
 """The page on streams and runs: its pipeline is served, its commands are run, and what they print is what it shows."""
 
+import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from tests.docs.snippets import blocks, modules
 from tests.serving import Served
 
 PAGE = "docs/streams-and-runs.md"
-WATCH, RESUME, BEGIN, SHOW, CANCEL = blocks(PAGE, "sh")
+WATCH, RESUME, BEGIN, SHOW, CANCEL, LIST = blocks(PAGE, "sh")
 [SHOWN] = blocks(PAGE, "text")
 
 
@@ -66,3 +67,12 @@ def test_a_run_is_begun_shown_and_cancelled(served: Served) -> None:
     assert '"status":"cancelled"' in shown
     assert '"error":{"detail":"The run was cancelled","status":409}' in shown
     assert shell(served, CANCEL, run_id[1]).startswith("HTTP/1.1 409")
+
+
+def test_the_list_of_runs_has_the_fields_that_the_page_names(served: Served) -> None:
+    shell(served, WATCH)
+    command = LIST.replace("status=failed", "status=completed")
+    listed = json.loads(shell(served, command))["runs"]
+    assert {run["status"] for run in listed} <= {"completed", "running"}
+    text = (Path(__file__).parents[2] / PAGE).read_text(encoding="utf-8").partition("## List runs")[2]
+    assert all(f"`{field}`" in text for field in listed[0])

@@ -14,7 +14,7 @@ from tests.docs.snippets import blocks, modules
 from tests.serving import Served
 
 PAGE = "docs/threads.md"
-LIST, FILTER, SEARCH, CHANGE, FORK, RATE, USAGE = blocks(PAGE, "sh")
+LIST, FILTER, SEARCH, CHANGE, FORK, RATE, USAGE, CONTACTS = blocks(PAGE, "sh")
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,14 @@ def test_the_commands_of_the_page_list_change_and_fork_a_thread(served: Served) 
         fork["thread_id"],
         "You said: A quokka has a short tail.",
     )
+
+
+def test_the_command_of_the_page_lists_a_contact_with_the_fields_that_it_names(served: Served) -> None:
+    httpx.post(f"{served.url}/api/v1/chat", json={"contact_id": "ann", "message": "hi"})
+    [listed] = shell(served, CONTACTS)["contacts"]
+    assert listed["contact_id"] == "ann"
+    text = (Path(__file__).parents[2] / PAGE).read_text(encoding="utf-8").partition("## List contacts")[2]
+    assert all(f"`{field}`" in text for field in listed)
 
 
 def test_the_commands_of_the_page_show_usage_with_the_fields_that_it_names() -> None:

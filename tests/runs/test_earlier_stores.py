@@ -13,6 +13,7 @@ from jimsapi.builtin.resolvers import DefaultResolver
 from jimsapi.runs.errors import RunCancelled
 from jimsapi.runs.identity import PUBLIC
 from jimsapi.runs.limits import RunLimits
+from jimsapi.runs.lists import Lists
 from jimsapi.runs.lookup import Runs
 from jimsapi.runs.service import RunService
 from jimsapi.runs.threads import ThreadService
@@ -21,7 +22,7 @@ from jimsapi.threads.errors import StoreLacks, StoreUnusable
 from jimsapi.threads.event import EventRow, NewEvent
 from jimsapi.threads.facts import NO_SUMMARY, Rating, ThreadChange
 from jimsapi.threads.ids import uuid7
-from jimsapi.threads.run import ThreadPage
+from jimsapi.threads.run import RunFilter, ThreadPage
 from jimsapi.threads.search import ThreadFilter, parse_query
 from jimsapi.threads.store import ThreadStore
 from jimsapi.threads.usage import UsageHolder
@@ -82,13 +83,13 @@ async def test_threads_of_an_earlier_store_are_listed_without_titles() -> None:
 class FirstStore(EarlierStore):
     """A store without any of the newer methods."""
 
-    create = fork = change_thread = rate = feedback = search = property()
+    create = fork = change_thread = rate = feedback = search = runs = contacts = property()
 
 
 async def test_what_a_store_lacks_is_named() -> None:
     async with serving(Scripted(), cast(ThreadStore, FirstStore())) as service:
         thread_id = (await service.chat(inbound("hi"), PUBLIC)).thread_id
-        threads, who = ThreadService(service), PUBLIC.identity
+        threads, lists, who = ThreadService(service), Lists(service), PUBLIC.identity
         query = parse_query("hi")
         assert query is not None
         calls: dict[str, Callable[[], Awaitable[Any]]] = {
@@ -98,6 +99,8 @@ async def test_what_a_store_lacks_is_named() -> None:
             "rate": lambda: threads.rate(who, thread_id, uuid7(), Rating(1)),
             "feedback": lambda: threads.feedback(who, thread_id),
             "search": lambda: threads.search(who, query, "ann", 10, None),
+            "runs": lambda: lists.runs(PUBLIC, 10, None, RunFilter(contact_id="ann")),
+            "contacts": lambda: lists.contacts(PUBLIC, 10, None, "ann"),
         }
         for name, call in calls.items():
             with pytest.raises(StoreLacks, match=rf"FirstStore.*'{name}'.*upgrade its plugin"):

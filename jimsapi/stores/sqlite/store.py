@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 from uuid import UUID
 
-from jimsapi.stores.sqlite import facts, reads, search, usage, writes
+from jimsapi.stores.sqlite import facts, lists, reads, search, usage, writes
 from jimsapi.stores.sqlite.errors import DAMAGED, as_domain_error
 from jimsapi.stores.sqlite.file import LOG_REMOVED, DatabaseFiles
 from jimsapi.stores.sqlite.lock import DatabaseLock, refuse_lock
@@ -41,12 +41,16 @@ from jimsapi.threads.facts import (
 )
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
+    NO_RUN_FILTER,
     Accepted,
     AdoptedRun,
+    ContactPage,
     ContextLimits,
     EventPage,
     New,
     Outcome,
+    RunFilter,
+    RunPage,
     RunPlan,
     Settled,
     Started,
@@ -172,6 +176,15 @@ class SQLiteStore:
 
     async def run(self, run_id: UUID, acting_for: str | None, caller: UUID | None) -> StoredRun:
         return await self._read(partial(reads.read_run, run_id=run_id, acting_for=acting_for, caller=caller))
+
+    async def runs(
+        self, acting_for: str | None, limit: int, after: str | None, only: RunFilter = NO_RUN_FILTER
+    ) -> RunPage:
+        work = partial(lists.read_runs, acting_for=acting_for, limit=limit, after=after, only=only)
+        return await self._read(work)
+
+    async def contacts(self, acting_for: str | None, limit: int, after: str | None) -> ContactPage:
+        return await self._read(partial(lists.read_contacts, acting_for=acting_for, limit=limit, after=after))
 
     async def find_thread(self, query: ThreadQuery) -> ThreadRecord:
         return await self._read(partial(writes.find_thread, query=query))

@@ -17,6 +17,7 @@ from jimsapi.testing.store.deletion import Deletion
 from jimsapi.testing.store.facts import FactsOfThreads
 from jimsapi.testing.store.housekeeping import Housekeeping
 from jimsapi.testing.store.keys import IdempotencyKeys
+from jimsapi.testing.store.lists import Lists
 from jimsapi.testing.store.lookups import Lookups
 from jimsapi.testing.store.pages import Pages
 from jimsapi.testing.store.runs import RunEndings
@@ -44,6 +45,7 @@ class ThreadStoreContract(
     Deletion,
     Housekeeping,
     Pages,
+    Lists,
     Contexts,
 ):
     """Derive a class from this one in a test module, and declare how to open a new, empty store, and how to open its

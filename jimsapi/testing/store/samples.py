@@ -12,14 +12,18 @@ from jimsapi.threads.errors import KeyUsed
 from jimsapi.threads.event import EventRow, NewEvent, beside_message, id_with_room, message_event
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
+    NO_RUN_FILTER,
     Accepted,
+    ContactRecord,
     ContextLimits,
     EventRecord,
     Idempotency,
     Latest,
     New,
     Outcome,
+    RunFilter,
     RunPlan,
+    RunRecord,
     RunStatus,
     Selector,
     Settled,
@@ -114,6 +118,34 @@ async def all_threads(store: ThreadStore, contact_id: str, limit: int = 1000) ->
         assert len(threads) <= 10_000, "the pages do not end"
         if (after := page.next) is None:
             return threads
+
+
+async def all_runs(
+    store: ThreadStore, acting_for: str | None = None, only: RunFilter = NO_RUN_FILTER, limit: int = 1000
+) -> list[RunRecord]:
+    """Return all runs that meet conditions, read page by page."""
+    runs: list[RunRecord] = []
+    after: str | None = None
+    for _ in range(10_000):
+        page = await store.runs(acting_for, limit, after, only)
+        assert len(page.runs) <= limit
+        runs += page.runs
+        if (after := page.next) is None:
+            return runs
+    raise AssertionError("the pages do not end")
+
+
+async def all_contacts(store: ThreadStore, acting_for: str | None = None, limit: int = 1000) -> list[ContactRecord]:
+    """Return all contacts, read page by page."""
+    contacts: list[ContactRecord] = []
+    after: str | None = None
+    while True:
+        page = await store.contacts(acting_for, limit, after)
+        assert len(page.contacts) <= limit
+        contacts += page.contacts
+        assert len(contacts) <= 10_000, "the pages do not end"
+        if (after := page.next) is None:
+            return contacts
 
 
 async def event_types(store: ThreadStore, thread_id: UUID) -> list[str]:

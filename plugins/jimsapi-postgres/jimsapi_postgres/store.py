@@ -17,6 +17,7 @@ from jimsapi.threads import (
     MAX_QUESTIONS,
     MODEL_USAGE,
     NO_FILTER,
+    NO_RUN_FILTER,
     OPENING,
     PAGE_BYTES,
     QUESTION_ASKED,
@@ -27,6 +28,7 @@ from jimsapi.threads import (
     ByExternalId,
     ById,
     CommitRecord,
+    ContactPage,
     ContextLimits,
     Created,
     DayTotal,
@@ -45,7 +47,9 @@ from jimsapi.threads import (
     Outcome,
     Rating,
     RunClosed,
+    RunFilter,
     RunNotFound,
+    RunPage,
     RunPlan,
     RunStatus,
     SearchPage,
@@ -79,6 +83,7 @@ from jimsapi_postgres import rows, schema
 from jimsapi_postgres.connections import STATEMENT_TIMEOUT, Connection, Connector, Link, Pool, Work
 from jimsapi_postgres.errors import DAMAGED, DENIED, DISK_FULL, ConnectionLost, NotConnected, as_unusable
 from jimsapi_postgres.lanes import BY_IDS, Lanes
+from jimsapi_postgres.lists import read_contacts, read_runs
 from jimsapi_postgres.peers import RECOVER, RECOVERED_AT_ONCE, SILENCE, Peers
 from jimsapi_postgres.search import (
     LAST_NUMBER,
@@ -585,6 +590,19 @@ class PostgresStore:
             return rows.stored_run(run_id, contact_id, run, list(events.values()))
 
         return await self._do(read)
+
+    async def runs(
+        self, acting_for: str | None, limit: int, after: str | None, only: RunFilter = NO_RUN_FILTER
+    ) -> RunPage:
+        async def read(connection: Connection) -> RunPage:
+            if only.thread_id is not None:
+                await _visible_thread(connection, only.thread_id, acting_for)
+            return await read_runs(acting_for, limit, after, only, connection)
+
+        return await self._do(read)
+
+    async def contacts(self, acting_for: str | None, limit: int, after: str | None) -> ContactPage:
+        return await self._do(partial(read_contacts, acting_for, limit, after))
 
     async def find_thread(self, query: ThreadQuery) -> ThreadRecord:
         async def find(connection: Connection) -> ThreadRecord:

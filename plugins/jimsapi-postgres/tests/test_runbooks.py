@@ -48,7 +48,7 @@ def test_store_down(own_postgres: Postgres, tmp_path: Path) -> None:
 
 
 def test_the_run_that_is_stuck_is_found_in_the_store(url: str, tmp_path: Path) -> None:
-    [find] = [block for block in Runbook("stuck-run").blocks("sh") if "psql" in block]
+    [find] = [block for block in Runbook("stuck-run").blocks("sh") if "--store" in block]
     with Observed(*SCRIPTED, "--store", url) as served, served.client() as client:
         run = client.post(RUNS, json={"contact_id": "ann", "message": "hold door"}).json()["run_id"]
         client.post(CHAT, json={"contact_id": "bob", "message": "reached door"})

@@ -14,9 +14,11 @@ import lmdb
 from jimsapi.threads import (
     KEEP_KEYS,
     NO_FILTER,
+    NO_RUN_FILTER,
     Accepted,
     AdoptedRun,
     CommitRecord,
+    ContactPage,
     ContextLimits,
     Created,
     DayTotal,
@@ -29,6 +31,8 @@ from jimsapi.threads import (
     NewEvent,
     Outcome,
     Rating,
+    RunFilter,
+    RunPage,
     RunPlan,
     SearchPage,
     SearchQuery,
@@ -168,6 +172,14 @@ class LmdbStore:
 
     async def run(self, run_id: UUID, acting_for: str | None, caller: UUID | None) -> StoredRun:
         return await self._read(lambda work: work.run(run_id, acting_for, caller))
+
+    async def runs(
+        self, acting_for: str | None, limit: int, after: str | None, only: RunFilter = NO_RUN_FILTER
+    ) -> RunPage:
+        return await self._read(lambda work: work.runs(acting_for, limit, after, only))
+
+    async def contacts(self, acting_for: str | None, limit: int, after: str | None) -> ContactPage:
+        return await self._read(lambda work: work.contacts(acting_for, limit, after))
 
     async def find_thread(self, query: ThreadQuery) -> ThreadRecord:
         return await self._read(lambda work: work.find_thread(query))

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from itertools import islice, takewhile
+from itertools import groupby, islice, takewhile
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +18,8 @@ from jimsapi.threads import (
     AdoptedRun,
     ByExternalId,
     ById,
+    ContactPage,
+    ContactRecord,
     ContextLimits,
     Created,
     DayTotal,
@@ -40,8 +42,11 @@ from jimsapi.threads import (
     QueueFull,
     Rating,
     RunClosed,
+    RunFilter,
     RunNotFound,
+    RunPage,
     RunPlan,
+    RunRecord,
     RunStatus,
     SearchPage,
     SearchQuery,
@@ -65,7 +70,9 @@ from jimsapi.threads import (
     config_of_new,
     count_open,
     decode_cursor,
+    decode_id_cursor,
     encode_cursor,
+    encode_id_cursor,
     end_with,
     may_see,
     message_text,
@@ -79,6 +86,7 @@ from jimsapi.threads import (
 from jimsapi.threads import transitions as rules
 
 from jimsapi_lmdb.tables import (
+    LAST,
     Facts,
     Run,
     StoredEvent,
@@ -363,6 +371,43 @@ class Work:
             failure=FailureKind(run.failure) if run.failure else None,
             message_id=UUID(bytes=run.message.event_id),
         )
+
+    def runs(self, acting_for: str | None, limit: int, after: str | None, only: RunFilter) -> RunPage:
+        """Return a page of runs, newest first."""
+        if only.thread_id is not None:
+            self._visible(only.thread_id, acting_for)
+        before = b"" if after is None else decode_id_cursor("runs", after).bytes
+        found = list(islice(self._listed_runs(before, acting_for, only), limit + 1))
+        page = found[:limit]
+        return RunPage(page, encode_id_cursor("runs", page[-1].run_id) if len(found) > limit else None)
+
+    def _listed_runs(self, before: bytes, acting_for: str | None, only: RunFilter) -> Iterator[RunRecord]:
+        """Yield the runs of a list. It examines all older runs until the page is full."""
+        for key, _ in self._runs.backward(b"", before):
+            run = self._run(key)
+            record = _run_record(run, self._thread(run.thread_id).contact_id)
+            if (
+                only.thread_id in (None, record.thread_id)
+                and may_see(record.contact_id, acting_for)
+                and may_see(record.contact_id, only.contact_id)
+                and only.accepts(record.status, record.accepted_at)
+            ):
+                yield record
+
+    def contacts(self, acting_for: str | None, limit: int, after: str | None) -> ContactPage:
+        """Return a page of contacts, in the order of their digests."""
+        edge = b"" if after is None else digest(_contact_of(after)) + LAST
+        found: list[ContactRecord] = []
+        for _, keys in groupby((key for key, _ in self._contacts.forward(b"", edge)), lambda key: key[:32]):
+            threads = [self._thread(key[-16:]) for key in keys]
+            contact_id = threads[0].contact_id
+            if may_see(contact_id, acting_for):
+                active_at = time_of(max(thread.newest for thread in threads)).replace(tzinfo=UTC)
+                found.append(ContactRecord(contact_id, len(threads), active_at))
+            if len(found) > limit:
+                break
+        page = found[:limit]
+        return ContactPage(page, encode_cursor("contacts", page[-1].contact_id) if len(found) > limit else None)
 
     def find_thread(self, query: ThreadQuery) -> ThreadRecord:
         """Return the thread that selectors find."""
@@ -749,6 +794,27 @@ def _add(table: Table, key: bytes, model: str, total: UsageTotal) -> None:
     value = table.get(key)
     before = UsageTotal() if value is None else _total(value).total
     table.put(key, msgspec.msgpack.encode(Total(model, before + total)))
+
+
+def _run_record(run: Run, contact_id: str) -> RunRecord:
+    return RunRecord(
+        UUID(bytes=run.run_id),
+        UUID(bytes=run.thread_id),
+        contact_id,
+        RunStatus(run.status),
+        time_of(run.accepted).replace(tzinfo=UTC),
+        None if run.started is None else time_of(run.started).replace(tzinfo=UTC),
+        None if run.finished is None else time_of(run.finished).replace(tzinfo=UTC),
+        FailureKind(run.failure) if run.failure else None,
+    )
+
+
+def _contact_of(cursor: str) -> str:
+    """Return the contact in a cursor. Raises `InvalidCursor`."""
+    kind, contact_id = decode_cursor(cursor, 2)
+    if kind != "contacts":
+        raise InvalidCursor
+    return contact_id
 
 
 def _event(value: bytes) -> StoredEvent:

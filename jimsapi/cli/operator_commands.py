@@ -1,0 +1,190 @@
+"""The commands for operators with their arguments: `runs`, `threads`, and `contacts list`.
+
+What they do is imported when one is called, since a server needs none of it.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jimsapi.plugins.compose import Configuration
+from jimsapi.runs.inbound import check_contact_id
+from jimsapi.threads.errors import InputRefused
+
+Resolve = Callable[[Mapping[str, Any]], Configuration]
+"""Resolves the options of the server."""
+Action = Callable[[dict[str, Any]], None]
+Make = Callable[[str, Action, str, list[click.Parameter]], click.Command]
+"""Makes a subcommand with arguments of its own, and the options of the server."""
+
+STATUSES = ("queued", "running", "completed", "failed", "cancelled", "interrupted")
+_PREFIX = "wanted_"
+"""How the keys of arguments begin that are not options of the server."""
+_STATUS_TEXT = "The exit status is 0, 1 if it is not possible, and 2 for wrong usage."
+_BESIDE = f"It works while a server has the store open, and changes nothing. {_STATUS_TEXT}"
+
+
+def runs_commands(make: Make, resolve: Resolve) -> click.Group:
+    """Return the group `runs`."""
+
+    def list_runs(given: dict[str, Any]) -> None:
+        from jimsapi.cli.runs import list_runs
+
+        wanted = _taken(given)
+        list_runs(
+            resolve(given),
+            statuses=wanted["statuses"] or (),
+            contact_id=wanted["contact_id"][0] if wanted["contact_id"] else None,
+            thread_id=wanted["thread_id"],
+            limit=wanted["limit"],
+            as_json=bool(wanted["json"]),
+        )
+
+    def show_run(given: dict[str, Any]) -> None:
+        from jimsapi.cli.runs import show_run
+
+        wanted = _taken(given)
+        show_run(resolve(given), run_id=wanted["run_id"], as_json=bool(wanted["json"]))
+
+    def cancel_run(given: dict[str, Any]) -> None:
+        from jimsapi.cli.runs import cancel_run, cancel_run_at
+
+        wanted = _taken(given)
+        if wanted["url"] is not None:
+            cancel_run_at(wanted["url"], wanted["key_file"], wanted["run_id"])
+        else:
+            cancel_run(resolve(given), run_id=wanted["run_id"])
+
+    listing: list[click.Parameter] = [
+        _option("--status", "statuses", type=click.Choice(STATUSES), multiple=True, help="Only runs with this status."),
+        _option("--contact-id", callback=_contact, help="Only runs of this contact."),
+        _option("--thread-id", type=click.UUID, help="Only runs of this thread."),
+        _limit("runs"),
+        _json("Print a JSON object for each run, one a line."),
+    ]
+    showing: list[click.Parameter] = [_argument("run_id", "RUN"), _json("Print a JSON object, with the result.")]
+    cancelling: list[click.Parameter] = [
+        _argument("run_id", "RUN"),
+        _option("--url", help="Cancel it through the server at this URL, and not in the store."),
+        _option("--key-file", metavar="FILE", help="With --url: the file with the key. [JIMS_API_KEY_FILE]"),
+    ]
+    group = click.Group("runs", help="List the runs of a store, show one, or cancel one.")
+    group.add_command(make("list", list_runs, f"List runs, newest first. {_BESIDE}", listing))
+    group.add_command(make("show", show_run, f"Show the state of a run. {_BESIDE}", showing))
+    text = (
+        "Cancel a run. On PostgreSQL, the server that works on it stops it. On SQLite, give the --url of the server "
+        f"that has the database open. {_STATUS_TEXT}"
+    )
+    group.add_command(make("cancel", cancel_run, text, cancelling))
+    return group
+
+
+def threads_commands(make: Make, resolve: Resolve) -> click.Group:
+    """Return the group `threads`."""
+
+    def list_threads(given: dict[str, Any]) -> None:
+        from jimsapi.cli.threads import list_threads
+
+        wanted = _taken(given)
+        [contact_id] = wanted["contact_id"]
+        list_threads(resolve(given), contact_id=contact_id, limit=wanted["limit"], as_json=bool(wanted["json"]))
+
+    def show_thread(given: dict[str, Any]) -> None:
+        from jimsapi.cli.threads import show_thread
+
+        wanted = _taken(given)
+        count = wanted["events"] or 0
+        show_thread(resolve(given), thread_id=wanted["thread_id"], events=count, as_json=bool(wanted["json"]))
+
+    def export_thread(given: dict[str, Any]) -> None:
+        from jimsapi.cli.threads import export_thread
+
+        wanted = _taken(given)
+        force = bool(wanted["force"])
+        export_thread(resolve(given), thread_id=wanted["thread_id"], output=wanted["output"], force=force)
+
+    def delete_thread(given: dict[str, Any]) -> None:
+        from jimsapi.cli.threads import delete_thread
+
+        wanted = _taken(given)
+        delete_thread(resolve(given), thread_id=wanted["thread_id"], yes=bool(wanted["yes"]))
+
+    file = click.Path(dir_okay=False, writable=True, path_type=Path)
+    listing: list[click.Parameter] = [
+        _argument("contact_id", "CONTACT", type=str, callback=_contact),
+        _limit("threads"),
+        _json("Print a JSON object for each thread, one a line."),
+    ]
+    showing: list[click.Parameter] = [
+        _argument("thread_id", "THREAD"),
+        _option("--events", type=click.IntRange(0), default=20, show_default=True, help="Show at most so many events."),
+        _json("Print a JSON object."),
+    ]
+    exporting: list[click.Parameter] = [
+        _argument("thread_id", "THREAD"),
+        _option("--output", type=file, required=True, help="The file to write, such as thread.json."),
+        _option("--force", is_flag=True, help="Replace the file if it exists."),
+    ]
+    deleting: list[click.Parameter] = [
+        _argument("thread_id", "THREAD"),
+        _option("--yes", is_flag=True, help="Do not ask for confirmation."),
+    ]
+    group = click.Group("threads", help="List the threads of a contact, and show, export or delete one.")
+    text = f"List the threads of a contact, newest first. {_BESIDE}"
+    group.add_command(make("list", list_threads, text, listing))
+    group.add_command(make("show", show_thread, f"Show a thread and its newest events. {_BESIDE}", showing))
+    text = f"Write a thread with all events and ratings to a file, which `jimsapi replay` reads. {_BESIDE}"
+    group.add_command(make("export", export_thread, text, exporting))
+    text = f"Delete a thread with its events, runs and ratings. This cannot be undone. {_STATUS_TEXT}"
+    group.add_command(make("delete", delete_thread, text, deleting))
+    return group
+
+
+def list_contacts_command(make: Make, resolve: Resolve) -> click.Command:
+    """Return the command `contacts list`."""
+
+    def list_contacts(given: dict[str, Any]) -> None:
+        from jimsapi.cli.contact_list import list_contacts
+
+        wanted = _taken(given)
+        list_contacts(resolve(given), limit=wanted["limit"], as_json=bool(wanted["json"]))
+
+    listing: list[click.Parameter] = [_limit("contacts"), _json("Print a JSON object for each contact, one a line.")]
+    return make("list", list_contacts, f"List the contacts that have threads. {_BESIDE}", listing)
+
+
+def _taken(given: dict[str, Any]) -> dict[str, Any]:
+    """Take the arguments of a command out of `given`, which then has only options of the server."""
+    names = [name for name in given if name.startswith(_PREFIX)]
+    return {name.removeprefix(_PREFIX): given.pop(name) for name in names}
+
+
+def _contact(context: click.Context, parameter: click.Parameter, contact_id: str | None) -> tuple[str] | None:
+    """Return a contact in a tuple: the empty text is a contact, and must not count as not given."""
+    if contact_id is None:
+        return None
+    try:
+        check_contact_id(contact_id)
+    except InputRefused as error:
+        raise click.BadParameter(f"this cannot be a contact: {error}", context, parameter) from None
+    return (contact_id,)
+
+
+def _option(flag: str, name: str | None = None, **fields: Any) -> click.Option:
+    return click.Option([flag, _PREFIX + (name or flag.strip("-").replace("-", "_"))], **fields)
+
+
+def _argument(name: str, metavar: str, **fields: Any) -> click.Argument:
+    return click.Argument([_PREFIX + name], metavar=metavar, **{"type": click.UUID, **fields})
+
+
+def _limit(noun: str) -> click.Option:
+    return _option(
+        "--limit", type=click.IntRange(1), default=100, show_default=True, help=f"List at most so many {noun}."
+    )
+
+
+def _json(text: str) -> click.Option:
+    return _option("--json", is_flag=True, help=text)

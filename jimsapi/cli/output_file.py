@@ -1,0 +1,44 @@
+"""A file that a command writes: it gets its name when it is complete, and only its owner may read it."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from jimsapi.plugins.errors import StartError
+
+
+@contextmanager
+def new_file(output: Path, *, force: bool) -> Iterator[IO[bytes]]:
+    """Open a file beside `output`, and rename it when the block has ended without an error.
+
+    Raises `StartError` if that is not possible, or if `output` exists and `force` is false.
+    """
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{output.name}.", dir=output.parent)
+    except OSError as error:
+        raise _unwritable(output, error) from error
+    try:
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        refuse_existing(output, force=force)  # it may have come into being meanwhile
+        os.replace(name, output)
+    except OSError as error:
+        raise _unwritable(output, error) from error
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+def refuse_existing(output: Path, *, force: bool) -> None:
+    """Raise `StartError` if a file exists that may not be replaced."""
+    if output.exists() and not force:
+        raise StartError(f"{output} exists; name another file with --output, or replace it with --force")
+
+
+def _unwritable(output: Path, error: OSError) -> StartError:
+    return StartError(f"{output} cannot be written: {error.strerror}; name another file with --output")

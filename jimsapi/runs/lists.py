@@ -1,0 +1,55 @@
+"""The lists of runs and of contacts, limited to those that the caller may see."""
+
+from typing import Any, cast
+
+from jimsapi.runs.identity import Admission
+from jimsapi.runs.inbound import check_contact
+from jimsapi.runs.lacking import method_of
+from jimsapi.runs.service import RunService
+from jimsapi.threads.errors import InputRefused
+from jimsapi.threads.run import ContactPage, RunFilter, RunPage
+
+
+class Lists:
+    """Lists the runs and contacts that a caller may see.
+
+    A caller that is bound to one contact sees only this one. If the server admits every caller without authentication,
+    a list needs a contact or a thread: nobody may read what everybody does.
+    """
+
+    def __init__(self, service: RunService) -> None:
+        self._service = service
+
+    async def runs(self, admission: Admission, limit: int, after: str | None, only: RunFilter) -> RunPage:
+        """Return a page of runs, newest first: `limit` runs, after the cursor `after` if it is given.
+
+        Raises `ContactForbidden`, `InputRefused` (no contact, or an invalid one), `ThreadNotFound` (of
+        `only.thread_id`), `InvalidCursor` or `StoreLacks`.
+        """
+        if only.contact_id is not None or only.thread_id is None:
+            _check(admission, only.contact_id, "a contact_id or a thread_id")
+        page = await self._read("runs", admission.identity.contact_id, limit, after, only)
+        return cast(RunPage, page)
+
+    async def contacts(
+        self, admission: Admission, limit: int, after: str | None, contact_id: str | None = None
+    ) -> ContactPage:
+        """Return a page of contacts, or only the one that is named.
+
+        Raises `ContactForbidden`, `InputRefused` (no contact, or an invalid one), `InvalidCursor` or `StoreLacks`.
+        """
+        _check(admission, contact_id, "a contact_id")
+        own = admission.identity.contact_id if contact_id is None else contact_id
+        return cast(ContactPage, await self._read("contacts", own, limit, after))
+
+    async def _read(self, method: str, *arguments: Any) -> Any:
+        with self._service.outage.noted():
+            return await method_of(self._service.store, method)(*arguments)
+
+
+def _check(admission: Admission, contact_id: str | None, needed: str) -> None:
+    if contact_id is not None:
+        check_contact(admission.identity, contact_id)
+    elif admission.provider is None:
+        message = f"This server admits every caller, so this list needs {needed}"
+        raise InputRefused("contact_id", "missing", message, None)
