@@ -52,7 +52,8 @@ PROMISED_NONE = (
 
 @dataclass(frozen=True)
 class Fault:
-    """How the store is broken and mended; `mend` is None where only an operator can."""
+    """How the store is broken and mended; `mend` is None where only an operator can, and does nothing where the server
+    does it itself."""
 
     break_store: Callable[[Disk, Path], None]
     mend: Callable[[Disk, Path], None] | None
@@ -84,7 +85,7 @@ _PROMISED_OF_DAMAGE = tuple(name for name in PROMISED_NONE if name not in ("star
 FAULTS = {
     "full": Fault(lambda disk, _: disk.fill(), lambda disk, _: disk.empty()),
     "damaged": Fault(_damage, None, _PROMISED_OF_DAMAGE),
-    "wal-removed": Fault(_remove_log, None),
+    "wal-removed": Fault(_remove_log, lambda disk, _: None),
     "database-removed": Fault(_remove_database, _put_back),
 }
 

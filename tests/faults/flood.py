@@ -48,6 +48,8 @@ CHATS_BESIDE = 16
 CONTEXT_EVENTS = 10
 """How many events a chat reads of its thread, so that chats cost the same in all parts of a measurement."""
 SETTLES_WITHIN = 15.0
+LONGEST_STALL = 30.0
+"""Seconds that a look lasts longer at most, until a chat is answered: a disk may stall for longer than a short one."""
 PROBE_EVERY = 0.1
 
 BESIDE = {
@@ -105,11 +107,13 @@ class Window:
 
 
 async def window(crowd: Crowd, lasts: float, *, warm_up: float) -> Window:
-    """Let a crowd warm up, then look at what it sees for so many seconds."""
+    """Let a crowd warm up, then look at what it sees for so many seconds, and until somebody was answered."""
     await asyncio.sleep(warm_up)
     tally = crowd.tally = Tally()
     began, used = time.perf_counter(), time.process_time()
     await asyncio.sleep(lasts)
+    while not tally.count(200) and time.perf_counter() < began + lasts + LONGEST_STALL:
+        await asyncio.sleep(PROBE_EVERY)
     lasted = time.perf_counter() - began
     crowd.tally = Tally()
     return Window(tally, lasted, (time.process_time() - used) / lasted)

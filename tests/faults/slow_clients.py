@@ -22,8 +22,9 @@ class Kind:
     """How a client is slow.
 
     It sends `first`; after that, each `every` seconds, it sends `then` or, if it `reads`, reads a byte. If `every` is 0
-    it does nothing. With `handshake` it waits for the first answer before. `opened_each_second` keeps the work of
-    answering them all from being what is measured.
+    it does nothing. With `handshake` it waits for the first answer before. If it is `prompt` it reads all that comes at
+    once: it is not slow, and shows what its requests cost. `opened_each_second` keeps the work of answering them all
+    from being what is measured.
     """
 
     first: bytes = b""
@@ -31,6 +32,7 @@ class Kind:
     every: float = 0.0
     reads: bool = False
     handshake: bool = False
+    prompt: bool = False
     on_metrics_port: bool = False
     tls: bool = False
     opened_each_second: float = 200.0
@@ -63,6 +65,8 @@ class SlowClient:
         if not self._kind.every or self.closed_after is not None:
             return
         try:
+            if self._kind.prompt and self._ready:
+                self._read_all()
             if not self._ready:  # a server that is busy accepts the connection later
                 self._ready = bool(self._socket.recv(RECEIVE_BUFFER))
             elif time.monotonic() >= self._due_at:
@@ -75,6 +79,13 @@ class SlowClient:
             pass
         except OSError:
             self._mark_closed()
+
+    def _read_all(self) -> None:
+        try:
+            while self._socket.recv(RECEIVE_BUFFER):
+                pass
+        except BlockingIOError:
+            pass
 
     def look(self) -> None:
         """Notice whether the server has closed the connection, without reading from it."""

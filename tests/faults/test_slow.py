@@ -1,6 +1,9 @@
 """A few slow clients of each kind: the healthy one is answered all the while, and everything is given back."""
 
+import fcntl
 import socket
+import sys
+import termios
 from contextlib import closing
 
 import pytest
@@ -38,3 +41,22 @@ def test_a_slow_client_notices_that_its_server_has_closed_it() -> None:
         accepted.close()
         client.look()
         assert client.closed_after is not None
+
+
+@pytest.mark.parametrize("prompt", [False, True])
+def test_only_a_prompt_client_takes_what_is_sent_to_it(prompt: bool) -> None:
+    listening = socket.create_server(("127.0.0.1", 0))
+    client = SlowClient(listening.getsockname()[1], Kind(b"hello", every=60.0, prompt=prompt), 7)
+    with listening, closing(client):
+        accepted, _ = listening.accept()
+        with accepted:
+            accepted.sendall(b"x" * 1000)
+            client.step()
+            assert unread(client) == (0 if prompt else 1000)
+
+
+def unread(client: SlowClient) -> int:
+    """Bytes that wait for the client in its kernel."""
+    waiting = bytearray(4)
+    fcntl.ioctl(client._socket, termios.FIONREAD, waiting)
+    return int.from_bytes(waiting, sys.byteorder)
