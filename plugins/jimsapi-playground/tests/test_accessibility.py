@@ -78,6 +78,30 @@ def test_the_page_has_no_violation(
         assert violations(person.page) == []
 
 
+@pytest.mark.parametrize("screen", SCREENS.values(), ids=SCREENS)
+def test_the_pages_for_operators_have_no_violation_and_fit(
+    browser: Chromium, site: Served, contact: str, screen: Screen, violations: Callable[[Page], list[str]]
+) -> None:
+    fits = "document.documentElement.scrollWidth <= window.innerWidth"
+    with person_at(browser, site.url, screen, contact) as person:
+        person.page.call("Page.setBypassCSP", enabled=True)
+        person.page.load()
+        person.ask("fail", "The run failed")
+        person.click("Delete", ".bar")
+        person.page.until("document.querySelector('dialog[open]')")
+        assert violations(person.page) == []
+        person.click("Keep it", "dialog")
+        for place in ("Contacts", "Runs"):
+            person.click(place, "header")
+            person.page.until("document.querySelector('.rows li')")
+            assert violations(person.page) == []
+            assert person.page.evaluate(fits)
+        person.click("Details", ".rows")
+        person.page.until("document.querySelector('.rows .code')")
+        assert violations(person.page) == []
+        assert person.page.evaluate(fits)
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_the_form_for_the_key_has_no_violation(
     browser: Chromium, guarded: Served, dark: bool, violations: Callable[[Page], list[str]]

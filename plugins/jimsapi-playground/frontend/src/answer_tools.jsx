@@ -61,7 +61,9 @@ export function Curl({ session, turn }) {
 // The request as this page has sent it, or one with the same message if it was sent from elsewhere.
 function requestOf(session, { user, live }) {
   if (live) return live.request;
-  const request = { ...session.owner, message: user.text, thread_id: session.threadId };
+  const request = { ...session.owner, thread_id: session.threadId };
+  if (user.answer) return { ...request, answers: user.answered };
+  request.message = user.text;
   if (user.files.length) request.files = user.files.map(({ file_id }) => file_id);
   return request;
 }

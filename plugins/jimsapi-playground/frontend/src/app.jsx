@@ -2,10 +2,13 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Composer } from "./composer.jsx";
+import { Contacts } from "./contacts.jsx";
 import { Conversation } from "./conversation.jsx";
 import { focusMessage } from "./focus.js";
 import { Log } from "./log.jsx";
-import { hashOf } from "./route.js";
+import { CONTACTS, hashOf, RUNS } from "./route.js";
+import { Runs } from "./runs.jsx";
+import { ThreadTools } from "./thread_tools.jsx";
 import { Threads } from "./threads.jsx";
 
 export function App({ session }) {
@@ -54,7 +57,6 @@ function KeyForm({ session }) {
 
 function Workspace({ session }) {
   const [isOpen, setOpen] = useState(false);
-  const { threadId, log } = session;
   return (
     <div class="workspace">
       <header>
@@ -66,22 +68,64 @@ function Workspace({ session }) {
           Conversations
         </button>
         <h1>Playground</h1>
+        {session.mayList && <Places session={session} />}
         {session.hasKey && <button type="button" onClick={() => session.forgetKey()}>Forget the key</button>}
       </header>
       <Threads session={session} isOpen={isOpen} onLeave={() => setOpen(false)} />
       <main>
-        <div class="bar">
-          <h2>{titleOf(session)}</h2>
-          {threadId && session.mayList && (
-            <nav aria-label="Views">
-              <a href={hashOf(threadId)} aria-current={log ? undefined : "page"}>Chat</a>
-              <a href={hashOf(threadId, true)} aria-current={log ? "page" : undefined}>Raw log</a>
-            </nav>
-          )}
-        </div>
-        {log ? <Log session={session} /> : <Conversation session={session} />}
-        {!log && <Composer session={session} />}
+        <View session={session} />
       </main>
+    </div>
+  );
+}
+
+function Places({ session: { threadId, view } }) {
+  const current = (...views) => (views.includes(view) ? "page" : undefined);
+  return (
+    <nav aria-label="Places">
+      <a href={hashOf(threadId)} aria-current={current("chat", "log")}>Chat</a>
+      <a href={RUNS} aria-current={current("runs")}>Runs</a>
+      <a href={CONTACTS} aria-current={current("contacts")}>Contacts</a>
+    </nav>
+  );
+}
+
+function View({ session }) {
+  const { view } = session;
+  if (view === "runs" || view === "contacts") {
+    return (
+      <>
+        <div class="bar">
+          <h2>{view === "runs" ? "Runs" : "Contacts"}</h2>
+          <button type="button" onClick={() => session.follow()}>Refresh</button>
+        </div>
+        {view === "runs" ? <Runs session={session} /> : <Contacts session={session} />}
+      </>
+    );
+  }
+  return (
+    <>
+      <ConversationBar session={session} />
+      {view === "log" ? <Log session={session} /> : <Conversation session={session} />}
+      {view === "chat" && <Composer session={session} />}
+    </>
+  );
+}
+
+function ConversationBar({ session }) {
+  const { threadId, view } = session;
+  return (
+    <div class="bar">
+      <h2>{titleOf(session)}</h2>
+      {threadId && session.mayList && (
+        <>
+          <nav aria-label="Views">
+            <a href={hashOf(threadId)} aria-current={view === "log" ? undefined : "page"}>Chat</a>
+            <a href={hashOf(threadId, true)} aria-current={view === "log" ? "page" : undefined}>Raw log</a>
+          </nav>
+          <ThreadTools session={session} />
+        </>
+      )}
     </div>
   );
 }

@@ -4,22 +4,17 @@ import { useState } from "preact/hooks";
 import { focusMessage } from "./focus.js";
 
 export function Composer({ session }) {
-  const { live } = session;
-  const [text, setText] = useState("");
-  const [files, setFiles] = useState([]);
+  const { live, draft } = session;
+  const { text, files } = draft;
   const [problem, setProblem] = useState("");
   const isEmpty = !text.trim() && !files.length;
 
   const send = async (event) => {
     event?.preventDefault();
     if (isEmpty || live) return;
-    setText("");
-    setFiles([]);
+    session.write({ text: "", files: [] });
     setProblem("");
-    if (!(await session.send(text, files))) {
-      setText((now) => now || text);
-      setFiles(files);
-    }
+    if (!(await session.send(text, files))) session.write({ text: session.draft.text || text, files });
   };
   const press = (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) void send(event);
@@ -31,7 +26,7 @@ export function Composer({ session }) {
     for (const file of chosen) {
       try {
         const stored = await session.upload(file);
-        setFiles((now) => [...now, stored]);
+        session.write({ files: [...session.draft.files, stored] });
         session.announce(`${stored.name} is attached`);
       } catch (error) {
         setProblem(`${file.name}: ${error.message}`);
@@ -39,7 +34,7 @@ export function Composer({ session }) {
     }
     focusMessage();
   };
-  const detach = (file) => setFiles((now) => now.filter((one) => one !== file));
+  const detach = (file) => session.write({ files: files.filter((one) => one !== file) });
 
   return (
     <form class="composer" onSubmit={send}>
@@ -57,7 +52,7 @@ export function Composer({ session }) {
       <label class="hidden" for="message">Message</label>
       <textarea
         id="message" rows="3" value={text} placeholder="Say something" aria-describedby="keys"
-        onInput={(event) => setText(event.currentTarget.value)} onKeyDown={press}
+        onInput={(event) => session.write({ text: event.currentTarget.value })} onKeyDown={press}
       />
       <div class="actions">
         <span id="keys" class="note">Enter sends, Shift+Enter begins a line.</span>

@@ -2,8 +2,10 @@
 
 import { ApiError, converse, follow, getJson, hasKey, request, setKey } from "./api.js";
 import { LiveRun } from "./live.js";
+import { Operator } from "./operator.js";
 import { ThreadReader } from "./reader.js";
-import { hashOf, routeOf } from "./route.js";
+import { hashOf, routeOf, RUNS } from "./route.js";
+import { saveAs } from "./save.js";
 import { attach, openQuestions, turnsOf } from "./turns.js";
 
 const CONTACT = "jimsapi.playground.contact";
@@ -25,7 +27,8 @@ export class Session {
     this.contact = recall("localStorage", CONTACT) ?? FIRST_CONTACT;
     this.list = { threads: [], next: null, query: "", problem: "" };
     this.threadId = null;
-    this.log = false;
+    this.view = "chat"; // or log, runs or contacts
+    this.operator = new Operator(this);
     this.reader = null;
     this.passed = 0;
     this.isReading = false;
@@ -36,6 +39,7 @@ export class Session {
     this.ratings = new Map();
     this.runs = []; // open runs of this page
     this.past = []; // its runs that have ended
+    this.draft = { text: "", files: [] }; // of the message that is being written
     this.refused = null; // the newest of them, if no thread has accepted its message
     window.addEventListener("hashchange", () => this.follow());
   }
@@ -98,6 +102,7 @@ export class Session {
   }
 
   async useKey(key) {
+    if (/[^\x20-\x7e]/.test(key.trim())) return this.ask("A key has only ASCII characters, and no control characters.");
     setKey(key);
     this.isBound = false;
     this.mayList = true;
@@ -122,11 +127,33 @@ export class Session {
   }
 
   async useContact(contact) {
-    this.contact = contact.trim();
-    keep("localStorage", CONTACT, this.contact);
-    this.list.query = "";
+    this.takeContact(contact.trim());
     location.hash = hashOf(null);
     await this.readList();
+  }
+
+  // Opens a conversation, as the contact that has it.
+  async openOf(contact, threadId) {
+    if (contact && !this.isBound) this.takeContact(contact);
+    location.hash = hashOf(threadId);
+    await this.readList();
+  }
+
+  takeContact(contact) {
+    this.contact = contact;
+    keep("localStorage", CONTACT, contact);
+    this.list.query = "";
+  }
+
+  showRunsOf(contact) {
+    this.operator.contact = contact;
+    location.hash = RUNS;
+  }
+
+  // Forgets a conversation that is no longer there.
+  leave(threadId) {
+    if (threadId === this.threadId) location.hash = hashOf(null);
+    void this.readList();
   }
 
   // The list
@@ -153,9 +180,11 @@ export class Session {
   // The conversation that the address names
 
   follow() {
-    const { threadId, log } = routeOf(location.hash);
-    this.log = log;
-    if (threadId !== this.threadId || (threadId && !this.reader)) void this.open(threadId);
+    const { threadId, view } = routeOf(location.hash);
+    this.view = view;
+    if (view === "runs") void this.operator.showRuns();
+    else if (view === "contacts") void this.operator.showContacts();
+    else if (threadId !== this.threadId || (threadId && !this.reader)) void this.open(threadId);
     this.changed();
   }
 
@@ -222,6 +251,12 @@ export class Session {
   }
 
   // Messages
+
+  // Keeps what is being written, so that another view, or the form for the key, does not take it.
+  write(change) {
+    this.draft = { ...this.draft, ...change };
+    this.changed();
+  }
 
   async send(text, files = []) {
     const request = { message: text };
@@ -306,7 +341,7 @@ export class Session {
     this.questions = [];
     this.ratings = new Map();
     void this.reread();
-    history.pushState(null, "", hashOf(live.threadId));
+    if (this.view === "chat") history.pushState(null, "", hashOf(live.threadId));
     void this.readList();
   }
 
@@ -402,11 +437,7 @@ export class Session {
   async download({ file_id, name }) {
     try {
       const response = await request("GET", `/api/v1/files/${encodeURIComponent(file_id)}`, { query: this.owner });
-      const url = URL.createObjectURL(await response.blob());
-      const link = document.createElement("a");
-      Object.assign(link, { href: url, download: name });
-      link.click();
-      URL.revokeObjectURL(url);
+      saveAs(name, await response.blob());
     } catch (error) {
       this.announce(error.message);
     }

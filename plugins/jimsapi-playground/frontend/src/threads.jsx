@@ -51,6 +51,7 @@ function factsOf({ active_at: at, questions, archived_at: archived }) {
 
 function Contact({ session }) {
   const [text, setText] = useState(session.contact);
+  useEffect(() => setText(session.contact), [session.contact]);
   const use = (event) => {
     event.preventDefault();
     if (text.trim() !== session.contact) void session.useContact(text);

@@ -75,8 +75,7 @@ function shownOf({ kind, text, type, missed, pieces, event }) {
   if (!event) return { title: kind === "reasoning" ? "Reasoning" : "Message", facts: [], content: null };
   const data = event.event_data;
   if (!isObject(data)) return { title: event.event_type, facts: [], content: <Data value={data} name="data" /> };
-  const show = SHOWN_AS[event.event_type];
-  if (show) return show(data, pieces);
+  if (Object.hasOwn(SHOWN_AS, event.event_type)) return SHOWN_AS[event.event_type](data, pieces);
   if (roleOf(event) !== null && typeof data.content === "string") {
     const { role, content, ...rest } = data;
     return { title: "Message", facts: [role], content: <><Text text={content} />{rest.buttons && <Data value={rest} name="buttons" />}</> };

@@ -25,7 +25,8 @@ export function turnsOf(events) {
     } else if (isObject(data) && data.role === "user") {
       begin(event, { text: textOf(data.content), answer: false, at: event.created_at });
     } else if (event_type === "question.answered" && (messageId ?? event_id) === event_id) {
-      begin(event, { text: textOf(data.value), answer: true, at: event.created_at });
+      const answered = { [data.question_id]: data.value };
+      begin(event, { text: textOf(data.value), answer: true, answered, at: event.created_at });
     } else {
       if (turn === null) begin(event, null);
       turn.events.push(event);

@@ -1,0 +1,35 @@
+// The contacts that have conversations. An operator goes on to the conversations of one, or to its runs.
+
+export function Contacts({ session }) {
+  const { operator } = session;
+  const { contacts } = operator;
+  return (
+    <div class="conversation">
+      {operator.needsContact && <p class="note">This server admits every caller, so it lists one contact only.</p>}
+      {contacts.problem && <p class="problem" role="alert">{contacts.problem}</p>}
+      <ol class="rows" aria-label="Contacts" aria-busy={contacts.isReading}>
+        {contacts.items.map((contact) => <Contact key={contact.contact_id} session={session} contact={contact} />)}
+      </ol>
+      {!contacts.items.length && !contacts.isReading && !contacts.problem && (
+        <p class="note">There are no contacts yet.</p>
+      )}
+      {contacts.next && <button type="button" onClick={() => operator.more(contacts)}>More contacts</button>}
+    </div>
+  );
+}
+
+function Contact({ session, contact: { contact_id: name, threads, active_at: at } }) {
+  return (
+    <li>
+      <p class="step">{name}</p>
+      <p class="facts">
+        {threads} {threads === 1 ? "conversation" : "conversations"}
+        {at && `, the newest event ${new Date(at).toLocaleString()}`}
+      </p>
+      <div class="tools">
+        {!session.isBound && <button type="button" onClick={() => session.useContact(name)}>Conversations</button>}
+        <button type="button" onClick={() => session.showRunsOf(name)}>Runs</button>
+      </div>
+    </li>
+  );
+}

@@ -1,0 +1,48 @@
+// A list of the server that is read in pages. `items` has all that were read, `problem` why a page was refused.
+
+import { getJson } from "./api.js";
+
+const PAGE = 50;
+
+export class Listing {
+  constructor(path, field, onChange) {
+    this.path = path;
+    this.field = field;
+    this.onChange = onChange;
+    this.items = [];
+    this.next = null;
+    this.problem = "";
+    this.isReading = false;
+    this.query = {};
+  }
+
+  // Reads the first page of what meets the query. Throws the `ApiError` of a page that is refused.
+  async read(query = this.query) {
+    this.query = query;
+    await this.readPage(null);
+  }
+
+  async readMore() {
+    await this.readPage(this.next);
+  }
+
+  async readPage(after) {
+    const { query } = this;
+    this.isReading = true;
+    this.onChange();
+    try {
+      const page = await getJson(this.path, { limit: PAGE, after, ...query });
+      if (query !== this.query) return; // a later reading has begun
+      this.items = after ? [...this.items, ...page[this.field]] : page[this.field];
+      this.next = page.next;
+      this.problem = "";
+    } catch (error) {
+      if (query !== this.query) return;
+      this.problem = error.message;
+      throw error;
+    } finally {
+      if (query === this.query) this.isReading = false;
+      this.onChange();
+    }
+  }
+}

@@ -1,0 +1,255 @@
+"""The pages for operators in Chromium: runs, contacts, and what is done with a whole conversation."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from person import Person, person_at
+
+from tests.clients.chromium import Chromium
+from tests.serving import Served
+
+ROWS = ".rows li"
+READ_ROWS = "document.querySelector('.rows')?.getAttribute('aria-busy') === 'false'"
+CATCH_FILE = (
+    "window.saved = new Promise(done => { const make = URL.createObjectURL; URL.createObjectURL = blob => { "
+    "blob.text().then(done); return make.call(URL, blob); }; }); null"
+)
+
+
+def chat(server: Served, contact: str, message: str, key: str = "") -> httpx.Response:
+    with server.client() as client:
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        return client.post("/api/v1/chat", json={"contact_id": contact, "message": message}, headers=headers)
+
+
+def begin(server: Served, contact: str, message: str, key: str = "") -> str:
+    """Begin a run in the background. Returns its identifier."""
+    with server.client() as client:
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        begun = client.post("/api/v1/runs", json={"contact_id": contact, "message": message}, headers=headers)
+        return str(begun.raise_for_status().json()["run_id"])
+
+
+def enter_key(person: Person, key: str) -> None:
+    person.page.until("document.activeElement.id === 'key'")
+    person.page.write(key)
+    person.page.press("Enter")
+    person.page.until("document.querySelector('#message')")
+
+
+def choose(person: Person, status: str = "", contact: str = "") -> None:
+    """Choose which runs are listed, and wait for them."""
+    for field, value, event in (("#status", status, "change"), ("#of-contact", contact, "input")):
+        person.page.evaluate(
+            f"(one => {{ one.value = {json.dumps(value)}; "
+            f"one.dispatchEvent(new Event('{event}', {{bubbles: true}})); }})(document.querySelector('{field}'))"
+        )
+    person.click("Show")
+
+
+def shows(person: Person, *texts: str) -> None:
+    """Wait until there are as many rows as texts, each with its text."""
+    rows = f"[...document.querySelectorAll({json.dumps(ROWS)})].map(one => one.innerText)"
+    person.page.until(
+        f"(rows => rows.length === {len(texts)} && "
+        f"{json.dumps(texts)}.every((text, n) => rows[n].includes(text)))({rows})"
+    )
+
+
+def test_an_operator_finds_a_failed_run_and_reads_why(
+    browser: Chromium, guarded: Served, contact: str, key: str
+) -> None:
+    chat(guarded, contact, "fail", key)
+    chat(guarded, contact, "hello", key).raise_for_status()
+    chat(guarded, f"{contact} 2", "hello", key).raise_for_status()
+    with person_at(browser, guarded.url, contact=contact) as person:
+        enter_key(person, key)
+        person.click("Runs")
+        person.page.until(f"{READ_ROWS} && document.querySelectorAll('{ROWS}').length >= 3")
+        assert f"{contact} 2" in person.texts(ROWS)[0], "the runs of all contacts are listed, the newest first"
+        choose(person, contact=contact)
+        shows(person, "completed", "failed")
+        choose(person, "failed", contact)
+        shows(person, "its pipeline failed")
+        person.click("Details", ROWS)
+        person.page.until("document.querySelector('.rows .code')?.textContent.includes('no model')")
+        assert person.texts(".rows .problem") == ["Pipeline error: no model"]
+        person.click("Details", ROWS)
+        person.page.until("!document.querySelector('.rows .code')")
+
+
+def test_an_operator_cancels_a_run_of_somebody_else(browser: Chromium, guarded: Served, contact: str, key: str) -> None:
+    run_id = begin(guarded, contact, f"hold {contact}", key)
+    with person_at(browser, guarded.url) as person:
+        enter_key(person, key)
+        person.click("Runs")
+        person.page.until("document.querySelector('#of-contact')")
+        choose(person, "running", contact)
+        shows(person, run_id)
+        person.click("Cancel", ROWS)
+        person.page.until("document.querySelector('[role=status]').textContent === '0 runs'")
+        choose(person, "cancelled", contact)
+        shows(person, run_id)
+        assert not any("Cancel" in text for text in person.texts(".rows button"))
+
+
+def test_an_operator_goes_from_a_run_to_its_conversation(
+    browser: Chromium, guarded: Served, contact: str, key: str
+) -> None:
+    chat(guarded, contact, "good morning", key).raise_for_status()
+    with person_at(browser, guarded.url) as person:
+        enter_key(person, key)
+        person.click("Runs")
+        person.page.until("document.querySelector('#of-contact')")
+        choose(person, contact=contact)
+        shows(person, "completed")
+        person.click("Conversation", ROWS)
+        person.sees("You said good morning")
+        assert person.page.evaluate("document.querySelector('#contact').value") == contact
+        person.ask("and good night", "You said good morning, and good night")
+
+
+def test_an_operator_goes_from_a_contact_to_its_conversations_and_runs(
+    browser: Chromium, guarded: Served, contact: str, key: str
+) -> None:
+    chat(guarded, contact, "good morning", key).raise_for_status()
+    row = f"[...document.querySelectorAll('{ROWS}')].find(one => one.innerText.includes({json.dumps(contact)}))"
+    with person_at(browser, guarded.url) as person:
+        enter_key(person, key)
+        person.click("Contacts")
+        person.page.until(row)
+        assert "1 conversation, the newest event" in person.page.evaluate(f"{row}.innerText")
+        person.page.evaluate(f"{row}.querySelectorAll('button')[1].click()")
+        shows(person, contact)
+        person.click("Contacts")
+        person.page.until(row)
+        person.page.evaluate(f"{row}.querySelectorAll('button')[0].click()")
+        person.page.until("document.querySelectorAll('aside li').length === 1")
+        assert "good morning" in person.texts("aside li")[0]
+
+
+def test_a_long_list_is_read_in_pages(browser: Chromium, guarded: Served, contact: str, key: str) -> None:
+    for number in range(51):
+        chat(guarded, contact, f"{number}", key).raise_for_status()
+    with person_at(browser, guarded.url) as person:
+        enter_key(person, key)
+        person.click("Runs")
+        person.page.until("document.querySelector('#of-contact')")
+        choose(person, contact=contact)
+        person.page.until(f"document.querySelectorAll('{ROWS}').length === 50")
+        person.click("More runs")
+        person.page.until(f"document.querySelectorAll('{ROWS}').length === 51")
+        assert len(set(person.texts(".rows .facts"))) == 51
+
+
+def test_a_server_that_admits_everybody_lists_one_contact_only(browser: Chromium, site: Served, contact: str) -> None:
+    chat(site, contact, "hello").raise_for_status()
+    chat(site, f"{contact} 2", "hello").raise_for_status()
+    with person_at(browser, site.url, contact=contact) as person:
+        person.click("Runs")
+        shows(person, contact)
+        assert person.texts("main .note") == [
+            "This server admits every caller, so it lists the runs of one contact only."
+        ]
+        choose(person, contact=f"{contact} 2")
+        shows(person, f"{contact} 2")
+        person.click("Contacts")
+        shows(person, f"{contact}\n")
+
+
+def test_a_key_for_chats_alone_has_no_pages_for_operators(browser: Chromium, tmp_path: Path, contact: str) -> None:
+    keys = tmp_path / "keys.json"
+    new = [sys.executable, "-m", "jimsapi", "keys", "new", "website", "--scope", "chat", "--keys-file", str(keys)]
+    key = subprocess.run(new, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+    with (
+        Served("--app", "showing:app", "--keys-file", str(keys), folder=Path(__file__).parent) as server,
+        person_at(browser, server.url, contact=contact) as person,
+    ):
+        enter_key(person, key)
+        assert person.texts("header nav") == []
+        person.page.evaluate("location.hash = '#/runs'")
+        person.page.until("document.querySelector('main .problem')?.textContent.includes('threads')")
+
+
+def saved(person: Person) -> dict[str, Any]:
+    person.page.evaluate(CATCH_FILE)
+    person.click("Export")
+    found: dict[str, Any] = json.loads(person.page.evaluate("window.saved"))
+    return found
+
+
+def test_an_exported_conversation_has_all_events_and_ratings(browser: Chromium, site: Served, contact: str) -> None:
+    with person_at(browser, site.url, contact=contact) as person:
+        person.ask("flood 1100", "That were 1100.")
+        person.click("Good answer")
+        person.page.until("document.querySelector('[aria-pressed=true]')")
+        found = saved(person)
+    assert [event["event_data"]["number"] for event in found["events"] if event["event_type"] == "note.number"] == list(
+        range(1100)
+    )
+    assert [given["rating"] for given in found["feedback"]] == [1]
+    assert (found["thread_id"], found["contact_id"]) == (person_thread(site, contact), contact)
+
+
+def person_thread(site: Served, contact: str) -> str:
+    with site.client() as client:
+        [thread] = client.get("/api/v1/threads", params={"contact_id": contact}).json()["threads"]
+        return str(thread["thread_id"])
+
+
+def test_a_conversation_is_deleted_only_by_somebody_who_says_so_twice(
+    browser: Chromium, site: Served, contact: str
+) -> None:
+    with person_at(browser, site.url, contact=contact) as person:
+        person.ask("hello", "You said hello")
+        thread = person_thread(site, contact)
+        person.click("Delete", ".bar")
+        person.page.until("document.querySelector('dialog[open]')")
+        person.click("Keep it", "dialog")
+        person.page.until("!document.querySelector('dialog[open]')")
+        assert person_thread(site, contact) == thread
+        person.click("Delete", ".bar")
+        person.click("Delete the conversation", "dialog[open]")
+        person.page.until("document.querySelector('h2').textContent === 'New conversation'")
+        person.page.until("!document.querySelector('aside li')")
+    with site.client() as client:
+        assert client.get(f"/api/v1/threads/{thread}").status_code == 404
+
+
+def test_what_is_being_written_is_there_after_another_page(browser: Chromium, site: Served, contact: str) -> None:
+    with person_at(browser, site.url, contact=contact) as person:
+        person.page.evaluate("document.querySelector('#message').focus()")
+        person.page.write("half a mess")
+        person.click("Runs")
+        person.page.until("document.querySelector('.rows')")
+        person.click("Chat", "header")
+        person.page.until("document.querySelector('#message')?.value === 'half a mess'")
+
+
+def test_an_answer_that_began_elsewhere_does_not_take_the_page_away(
+    browser: Chromium, site: Served, contact: str
+) -> None:
+    with person_at(browser, site.url, contact=contact) as person:
+        person.say(f"hold {contact}")
+        person.page.until("document.querySelector('.status')")
+        person.click("Runs")
+        shows(person, "running")
+        chat(site, "door", f"open {contact}").raise_for_status()
+        person.page.until("document.querySelector('[role=status]').textContent === 'Answer: Wait, done'")
+        assert person.page.evaluate("[location.hash, document.querySelector('h2').textContent]") == ["#/runs", "Runs"]
+        person.click("Chat", "header")
+        person.sees("Wait, done")
+
+
+@pytest.mark.parametrize("path", ["runs", "contacts"])
+def test_the_address_of_a_page_opens_it(browser: Chromium, site: Served, path: str) -> None:
+    with person_at(browser, site.url, contact=str(uuid4())) as person:
+        person.page.evaluate(f"location.hash = '#/{path}'")
+        person.page.load()
+        person.page.until(f"document.querySelector('h2')?.textContent.toLowerCase() === '{path}'")
