@@ -144,6 +144,7 @@ test-oldest: $(OLDEST_VENV)/.installed
 
 test-deploy: $(DEPLOY_VENV)/.installed
 	$(nginx)
+	$(monitoring)
 	$(DEPLOY_PY) -m pytest tests/deploy
 
 test-long: $(VENV)/.installed-dev $(DEPLOY_VENV)/.installed

@@ -110,3 +110,14 @@ def test_there_is_one_more_instance_than_may_be_missing(built: list[dict[str, An
         budget["selector"]["matchLabels"].items()
         <= one(built, "Deployment")["spec"]["template"]["metadata"]["labels"].items()
     )
+
+
+def test_the_monitor_selects_the_pods_and_their_port_and_names_the_job_of_the_rules(built: list[dict[str, Any]]) -> None:
+    monitor = yaml.safe_load((DEPLOY / "kubernetes" / "monitoring" / "podmonitor.yaml").read_text(encoding="utf-8"))
+    labels = one(built, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    spec = monitor["spec"]
+    assert spec["selector"]["matchLabels"].items() <= labels.items()
+    assert labels[spec["jobLabel"]] == "jimsapi"
+    [endpoint] = spec["podMetricsEndpoints"]
+    assert endpoint["port"] in {port["name"] for port in pod(built)["containers"][0]["ports"]}
+    assert monitor["metadata"]["namespace"] == one(built, "Deployment")["metadata"]["namespace"]

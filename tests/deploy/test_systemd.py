@@ -1,7 +1,11 @@
 """The systemd units are valid, hardened, and fit the options of the server."""
 
 import re
+import shlex
 import shutil
+import sqlite3
+import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -53,3 +57,40 @@ def test_the_server_knows_each_option_that_the_unit_sets() -> None:
     reference = (SYSTEMD.parents[1] / "docs" / "reference.md").read_text(encoding="utf-8")
     known = set(re.findall(r"`(JIMS_\w+)`", reference)) | {"PYTHONDONTWRITEBYTECODE"}
     assert {name.removesuffix("_FILE") if name not in known else name for name in names} <= known
+
+
+@pytest.mark.parametrize("unit", ["jimsapi-backup.service", "jimsapi-backup.timer"])
+def test_systemd_reads_the_units_of_the_backup_without_a_complaint(tmp_path: Path, unit: str) -> None:
+    for each in SYSTEMD.glob("jimsapi-backup.*"):
+        shutil.copy(each, tmp_path)
+    assert run_tool("systemd-analyze", "verify", "--man=no", tmp_path / unit) == ""
+
+
+def back_up(data: Path, backups: Path) -> int:
+    """Run the command of the backup's unit with other folders. Returns its exit status."""
+    unit = (SYSTEMD / "jimsapi-backup.service").read_text(encoding="utf-8")
+    [line] = re.findall(r"^ExecStart=((?:.*\\\n)*.*)$", unit, re.MULTILINE)
+    line = line.replace("\\\n", " ").replace("%%", "%")
+    line = line.replace("/var/backups/jimsapi", str(backups)).replace("/var/lib/jimsapi", str(data))
+    return subprocess.run(shlex.split(line), check=False, capture_output=True).returncode
+
+
+def rows_of(database: Path) -> list[tuple[str]]:
+    with closing(sqlite3.connect(database)) as connection:
+        return connection.execute("SELECT word FROM words").fetchall()
+
+
+def test_a_backup_is_whole_and_a_failed_one_leaves_that_of_last_week(tmp_path: Path) -> None:
+    database = tmp_path / "jims.db"
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE words AS SELECT 'hello' AS word")
+        connection.commit()
+        backups = tmp_path / "backups"
+        backups.mkdir()
+        assert back_up(tmp_path, backups) == 0  # while a server has the database open
+    [copy] = backups.iterdir()
+    assert rows_of(copy) == [("hello",)]
+    database.write_bytes(b"damaged" * 1000)
+    assert back_up(tmp_path, backups) != 0
+    assert rows_of(copy) == [("hello",)]
