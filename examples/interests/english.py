@@ -44,11 +44,17 @@ _EVERY = "(?:all|the|all the|all of the|some|some of the)"
 _PERSONS = "(?:people|persons|person|everybody|anybody|somebody|those|users)"
 _THINGS = "(?:interests|interest|hobbies|hobby|things|thing)"
 _KNOWN = f"(?:{_BE} there|do you know|{_BE} in (?:the|your) (?:data|graph|database)|do you have)"
+_KNOWN_HERE = (
+    "(?:(?:that )?you (?:know|know of|know about|have)|(?:that )?there are|in (?:the|your) (?:data|graph|database))"
+)
+_THEY = "(?:he|she|they)"
 
 _REWRITES = [
     ("(?:the|a|an)(?= <)", ""),
     ("(and|or|nor|not|but|neither|either|both) (?:in|of)(?= <)", r"\1"),
     ("don't|doesn't|dont|doesnt|do not|does not", "don't"),
+    ("whats", "what is"),
+    ("whos", "who is"),
     ("isn't|is not|aren't|are not", "isn't"),
     ("no one|noone", "nobody"),
     ("anyone", "anybody"),
@@ -86,6 +92,10 @@ _REWRITES = [
     ("(?<=who )isn't into", "don't like"),
     ("(?<=> )(?:is|are) into", "like"),
     ("(?<=> )isn't into", "don't like"),
+    (
+        r"who (?:don't like|isn't into) (<\d+>)(?: ,)? (?:but|and) (?:like|is into|are into) (<\d+>)",
+        r"who like \2 but not \1",
+    ),
     ("(?:and|but) (?:isn't into|don't like)(?= (?:<|both|either))", "but not"),
     ("how many(?= (?:like|don't like))", "count who"),
     ("(?:and|but) (?:also )?(?:is into|are into|like)(?= <)", "and"),
@@ -162,7 +172,7 @@ _PHRASES = [
         counted(everything(PEOPLE)),
         [
             f"{_COUNT}who (?:all )?{_KNOWN}",
-            f"{_LIST} (?:{_EVERY} )?(?:people|persons|everybody|users)",
+            f"{_LIST} (?:{_EVERY} )?(?:people|persons|everybody|users)(?: {_KNOWN_HERE})?",
             "who are (?:all )?the people",
             "(?:all )?(?:the )?people",
         ],
@@ -209,6 +219,9 @@ _PHRASES = [
             f"what {_PEOPLE}(?: like| have)?",
             f"{_PEOPLE} like what",
             f"what {_PEOPLE} {_BE} into",
+            f"(?:what|how) about {_PEOPLE}(?: ,)* what (?:{_BE} {_THEY} into|{_DO} {_THEY} like)",
+            f"(?:what|how) about {_PEOPLE}(?: ,)* what {_BE} (?:his|her|their) interests",
+            f"compare (?:the interests of )?{_PEOPLE}(?: interests)?",
         ],
     ),
     (
@@ -264,7 +277,7 @@ _PHRASES = [
         counted(everything(INTERESTS)),
         [
             f"{_COUNT}what {_KNOWN}",
-            f"{_LIST} (?:{_EVERY} )?interests",
+            f"{_LIST} (?:{_EVERY} )?interests(?: {_KNOWN_HERE})?",
             f"what {_BE} all (?:of )?the interests",
             "(?:all interests|all the interests)",
         ],
@@ -325,7 +338,9 @@ _PHRASES = [
         [
             f"{_DO} (?:anybody|somebody|any people|some people)(?: (?P<else>else))?{_EXCEPT}? like {_WHAT_THEY_LIKE}",
             f"except (?P<except>{_NAMES})(?: ,)? {_DO} (?:anybody|somebody) like {_WHAT_THEY_LIKE}",
-            f"{_BE} (?:anybody|somebody)(?: (?P<else>else))? into {_WHAT_THEY_LIKE}",
+            f"{_BE} (?:anybody|somebody)(?: here)?(?: (?P<else>else))? into {_WHAT_THEY_LIKE}",
+            f"(?:{_DO} )?(?:anybody|somebody) here like {_WHAT_THEY_LIKE}",
+            f"(?:anybody|somebody)(?: here)? (?:like|into) {_WHAT_THEY_LIKE}",
             f"{_BE} {_WHAT_THEY_LIKE} liked by (?:anybody|somebody)",
             f"{_DO} {_WHAT_THEY_LIKE} have any fans",
         ],
@@ -504,7 +519,7 @@ ENGLISH = Grammar(
         "|show me(?= (?:what|who|which|how))|i wonder(?: if| whether)?|i (?:want|would like|'d like) to "
         "know(?: if| whether)?|is it (?:true"
         "|right|correct) that"
-        "|(?:can|could|would) you(?: please)?(?= (?:list|show|give|name|find|count))"
+        "|(?:can|could|would) you(?: please| kindly)?(?= (?:list|show|give|name|find|count|compare))"
     ),
     closing="please|thanks|thank you|then|now|right|in (?:the|your) (?:data|graph|database)|here",
     phrases=_PHRASES,
@@ -515,7 +530,9 @@ ENGLISH = Grammar(
             "|greetings|hi bot|hello bot|hello everybody"
         ),
         Talk.THANKS: (
-            "thanks|thank you|thx|thank you very much|thank you so much|thanks a lot|many thanks|cheers|ok "
+            "(?:that|this|it) (?:was|is|'s) (?:really |very |so |quite )?"
+            "(?:helpful|useful|great|good|nice|perfect|kind)|(?:really |very |so )?helpful|perfect|wonderful|awesome|brilliant|that helps|that helped"
+            "|thanks|thank you|thx|thank you very much|thank you so much|thanks a lot|many thanks|cheers|ok "
             "thanks|great thanks|great|thanks so much"
         ),
         Talk.GOODBYE: "bye|goodbye|good bye|bye bye|see you|see you later|good night|farewell|ciao",
@@ -564,4 +581,9 @@ ENGLISH = Grammar(
         "(?:(?:and|but) )?(?:what|how) about (?P<about>.+)|(?:and|but|or) (?:also |with |what (?:is|are"
         "|'s|'re) )?(?P<and>.+)"
     ),
+    asked_at_the_end=(
+        r"\A(?P<before>.*(?:[.!?] |\b(?:tell|say|know|wonder|wondering|ask|asking|find out|see|hear)\b[^.!?]*? ))"
+        r"(?P<asked>(?:who|whose|what|which|how many)\b[^.!?]*)\Z"
+    ),
+    denied=r"n't\b|\b(?:not|never|no|who|whose|what|which|how|does|he|him|his|she|her|they|them|their)\b",
 )

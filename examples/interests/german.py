@@ -62,6 +62,8 @@ _REWRITES = [
     ("(und|oder|noch|nicht|weder|entweder|beide|aber) (?:für|von|an)(?= <)", r"\1"),
     (f"(?:wie viele|wieviele|wie viel)(?: von den| der)? {_PERSONS}", "anzahl wer"),
     (f"(?:wie viele|wieviele)(?: verschiedene)? {_THINGS}", "anzahl was"),
+    ("(?:wie viele|wieviele|wie viel) fans(?= hat)", "anzahl fans"),
+    (r"wer mag (<\d+>) nicht(?: ,)? aber (?:mag )?(<\d+>)(?: mag)?", r"wer mag \2 aber nicht \1"),
     (f"(?:welche|welcher|welches|was für|welche der) {_PERSONS}|wer alles", "wer"),
     (f"(?:welche|welches|was für|welche der) {_THINGS}|was alles", "was"),
     (f"für was|für welche {_THINGS}", "wofür"),
@@ -113,7 +115,7 @@ _PHRASES = [
             f"{_WHO} {_HAVE} interessen an {_WHAT_THEY_LIKE}",
             f"(?:{_LIST} )?(?:alle )?{_PERSONS}(?: ,)? (?:die )?{_WHAT_THEY_LIKE} mag(?: auf)?",
             f"wer {_BE} (?:ein |die )?(?:fan|fans) von {_WHAT_THEY_LIKE}",
-            f"anzahl fans hat {_WHAT_THEY_LIKE}",
+            f"(?P<count>anzahl )fans hat {_WHAT_THEY_LIKE}",
         ],
     ),
     (counted(fans_of_only), [f"{_WHO} mag nur {_WHAT_THEY_LIKE}"]),
@@ -172,6 +174,8 @@ _PHRASES = [
             f"{_COUNT}(?:wofür|was) (?:interessiert|interessieren) (?:sich )?{_PEOPLE}{_EXCEPT}?",
             f"woran {_BE} {_PEOPLE} interessiert",
             f"wofür {_PEOPLE} sich (?:interessiert|interessieren)",
+            f"wofür sich {_PEOPLE} (?:interessiert|interessieren)",
+            f"vergleiche(?: die interessen von)? {_PEOPLE}",
             f"{_COUNT}was {_PEOPLE} (?:mag|hat|haben)",
             f"(?:was {_BE} |{_LIST} )?(?:alle )?(?:die )?interessen von {_PEOPLE}(?: auf)?",
             f"(?:was {_BE} |{_LIST} )?{_PEOPLE} interessen(?: auf)?",
@@ -390,7 +394,9 @@ GERMAN = Grammar(
             "abend|grüß gott|servus|moin|grüezi|hallo du"
         ),
         Talk.THANKS: (
-            "danke|danke schön|dankeschön|danke sehr|vielen dank|ok danke|besten dank|herzlichen dank|danke dir"
+            "das (?:war|ist) (?:sehr |wirklich )?(?:hilfreich|nett|toll|super|gut|prima|perfekt)"
+            "|(?:sehr )?hilfreich|super|toll|prima|perfekt|das hilft"
+            "|danke|danke schön|dankeschön|danke sehr|vielen dank|ok danke|besten dank|herzlichen dank|danke dir"
         ),
         Talk.GOODBYE: "tschüss|tschüs|auf wiedersehen|bis bald|bis später|ade|gute nacht",
         Talk.HELP: (
@@ -439,4 +445,9 @@ GERMAN = Grammar(
         "|(?:(?:und|aber) )?wie (?:ist|sieht) es (?:mit|bei) (?P<how>.+?)(?: aus)?"
         "|(?:und|aber|oder) (?:auch |mit |bei |die von )?(?P<and>.+)"
     ),
+    asked_at_the_end=(
+        r"\A(?P<before>.*(?:[.!?] |\b(?:sag|sage|sagen|wissen|weiß|frage|fragen|verraten|herausfinden)\b[^.!?]*? ))"
+        r"(?P<asked>(?:wer|wen|wofür|was|welche|wie viele)\b[^.!?]*)\Z"
+    ),
+    denied=r"\b(?:nicht|nie|kein|keine|keinen|wer|wen|wem|wofür|was|welche|wie|er|ihn|ihm|sie|ihr|ihnen)\b",
 )

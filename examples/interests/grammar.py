@@ -137,7 +137,9 @@ class Grammar:
     A gap in a phrase is one space, and `<1>` in a sentence is a name. No phrase has a part that fits any word, so each
     word of a question counts. `rewrites` bring words of the same meaning into one form before phrases are tried.
     `lead_in` and `closing` are words of politeness. `reasons` are words for which a question has no answer. `follow_up`
-    has names in its groups, and `not_names` are words that show that they are none.
+    has names in its groups, and `not_names` are words that show that they are none. `asked_at_the_end` has the question
+    of a longer message in the group `asked`, and what is before it in `before`. A word of `denied` there denies it,
+    refers to somebody, or asks something else.
 
     All words of these patterns are the vocabulary, so a pattern may not make a letter optional, as in "likes?".
     """
@@ -154,6 +156,8 @@ class Grammar:
     comparisons: Mapping[str, str]
     follow_up: str
     not_names: str
+    asked_at_the_end: str
+    denied: str
 
     @cached_property
     def vocabulary(self) -> frozenset[str]:

@@ -67,6 +67,7 @@ class Names:
             self._folded.setdefault(fold(name), name)
         for name in self.all:
             self._folded.setdefault(_without_article(fold(name)), name)
+            self._folded.setdefault(fold(name).replace(" and ", " und "), name)
         self._longest = max((len(folded) for folded in self._folded), default=0)
         self._max_pieces = max((len(_SEPARATOR.split(name)) // 2 + 1 for name in self.all), default=1)
         self.most_words = max((len(_WORD_OR_SIGN.findall(name)) for name in self.all), default=0)

@@ -8,7 +8,7 @@ from typing import Any
 from .english import ENGLISH
 from .german import GERMAN
 from .grammar import Grammar, Language, Reading, Reason, Talk
-from .names import Match, Names, without_possessive
+from .names import Match, Names, fold, without_possessive
 from .query import Alike, Check, Count, Kind, Query, Question, Search, Subject
 from .sentence import Budget, Reader, Sentence, tidy, word_form
 
@@ -95,7 +95,29 @@ class _Conversation:
         follow_up = self._follow_up(text, place, language)
         if follow_up is not None:
             return follow_up
+        if {*reasons} <= {None, Reason.SEVERAL} and (asked := self._asked_at_the_end(text, language)) is not None:
+            return Message(language, asked, loosely=True)
         return Message(language, reason=next(filter(None, reasons), None), is_empty=not text, unknown=unknown)
+
+    def _asked_at_the_end(self, text: str, language: Language) -> Query | None:
+        """Read the question at the end of a message that says more: "I am new here and wonder who likes Quokkas".
+
+        What is before it must not deny it, refer to somebody, ask something else, or have a name: that would count.
+        """
+        [grammar] = [grammar for grammar in _GRAMMARS if grammar.language is language]
+        found = re.search(grammar.asked_at_the_end, text, re.IGNORECASE)
+        if (
+            found is None
+            or re.search(grammar.denied, found["before"], re.IGNORECASE)
+            or self._has_name(found["before"])
+        ):
+            return None
+        reading = self._full(self._sentences(found["asked"], grammar), grammar)
+        return None if reading.refers_else or reading.refers_also else reading.query
+
+    def _has_name(self, text: str) -> bool:
+        words = f" {fold(text)} "
+        return any(f" {fold(name)} " in words for names in self._names.values() for name in names.all)
 
     def _sentences(self, text: str, grammar: Grammar) -> list[Sentence]:
         """Return the ways in which a text may be words and names, the likeliest first."""
@@ -141,9 +163,10 @@ class _Conversation:
         for text in self.messages[place::-1]:
             # A message may be long; its beginning shows its language.
             words = {*map(word_form, re.findall(r"\w+", text[:LONGEST]))}
-            english, german = (len(words & grammar.own_words) for grammar in _GRAMMARS)
-            if english != german:
-                return Language.ENGLISH if english > german else Language.GERMAN
+            for known in ("own_words", "vocabulary"):
+                english, german = (len(words & getattr(grammar, known)) for grammar in _GRAMMARS)
+                if english != german:
+                    return Language.ENGLISH if english > german else Language.GERMAN
         return Language.ENGLISH
 
     def _follow_up(self, text: str, place: int, language: Language) -> Message | None:
