@@ -531,7 +531,8 @@ ENGLISH = Grammar(
         ),
         Talk.THANKS: (
             "(?:that|this|it) (?:was|is|'s) (?:really |very |so |quite )?"
-            "(?:helpful|useful|great|good|nice|perfect|kind)|(?:really |very |so )?helpful|perfect|wonderful|awesome|brilliant|that helps|that helped"
+            "(?:helpful|useful|great|good|nice|perfect|kind)"
+            "|(?:really |very |so )?helpful|perfect|wonderful|awesome|brilliant|that helps|that helped"
             "|thanks|thank you|thx|thank you very much|thank you so much|thanks a lot|many thanks|cheers|ok "
             "thanks|great thanks|great|thanks so much"
         ),
