@@ -62,9 +62,27 @@ def check(configuration: Configuration, *, strict: bool, connect: bool) -> None:
         click.echo(f"who may enter: callers that one of these admits, tried in this order: {', '.join(names)}")
     else:
         click.echo("who may enter: EVERYBODY; no auth provider is configured")
+    core = composition.settings.get(CoreOptions)
+    click.echo(f"what a caller may send: {_limits(core)}")
+    click.echo(f"what is kept: {_kept(core)}")
     for line in opened:
         click.echo(line)
     _reject_warnings(warnings.count if strict else 0)
+
+
+def _limits(core: CoreOptions) -> str:
+    """Return the limits of callers that are set, for the operator."""
+    names = ("rate_limit", "identity_rate_limit", "contact_runs", "identity_runs", "token_budget", "cost_budget")
+    limits = {name: getattr(core, name) for name in names}
+    found = [f"--{name.replace('_', '-')} {limit}" for name, limit in limits.items() if limit is not None]
+    return ", ".join(found) or "as many messages as --max-runs allows; no rate limit and no budget is set"
+
+
+def _kept(core: CoreOptions) -> str:
+    threads = (
+        "until they are deleted" if core.expire_threads is None else f"for {core.expire_threads} without a new event"
+    )
+    return f"threads {threads}; records of finished runs for {core.keep_runs:g} days"
 
 
 def _reject_warnings(count: int) -> None:

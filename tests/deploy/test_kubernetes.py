@@ -112,7 +112,9 @@ def test_there_is_one_more_instance_than_may_be_missing(built: list[dict[str, An
     )
 
 
-def test_the_monitor_selects_the_pods_and_their_port_and_names_the_job_of_the_rules(built: list[dict[str, Any]]) -> None:
+def test_the_monitor_selects_the_pods_and_their_port_and_names_the_job_of_the_rules(
+    built: list[dict[str, Any]],
+) -> None:
     monitor = yaml.safe_load((DEPLOY / "kubernetes" / "monitoring" / "podmonitor.yaml").read_text(encoding="utf-8"))
     labels = one(built, "Deployment")["spec"]["template"]["metadata"]["labels"]
     spec = monitor["spec"]
