@@ -53,6 +53,11 @@ _REWRITES = [
     ("(?:the|a|an)(?= <)", ""),
     ("(and|or|nor|not|but|neither|either|both) (?:in|of)(?= <)", r"\1"),
     ("don't|doesn't|dont|doesnt|do not|does not", "don't"),
+    ("actually|by the way|btw|anyway", ""),
+    ("(?:on|in|from) (?:the|your) (?:list|data|graph|database)", ""),
+    ("(?:is|are|am|'s|'re) (?:liking|loving|enjoying)", "like"),
+    ("(?:has|have) (?:picked|chosen|selected)|picks|picked", "like"),
+    ("how much(?= interests)", "how many"),
     ("whats", "what is"),
     ("whos", "who is"),
     ("isn't|is not|aren't|are not", "isn't"),
@@ -212,6 +217,7 @@ _PHRASES = [
         counted(interests),
         [
             f"{_COUNT}what {_DO} {_PEOPLE} (?:have|like){_EXCEPT}?",
+            f"{_COUNT}what (?:has|have) {_PEOPLE}(?: got)?",
             f"{_COUNT}what {_BE} {_PEOPLE} into{_EXCEPT}?",
             f"(?:what {_BE} |{_LIST} )?(?:all )?(?:of )?(?:the )?interests of {_PEOPLE}",
             f"(?:what {_BE}|{_LIST}) (?:(?:all|some) )?(?:of )?(?:the )?{_PEOPLE} interests",
@@ -519,19 +525,25 @@ ENGLISH = Grammar(
         "|show me(?= (?:what|who|which|how))|i wonder(?: if| whether)?|i (?:want|would like|'d like) to "
         "know(?: if| whether)?|is it (?:true"
         "|right|correct) that"
-        "|(?:can|could|would) you(?: please| kindly)?(?= (?:list|show|give|name|find|count|compare))"
+        "|i (?:am|'m) (?:looking|searching) for|looking for|i (?:want|would like|'d like) to find"
+        "|(?:can|could|would) (?:you|u)(?: please| kindly)?(?= (?:list|show|give|name|find|count|compare))"
     ),
-    closing="please|thanks|thank you|then|now|right|in (?:the|your) (?:data|graph|database)|here",
+    closing=(
+        "at all|just curious|just wondering|i (?:am|'m) (?:just )?curious|pls|plz|please|thanks|thank you"
+        "|then|now|right"
+        "|in (?:the|your) (?:data|graph|database)|here"
+    ),
     phrases=_PHRASES,
     talk={
         Talk.GREETING: (
             "how are you(?: doing)?|how do you do|hi|hello|hey|hi there|hello there|hey there|good "
             "morning|good evening|good afternoon|good day"
-            "|greetings|hi bot|hello bot|hello everybody"
+            "|greetings|hiya|heya|howdy|hi bot|hello bot|hello everybody"
         ),
         Talk.THANKS: (
             "(?:that|this|it) (?:was|is|'s) (?:really |very |so |quite )?"
             "(?:helpful|useful|great|good|nice|perfect|kind)"
+            "|ok|okay|alright|all right|got it|i see|brilliant thanks"
             "|(?:really |very |so )?helpful|perfect|wonderful|awesome|brilliant|that helps|that helped"
             "|thanks|thank you|thx|thank you very much|thank you so much|thanks a lot|many thanks|cheers|ok "
             "thanks|great thanks|great|thanks so much"
@@ -584,7 +596,7 @@ ENGLISH = Grammar(
     ),
     asked_at_the_end=(
         r"\A(?P<before>.*(?:[.!?] |\b(?:tell|say|know|wonder|wondering|ask|asking|find out|see|hear)\b[^.!?]*? ))"
-        r"(?P<asked>(?:who|whose|what|which|how many)\b[^.!?]*)\Z"
+        r"(?P<asked>(?:who|whose|what|which|how many|does|do|is|are)\b[^.!?]*)\Z"
     ),
     denied=r"n't\b|\b(?:not|never|no|who|whose|what|which|how|does|he|him|his|she|her|they|them|their)\b",
 )

@@ -45,6 +45,7 @@ _LIST = "(?:zeig|zeige|zeig mir|zeige mir|nenn|nenne|nenn mir|nenne mir|liste|gi
 
 _REWRITES = [
     ("(?:der|die|das|den|dem)(?= <)", ""),
+    ("eigentlich|denn|mal|doch|wohl|überhaupt", ""),
     ("sowie|und auch|als auch|und außerdem", "und"),
     ("sowohl|alle beide|beides", "beide"),
     ("keiner|keine person", "niemand"),
@@ -395,14 +396,15 @@ GERMAN = Grammar(
         ),
         Talk.THANKS: (
             "das (?:war|ist) (?:sehr |wirklich )?(?:hilfreich|nett|toll|super|gut|prima|perfekt)"
-            "|(?:sehr )?hilfreich|super|toll|prima|perfekt|das hilft"
+            "|alles klar|in ordnung|verstanden|ok|okay|(?:sehr )?hilfreich|super|toll|prima|perfekt|das hilft"
             "|danke|danke schön|dankeschön|danke sehr|vielen dank|ok danke|besten dank|herzlichen dank|danke dir"
         ),
         Talk.GOODBYE: "tschüss|tschüs|auf wiedersehen|bis bald|bis später|ade|gute nacht",
         Talk.HELP: (
             "hilfe|hilf mir|bitte hilfe|was kannst du(?: alles)?|was kann ich (?:dich )?(?:alles "
             ")?fragen|wie funktioniert das"
-            "|was weißt du|wer bist du|was bist du|kannst du mir helfen|welche fragen kann ich stellen"
+            "|was weißt du|wer bist du(?: denn| eigentlich)?|was bist du(?: denn| eigentlich)?"
+            "|bist du ein mensch|kannst du mir helfen|welche fragen kann ich stellen"
             "|welche fragen kannst du beantworten"
         ),
     },
@@ -447,7 +449,7 @@ GERMAN = Grammar(
     ),
     asked_at_the_end=(
         r"\A(?P<before>.*(?:[.!?] |\b(?:sag|sage|sagen|wissen|weiß|frage|fragen|verraten|herausfinden)\b[^.!?]*? ))"
-        r"(?P<asked>(?:wer|wen|wofür|was|welche|wie viele)\b[^.!?]*)\Z"
+        r"(?P<asked>(?:wer|wen|wofür|was|welche|wie viele|mag|mögen|gibt es)\b[^.!?]*)\Z"
     ),
     denied=r"\b(?:nicht|nie|kein|keine|keinen|wer|wen|wem|wofür|was|welche|wie|er|ihn|ihm|sie|ihr|ihnen)\b",
 )

@@ -17,6 +17,7 @@ _TOKEN = re.compile(r"\w+n't\b|'(?:s|re|m|d)\b|\w+|[^\w\s]", re.IGNORECASE)
 _MAX_DIGITS = 4
 _ENDS = ".!?…;"
 _QUOTES = str.maketrans("", "", '“”„«»"')
+_EMOTICON = re.compile(r"(?:(?<=\s)|\A)[:;=8]'?-?[)(DPp](?=\s|\Z)")
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue"})
 
 
@@ -43,7 +44,7 @@ class _Piece:
 
 def tidy(message: str) -> str:
     """Return the message as one line, with one kind of apostrophe, without quotation marks, up to its last word."""
-    text = " ".join(message.translate(APOSTROPHES).translate(_QUOTES).split())
+    text = " ".join(_EMOTICON.sub("", message.translate(APOSTROPHES).translate(_QUOTES)).split())
     return text.lstrip("¿¡ ").rstrip(" ?!.…,;:")
 
 

@@ -79,9 +79,8 @@ def _limits(core: CoreOptions) -> str:
 
 
 def _kept(core: CoreOptions) -> str:
-    threads = (
-        "until they are deleted" if core.expire_threads is None else f"for {core.expire_threads} without a new event"
-    )
+    lifetime = core.expire_threads
+    threads = "until they are deleted" if lifetime is None else f"for {lifetime} without a new event"
     return f"threads {threads}; records of finished runs for {core.keep_runs:g} days"
 
 
