@@ -54,17 +54,20 @@ define compiler
 	  apt-get install --yes --quiet --no-install-recommends gcc libc6-dev; }
 endef
 
-# What the tests of deploy/monitoring and of the runbooks run. No service may start with the packages.
+disable = SYSTEMD_OFFLINE=1 systemctl disable $(1) 2>/dev/null || true
+
+# What the tests of deploy/monitoring and of the runbooks run. No service may start with the packages, nor with the machine.
 define monitoring
 @command -v promtool >/dev/null && command -v sqlite3 >/dev/null || { apt-get update --quiet && \
-	  SYSTEMD_OFFLINE=1 RUNLEVEL=1 apt-get install --yes --quiet --no-install-recommends prometheus sqlite3; }
+	  SYSTEMD_OFFLINE=1 RUNLEVEL=1 apt-get install --yes --quiet --no-install-recommends prometheus sqlite3 && \
+	  { $(call disable,prometheus); }; }
 endef
 
 # nginx for the tests of deploy/. Its package would start it, unless systemd is said to be away.
 define nginx
 @PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null && command -v systemd-analyze >/dev/null || { \
 	  apt-get update --quiet && SYSTEMD_OFFLINE=1 RUNLEVEL=1 \
-	  apt-get install --yes --quiet --no-install-recommends nginx-light systemd; }
+	  apt-get install --yes --quiet --no-install-recommends nginx-light systemd && { $(call disable,nginx); }; }
 endef
 
 # $(call long,python,module and its options): a part that breaks a promise does not keep the others from running.
