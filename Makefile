@@ -35,6 +35,8 @@ PLUGINS := $(filter-out $(JIMS_PLUGINS),$(patsubst plugins/%/setup.cfg,%,$(wildc
 
 # Those of the core's tests that wait most.
 RELIABILITY := tests/faults tests/hostile tests/server
+# Those that start most processes: commands, and what the pages of docs/ say.
+COMMANDS := tests/cli tests/docs
 
 # $(call mypy,python,cache,folders): each plugin is checked from its own folder, where its modules are; one after another,
 # for what they share, the core, is then read once.
@@ -74,14 +76,14 @@ endef
 long = $(1) -W ignore -m tests.$(2) || broken="$$broken $(2);"
 SLOW_KINDS := head body reader reader-byte idle websocket websocket-reader tls linger
 
-.PHONY: help run test lint test-core test-reliability test-plugins test-jims test-oldest test-deploy test-long test-faults bench docs lock audit release-check site clean
+.PHONY: help run test lint test-core test-commands test-reliability test-plugins test-jims test-oldest test-deploy test-long test-faults bench docs lock audit release-check site clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make run          set up, and serve the example on http://localhost:8080'
 	@echo 'make test         set up, and run every check and test; its parts are'
-	@echo '                  lint, site, test-core, test-reliability, test-plugins, test-jims, test-oldest'
-	@echo '                  and test-deploy'
+	@echo '                  lint, site, test-core, test-commands, test-reliability, test-plugins, test-jims,'
+	@echo '                  test-oldest and test-deploy'
 	@echo 'make site         build the documentation as a site in build/site; a broken link fails'
 	@echo 'make test-oldest  the tests of the protocol with the oldest uvicorn and websockets that are allowed'
 	@echo 'make test-deploy  the files of deploy/: proxies, units, images and manifests'
@@ -100,14 +102,14 @@ run: $(VENV)/.installed-run
 
 # The environments are made one after another, since pip leaves its notes beside the code, and Debian's packages are
 # installed one after another, since apt-get locks; then three parts run at a time:
-# most of them wait more than they compute.
+# most of them wait more than they compute. The longest come first.
 test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed $(OLDEST_VENV)/.installed $(DEPLOY_VENV)/.installed $(SITE_VENV)/.installed
 	$(browser)
 	$(compiler)
 	$(nginx)
 	$(monitoring)
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
-	  test-core test-reliability test-plugins test-jims test-oldest test-deploy lint site
+	  test-plugins test-core test-commands test-reliability test-jims test-oldest test-deploy lint site
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
@@ -125,7 +127,13 @@ test-core: $(VENV)/.installed-dev
 	$(browser)
 	$(compiler)
 	$(monitoring)
-	$(PY) -m pytest --ignore=tests/deploy $(RELIABILITY:%=--ignore=%)
+	$(PY) -m pytest $(patsubst %,--ignore=%,tests/deploy $(COMMANDS) $(RELIABILITY))
+
+test-commands: $(VENV)/.installed-dev
+	$(browser)
+	$(compiler)
+	$(monitoring)
+	$(PY) -m pytest $(COMMANDS)
 
 test-reliability: $(VENV)/.installed-dev
 	$(compiler)

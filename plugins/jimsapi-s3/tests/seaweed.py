@@ -58,7 +58,7 @@ class Seaweed:
                     "-filer", "-s3", f"-s3.config={self._folder}/s3.json", f"-s3.port={s3}", f"-s3.port.grpc={s3_grpc}",
                     "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false",
                     f"-master.port={master}", f"-master.port.grpc={master_grpc}",
-                    f"-volume.port={volume}", f"-volume.port.grpc={volume_grpc}", "-volume.max=0",
+                    f"-volume.port={volume}", f"-volume.port.grpc={volume_grpc}", "-volume.max=10000",
                     "-master.volumeSizeLimitMB=64", f"-filer.port={filer}", f"-filer.port.grpc={filer_grpc}",
                 ],
                 stdout=log,
