@@ -598,5 +598,8 @@ ENGLISH = Grammar(
         r"\A(?P<before>.*(?:[.!?] |\b(?:tell|say|know|wonder|wondering|ask|asking|find out|see|hear)\b[^.!?]*? ))"
         r"(?P<asked>(?:who|whose|what|which|how many|does|do|is|are)\b[^.!?]*)\Z"
     ),
-    denied=r"n't\b|\b(?:not|never|no|who|whose|what|which|how|does|he|him|his|she|her|they|them|their)\b",
+    denied=(
+        r"n't\b|\b(?:not|never|no|except|apart|aside|without|excluding|excluded|besides|leaving out|other than"
+        r"|who|whose|what|which|how|does|he|him|his|she|her|they|them|their)\b"
+    ),
 )

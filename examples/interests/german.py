@@ -451,5 +451,8 @@ GERMAN = Grammar(
         r"\A(?P<before>.*(?:[.!?] |\b(?:sag|sage|sagen|wissen|weiß|frage|fragen|verraten|herausfinden)\b[^.!?]*? ))"
         r"(?P<asked>(?:wer|wen|wofür|was|welche|wie viele|mag|mögen|gibt es)\b[^.!?]*)\Z"
     ),
-    denied=r"\b(?:nicht|nie|kein|keine|keinen|wer|wen|wem|wofür|was|welche|wie|er|ihn|ihm|sie|ihr|ihnen)\b",
+    denied=(
+        r"\b(?:nicht|nie|kein|keine|keinen|ohne|außer|abgesehen|ausgenommen|bis auf"
+        r"|wer|wen|wem|wofür|was|welche|wie|er|ihn|ihm|sie|ihr|ihnen)\b"
+    ),
 )

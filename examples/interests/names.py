@@ -99,6 +99,10 @@ class Names:
             return Match(written, found[0])
         return Match(written, candidates=found)
 
+    def has_part(self, word: str) -> bool:
+        """Whether a word, which may be a possessive, is one of a name's."""
+        return any(part in self._with_part for part in fold(without_possessive(word)).split())
+
     def find_owner(self, written: str) -> Match:
         """Do what `find` does, for a name that may be a possessive: "Ann's", "James'"."""
         bare = without_possessive(written)

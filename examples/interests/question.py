@@ -8,7 +8,7 @@ from typing import Any
 from .english import ENGLISH
 from .german import GERMAN
 from .grammar import Grammar, Language, Reading, Reason, Talk
-from .names import Match, Names, fold, without_possessive
+from .names import Match, Names, without_possessive
 from .query import Alike, Check, Count, Kind, Query, Question, Search, Subject
 from .sentence import Budget, Reader, Sentence, tidy, word_form
 
@@ -116,8 +116,10 @@ class _Conversation:
         return None if reading.refers_else or reading.refers_also else reading.query
 
     def _has_name(self, text: str) -> bool:
-        words = f" {fold(text)} "
-        return any(f" {fold(name)} " in words for names in self._names.values() for name in names.all)
+        """Whether a word that is not one of the grammars' is one of a person's or an interest's name."""
+        own = ENGLISH.own_words | GERMAN.own_words
+        words = [word for word in re.findall(r"[\w']+", text) if word_form(word) not in own]
+        return any(names.has_part(word) for word in words for names in self._names.values())
 
     def _sentences(self, text: str, grammar: Grammar) -> list[Sentence]:
         """Return the ways in which a text may be words and names, the likeliest first."""

@@ -131,6 +131,8 @@ def run_routes(service: RunService) -> Router:
         `contact_id` or `thread_id` is required.
         """
         query = request.typed_query(RunListQuery)
+        if query.contact_id is not None:
+            request.person = query.contact_id
         page = await lists.runs(_admission(request), query.limit, query.after, _filter(query))
         return JSONResponse({"runs": [run_item(run) for run in page.runs], "next": page.next})
 

@@ -384,6 +384,8 @@ def thread_routes(threads: ThreadService, lists: Lists) -> Router:
         """
         query = request.typed_query(ContactListQuery)
         admission = cast(Admission, request.admission)
+        if query.contact_id is not None:
+            request.person = query.contact_id
         page = await lists.contacts(admission, query.limit, query.after, query.contact_id)
         return JSONResponse({"contacts": [contact_item(contact) for contact in page.contacts], "next": page.next})
 

@@ -101,6 +101,8 @@ def usage_routes(threads: ThreadService) -> Router:
         """
         query = request.typed_query(UsageQuery)
         identity = cast(Admission, request.admission).identity
+        if query.contact_id is not None:
+            request.person = query.contact_id
         holder = _holder(query, identity.contact_id)
         first, last = _days(query)
         days = await threads.usage(identity, holder, first, last)

@@ -357,13 +357,25 @@ class App(Router):
                 method = OTHER_METHOD
         path, fields = request.scope["path"], request.noted
         if self.describe_request is not None and not probe:
-            fields = {**fields, **self.describe_request(request)}
+            fields = {**fields, **self._described(request)}
         record = RequestRecord(method, template, path, status, duration, request.request_id, probe, fields)
         for observer in self.on_request:  # a copy of `observe`: one more call takes 1 % of a request's time
             try:
                 observer(record)
             except (Exception, SystemExit) as error:  # the latter would end the server
                 self.report_observer(observer, error)
+
+    def _described(self, request: Connection) -> Mapping[str, Any]:
+        """Return the fields of `describe_request`; none if it fails."""
+        describe = self.describe_request
+        assert describe is not None
+        try:
+            return describe(request)
+        except (Exception, SystemExit) as error:
+            if id(describe) not in self._failed_observers:
+                self._failed_observers.add(id(describe))
+                logger.error("describe_request %r failed; its later failures are not logged.", describe, exc_info=error)
+            return {}
 
     def observe(self, record: RequestRecord) -> None:
         """Call the observers for a request that the server rejected without calling the app."""

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from pathlib import Path
 
 from jimsapi.api.metrics import MetricsOptions
 from jimsapi.cli.options import ServerOptions
@@ -9,21 +10,23 @@ from jimsapi.plugins.errors import StartError
 from jimsapi.server.port import inherited_port, open_port, open_unix_socket
 
 
-def bind(server: ServerOptions) -> socket.socket:
+def bind(server: ServerOptions) -> tuple[socket.socket, Path | None]:
     """Open the port or the Unix socket, or take it over from the service manager. The command calls this first.
+
+    Returns the socket and, if it is a Unix socket that the command has opened itself, its path.
 
     Raises `StartError` with the reason if there is nothing to listen on.
     """
     try:
         if (inherited := inherited_port()) is not None:
-            return inherited
+            return inherited, None
     except (ValueError, OSError) as error:
         raise StartError(f"cannot use the socket of the service manager: {error}") from error
     try:
         # The port is open from now on. A second server then fails here, before it ends the runs of this one.
         if server.uds is not None:
-            return open_unix_socket(server.uds, int(server.uds_mode, 8))
-        return open_port(server.host, server.port)
+            return open_unix_socket(server.uds, int(server.uds_mode, 8)), server.uds
+        return open_port(server.host, server.port), None
     except OSError as error:
         raise StartError(cannot_listen(server, error)) from error
 

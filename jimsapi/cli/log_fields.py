@@ -3,11 +3,14 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from jimsapi.asgi.connection import Connection
 from jimsapi.cli.options import LogOptions
 from jimsapi.runs.identity import Admission
 
+LONGEST = 200
+"""Characters of an address or a subject."""
 HASH_BYTES = 8
 """The length of a hash: two of a million people have the same one with a probability of 1 in 37 million."""
 
@@ -36,12 +39,12 @@ class RequestDescriber:
         options = self._options
         fields: dict[str, Any] = {}
         if options.log_client and (client := request.client) is not None and client[0]:
-            fields["client"] = client[0]
+            fields["client"] = _word(client[0])
         admission = request.admission if isinstance(request.admission, Admission) else None
         if options.log_caller != "off" and admission is not None and admission.provider is not None:
             subject = admission.identity.subject
             hashed = options.log_caller == "hashed"
-            fields["caller"] = self._hash("caller", f"{admission.provider} {subject}") if hashed else subject
+            fields["caller"] = self._hash("caller", f"{admission.provider} {subject}") if hashed else _word(subject)
         if options.log_contact and (contact := _contact(request, admission)) is not None:
             fields["contact"] = self._hash("contact", contact)
         return fields
@@ -49,6 +52,11 @@ class RequestDescriber:
     def _hash(self, kind: str, text: str) -> str:
         data = text.encode("utf-8", "surrogatepass")
         return hashlib.blake2b(data, digest_size=HASH_BYTES, key=self._key, person=kind.encode()).hexdigest()
+
+
+def _word(text: str) -> str:
+    """Return a text that others have chosen as one short word, which cannot look like another field of the line."""
+    return quote(text[:LONGEST], safe="/:@~+,", errors="replace")
 
 
 def _contact(request: Connection, admission: Admission | None) -> str | None:

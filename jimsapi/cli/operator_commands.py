@@ -12,6 +12,7 @@ import click
 from jimsapi.plugins.compose import Configuration
 from jimsapi.runs.inbound import check_contact_id
 from jimsapi.threads.errors import InputRefused
+from jimsapi.threads.run import RunStatus
 
 Resolve = Callable[[Mapping[str, Any]], Configuration]
 """Resolves the options of the server."""
@@ -19,7 +20,7 @@ Action = Callable[[dict[str, Any]], None]
 Make = Callable[[str, Action, str, list[click.Parameter]], click.Command]
 """Makes a subcommand with arguments of its own, and the options of the server."""
 
-STATUSES = ("queued", "running", "completed", "failed", "cancelled", "interrupted")
+_STATUS = click.Choice([status.value for status in RunStatus])
 _PREFIX = "wanted_"
 """How the keys of arguments begin that are not options of the server."""
 _STATUS_TEXT = "The exit status is 0, 1 if it is not possible, and 2 for wrong usage."
@@ -53,12 +54,15 @@ def runs_commands(make: Make, resolve: Resolve) -> click.Group:
 
         wanted = _taken(given)
         if wanted["url"] is not None:
-            cancel_run_at(wanted["url"], wanted["key_file"], wanted["run_id"])
+            key = next(iter(given["api_key"] or ()), None)
+            cancel_run_at(wanted["url"], key, wanted["api_key_file"], wanted["run_id"])
         else:
             cancel_run(resolve(given), run_id=wanted["run_id"])
 
     listing: list[click.Parameter] = [
-        _option("--status", "statuses", type=click.Choice(STATUSES), multiple=True, help="Only runs with this status."),
+        _option(
+            "--status", "statuses", type=click.Choice(_STATUSES), multiple=True, help="Only runs with this status."
+        ),
         _option("--contact-id", callback=_contact, help="Only runs of this contact."),
         _option("--thread-id", type=click.UUID, help="Only runs of this thread."),
         _limit("runs"),
@@ -68,7 +72,7 @@ def runs_commands(make: Make, resolve: Resolve) -> click.Group:
     cancelling: list[click.Parameter] = [
         _argument("run_id", "RUN"),
         _option("--url", help="Cancel it through the server at this URL, and not in the store."),
-        _option("--key-file", metavar="FILE", help="With --url: the file with the key. [JIMS_API_KEY_FILE]"),
+        _option("--api-key-file", metavar="FILE", help="With --url: the file with the key. [JIMS_API_KEY_FILE]"),
     ]
     group = click.Group("runs", help="List the runs of a store, show one, or cancel one.")
     group.add_command(make("list", list_runs, f"List runs, newest first. {_BESIDE}", listing))

@@ -1,6 +1,7 @@
 """What commands for operators print: for people, or as JSON for machines. Stored texts are made safe for a terminal."""
 
 import io
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,10 +12,18 @@ import orjson
 
 from jimsapi.cli.terminal.text import clean_line
 
+_NOT_PRINTABLE = re.compile("[^ -~]")
+
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON on one line. Times end with `Z`."""
-    click.echo(orjson.dumps(value, option=orjson.OPT_UTC_Z).decode())
+    """Print a value as JSON on one line, in printable ASCII: no stored text acts on a terminal. Times end with `Z`."""
+    text = orjson.dumps(value, option=orjson.OPT_UTC_Z).decode()
+    click.echo(_NOT_PRINTABLE.sub(_escaped, text))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at] << 8 | units[at + 1]:04x}" for at in range(0, len(units), 2))
 
 
 def print_row(values: Sequence[Any], widths: Sequence[int]) -> None:

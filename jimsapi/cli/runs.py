@@ -26,7 +26,7 @@ ATTEMPTS = 2
 
 _BESIDE_A_SERVER = (
     "; while that server runs, cancel the run through it: give its --url, and a key that has the scope threads with "
-    "--key-file or JIMS_API_KEY_FILE"
+    "--api-key-file or JIMS_API_KEY_FILE"
 )
 
 
@@ -131,12 +131,15 @@ async def _cancel(configuration: Configuration, run_id: UUID) -> None:
     click.echo(f"cancelled the run {run_id} in {where}")
 
 
-def cancel_run_at(url: str, key_file: str | None, run_id: UUID) -> None:
-    """Cancel a run through a server. Raises `StartError` if it refuses, or does not answer."""
+def cancel_run_at(url: str, key: str | None, key_file: str | None, run_id: UUID) -> None:
+    """Cancel a run through a server, with a key, or the one in a file.
+
+    Raises `StartError` if the server refuses, or does not answer.
+    """
     from jimsapi.client import Client, ClientError
 
     try:
-        with Client(url, api_key=client_key(None, key_file), attempts=ATTEMPTS) as client:
+        with Client(url, api_key=client_key(key, key_file), attempts=ATTEMPTS) as client:
             client.cancel(run_id)
     except (ClientError, ValueError) as error:
         raise StartError(f"{url}: {error}") from error

@@ -250,7 +250,7 @@ def serve(configuration: Configuration, given: Mapping[str, Any]) -> int:
     certificates = settings.get(CertificateOptions)
     max_body = settings.get(CoreOptions).max_body
     refuse_shared_port(server, settings.get(MetricsOptions))
-    listening = bind(server)
+    listening, own_path = bind(server)
     address = address_of(server, listening)
     factory_configuration = None if server.reload else configuration
     factory = Factory(dict(given), address, logs.log_format == "json", logs.verbose, factory_configuration)
@@ -258,9 +258,9 @@ def serve(configuration: Configuration, given: Mapping[str, Any]) -> int:
     try:
         return _serve_or_reload(process, server, listening)
     finally:
-        if server.uds is not None and listening.family == socket.AF_UNIX:
+        if own_path is not None:
             listening.close()
-            close_unix_socket(server.uds)
+            close_unix_socket(own_path)
 
 
 def _serve_or_reload(process: ServingProcess, server: ServerOptions, listening: socket.socket) -> int:

@@ -5,6 +5,7 @@ import fcntl
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ BACKLOG = 4096
 `net.core.somaxconn`."""
 
 
+LOCKED_WITHIN = 2.0
+"""Seconds within which another server has to have opened or removed its socket in the same folder."""
 MAX_UNIX_PATH = 107
 """Bytes of a path (unix(7))."""
 _INHERITED = 3  # SD_LISTEN_FDS_START of sd_listen_fds(3)
@@ -121,12 +124,24 @@ def check_unused(path: Path) -> None:
         raise OSError(errno.EADDRINUSE, "another process listens there")
 
 
+def _lock(descriptor: int, folder: Path) -> None:
+    """Lock a folder. Raises `OSError` if another process keeps it locked: a server needs it for an instant."""
+    end = time.monotonic() + LOCKED_WITHIN
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise OSError(errno.EAGAIN, f"another process keeps {folder} locked (see `lslocks`)") from None
+            time.sleep(0.02)
+
+
 @contextmanager
 def _locked_folder(path: Path) -> Iterator[None]:
     """Hold a lock on the folder of a socket, so that of two servers that start at once only one gets the path."""
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        _lock(folder, path.parent)
         yield
     finally:
         os.close(folder)

@@ -95,8 +95,10 @@ from jimsapi.threads.storable import storable_text
 from jimsapi.threads.store import (
     KEEP_KEYS,
     CommitRecord,
+    decode_contact_cursor,
     decode_cursor,
     decode_id_cursor,
+    encode_contact_cursor,
     encode_cursor,
     encode_id_cursor,
     take_page,
@@ -617,11 +619,11 @@ class MemoryStore:
                 yield record
 
     async def contacts(self, acting_for: str | None, limit: int, after: str | None) -> ContactPage:
-        edge = None if after is None else _read_contact_cursor(after)
+        edge = None if after is None else decode_contact_cursor(after)
         listed = sorted(contact for contact in self._contacts if edge is None or contact > edge)
         found = [contact for contact in listed if may_see(contact, acting_for)]
         page = [self._contact(contact) for contact in found[:limit]]
-        return ContactPage(page, encode_cursor("contacts", page[-1].contact_id) if len(found) > limit else None)
+        return ContactPage(page, encode_contact_cursor(page[-1].contact_id) if len(found) > limit else None)
 
     def _contact(self, contact_id: str) -> ContactRecord:
         threads = self._contacts[contact_id]
@@ -977,10 +979,3 @@ def _read_cursor(kind: str, cursor: str) -> datetime:
     if found != kind or position.tzinfo is not None:
         raise InvalidCursor
     return position
-
-
-def _read_contact_cursor(cursor: str) -> str:
-    kind, contact_id = decode_cursor(cursor, 2)
-    if kind != "contacts":
-        raise InvalidCursor
-    return contact_id

@@ -437,6 +437,9 @@ def take_sized(items: Iterable[Item], limit: int, size_of: Callable[[Item], int]
     return page, False
 
 
+_CONTACTS = "contacts"
+
+
 def encode_cursor(*parts: str) -> str:
     """Encode the position of the next page as a cursor. The store chooses `parts`; the cursor is opaque to clients."""
     return base64.urlsafe_b64encode(orjson.dumps(parts)).rstrip(b"=").decode()
@@ -470,3 +473,16 @@ def decode_id_cursor(kind: str, cursor: str) -> UUID:
     if found != kind:
         raise InvalidCursor
     return identifier
+
+
+def encode_contact_cursor(contact_id: str) -> str:
+    """Encode the position after a contact, in lists of contacts."""
+    return encode_cursor(_CONTACTS, contact_id)
+
+
+def decode_contact_cursor(cursor: str) -> str:
+    """Return the contact in a cursor. Raises `InvalidCursor` if `encode_contact_cursor` cannot have made it."""
+    kind, contact_id = decode_cursor(cursor, 2)
+    if kind != _CONTACTS:
+        raise InvalidCursor
+    return contact_id

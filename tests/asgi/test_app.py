@@ -22,6 +22,7 @@ from jimsapi.asgi import (
     StreamingResponse,
     request_id,
 )
+from jimsapi.asgi.connection import Connection
 from jimsapi.asgi.testing import TestClient
 from jimsapi.asgi.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -380,6 +381,25 @@ async def test_an_observer_that_raises_harms_nobody_and_is_logged_once(caplog: p
     for _ in range(3):
         assert (await ask(app, "/public")).status == 200
     assert len(records) == 3
+    assert caplog.text.count("LookupError: broken") == 1
+
+
+async def test_a_description_of_requests_that_fails_harms_nobody_and_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = small()
+    records: list[RequestRecord] = []
+    app.on_request.append(records.append)
+
+    def describe(request: Connection) -> dict[str, str]:
+        if request.scope["path"] == "/public":
+            raise LookupError("broken")
+        return {"who": "me"}
+
+    app.describe_request = describe
+    for path in ("/public", "/public", "/nowhere"):
+        await ask(app, path)
+    assert [record.fields.get("who") for record in records] == [None, None, "me"]
     assert caplog.text.count("LookupError: broken") == 1
 
 

@@ -60,6 +60,29 @@ def test_a_line_has_the_address_of_the_client_that_a_trusted_proxy_names(trusted
         assert [fields["client"] for fields in lines(served, 3)] == [logged] * 3
 
 
+@pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
+def test_what_a_client_writes_cannot_look_like_another_field(as_json: bool) -> None:
+    options = ("--log-format", "json") if as_json else ()
+    with Served("--log-client", "--forwarded-allow-ips", "*", *options) as served:
+        with served.client() as client:
+            client.get("/openapi.json", headers={"x-forwarded-for": "1.2.3.4 caller=key:admin contact=x"})
+        [fields] = lines(served, 1)
+        assert fields["client"] == "1.2.3.4%20caller%3Dkey:admin%20contact%3Dx"
+        assert not fields.keys() & {"caller", "contact"}
+
+
+@pytest.mark.parametrize("path", ["runs", "contacts", "usage"])
+def test_a_request_about_a_contact_has_its_hash_whatever_it_asks(path: str) -> None:
+    with Served(*CONTACT, "--api-key", "the-key-of-this-test", env=KEY) as served:
+        authorized = {"authorization": "Bearer the-key-of-this-test"}
+        assert send(served, PHONE, **authorized) == 200
+        with served.client() as client:
+            listed = client.get(f"/api/v1/{path}", params={"contact_id": PHONE}, headers=authorized)
+            assert listed.status_code == 200
+        sent, asked = (fields["contact"] for fields in lines(served, 2))
+        assert sent == asked
+
+
 def test_a_line_has_the_name_of_the_key_or_its_hash(tmp_path: Path) -> None:
     keys = ("--keys-file", str(tmp_path / "keys.json"))
     key = run_command("keys", "new", "website", *keys, cwd=tmp_path).stdout.split()[0]

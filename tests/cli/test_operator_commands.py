@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from tests.serving import Served
 STORE = ("--store", "sqlite:///jims.db")
 KEY = "a-key-that-is-long-enough"
 UNKNOWN = "01a2243a-c689-7f77-89dd-cd783bd233ef"
-RED = "\x1b[31mred\u202e"
+RED = "\x1b[31mred\u202e\x9b\x7f😀"
 
 
 def command(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -37,6 +38,8 @@ def printed(folder: Path, *arguments: str) -> str:
     """What a command prints that succeeds and has nothing to say beside it."""
     ran = command(folder, *arguments)
     assert (ran.returncode, ran.stderr) == (0, "")
+    if "--json" in arguments:
+        assert re.fullmatch("[ -~\n]*", ran.stdout), "a stored character could act on a terminal"
     return ran.stdout
 
 
@@ -183,11 +186,15 @@ def test_a_run_beside_a_server_is_listed_and_cancelled_through_it(served: Served
         assert "give its --url" in line
         refused = refusal(command(site, "runs", "cancel", begun["run_id"], "--url", served.url))
         assert refused == f"jimsapi: {served.url}: 401: Unauthorized"
-        ran = command(site, "runs", "cancel", begun["run_id"], "--url", served.url, "--key-file", "key")
+        ran = command(site, "runs", "cancel", begun["run_id"], "--url", served.url, "--api-key-file", "key")
         assert (ran.returncode, ran.stdout) == (0, f"cancelled the run {begun['run_id']} at {served.url}\n")
         assert client.get(f"/api/v1/runs/{begun['run_id']}").json()["status"] == "cancelled"
-        again = command(site, "runs", "cancel", begun["run_id"], "--url", served.url, JIMS_API_KEY=KEY)
-        assert "409: Run" in refusal(again)
+        url = ("--url", served.url)
+        for again in (
+            command(site, "runs", "cancel", begun["run_id"], *url, JIMS_API_KEY=KEY),
+            command(site, "runs", "cancel", begun["run_id"], *url, "--api-key", KEY),
+        ):
+            assert "409: Run" in refusal(again)
 
 
 def test_a_server_that_does_not_answer_is_named(site: Path) -> None:

@@ -123,8 +123,11 @@ def test_a_manager_that_passes_something_else_stops_the_start(count: str, fault:
             assert fault in refusal(ran)
 
 
-def test_the_server_listens_on_a_unix_socket_that_the_manager_passes_and_leaves_it_there(tmp_path: Path) -> None:
+def test_the_server_listens_on_a_unix_socket_that_the_manager_passes_and_leaves_it_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "socket"
+    monkeypatch.setenv("JIMS_UDS", str(path))
     with socket.socket(socket.AF_UNIX) as passed:
         passed.bind(str(path))
         passed.listen()
@@ -133,6 +136,9 @@ def test_the_server_listens_on_a_unix_socket_that_the_manager_passes_and_leaves_
             started.terminate()
             assert started.wait(30) == 0
         assert path.is_socket()
+        passed.setblocking(False)
+        with pytest.raises(BlockingIOError):  # a connection would have the manager start the server again
+            passed.accept()
 
 
 def test_load_balancers_have_time_to_see_that_a_server_leaves() -> None:

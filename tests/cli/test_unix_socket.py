@@ -1,5 +1,6 @@
 """The server on a Unix socket: which proxies it trusts, and what is at the path before and after."""
 
+import fcntl
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import unix_connect
 
+from jimsapi.server import port
 from jimsapi.server.port import close_unix_socket, open_unix_socket
 from tests.command import refusal, run_command
 from tests.on_socket import OnSocket
@@ -125,6 +127,18 @@ def test_a_server_that_ends_does_not_remove_the_socket_of_the_next_one(path: Pat
         assert path.is_socket()
     close_unix_socket(path)
     assert not path.exists()
+
+
+def test_a_folder_that_another_process_keeps_locked_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(port, "LOCKED_WITHIN", 0.1)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match=f"another process keeps {path.parent} locked"):
+            open_unix_socket(path, 0o600)
+    finally:
+        os.close(descriptor)
+    open_unix_socket(path, 0o600).close()
 
 
 def test_the_socket_of_a_busy_server_whose_backlog_is_full_is_not_replaced(path: Path) -> None:

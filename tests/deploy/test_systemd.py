@@ -91,6 +91,8 @@ def test_a_backup_is_whole_and_a_failed_one_leaves_that_of_last_week(tmp_path: P
         assert back_up(tmp_path, backups) == 0  # while a server has the database open
     [copy] = backups.iterdir()
     assert rows_of(copy) == [("hello",)]
-    database.write_bytes(b"damaged" * 1000)
-    assert back_up(tmp_path, backups) != 0
-    assert rows_of(copy) == [("hello",)]
+    for damage in (lambda: database.write_bytes(b"damaged" * 1000), lambda: database.write_bytes(b""), database.unlink):
+        damage()
+        assert back_up(tmp_path, backups) != 0
+        assert rows_of(copy) == [("hello",)]
+    assert not database.exists()

@@ -107,6 +107,19 @@ def test_no_page_costs_more_than_the_runs_that_it_examines(database: sqlite3.Con
     assert steps(database, lambda: lists.read_contacts(database, None, 10, None)) < most / 10
 
 
+def test_a_page_of_a_contact_with_many_long_threads_reads_only_the_newest_runs(database: sqlite3.Connection) -> None:
+    every = steps(database, lambda: lists.read_runs(database, None, 10, None, RunFilter((RunStatus.FAILED,))))
+    with closing(database.execute("BEGIN")):
+        database.execute("UPDATE threads SET contact_id = 'of all'")
+        try:
+            only = RunFilter(contact_id="of all")
+            page = lists.read_runs(database, None, 10, None, only)
+            assert [run.run_id for run in page.runs] == [run_id(MANY - 1 - number) for number in range(10)]
+            assert steps(database, lambda: lists.read_runs(database, None, 10, None, only)) < every / 5
+        finally:
+            database.execute("ROLLBACK")
+
+
 async def test_a_run_of_a_thread_that_another_program_deleted_is_not_listed(store: SQLiteStore, path: Path) -> None:
     plans = [make_plan(contact) for contact in ("ann", "bob")]
     for plan in plans:

@@ -5,15 +5,15 @@ indexes that runs need anyway find the open ones, and those of a thread and of a
 in some way examines others, so a page examines at most `RUNS_EXAMINED`.
 """
 
+import heapq
 import sqlite3
 from collections.abc import Iterable
-from itertools import chain
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
 from jimsapi.stores.sqlite.reads import thread_by_id, utc, visible_thread
 from jimsapi.stores.sqlite.rows import contact_of, id_text, time_text
-from jimsapi.threads.errors import InvalidCursor
 from jimsapi.threads.run import (
     OPEN,
     ContactPage,
@@ -24,7 +24,12 @@ from jimsapi.threads.run import (
     RunRecord,
     RunStatus,
 )
-from jimsapi.threads.store import decode_cursor, decode_id_cursor, encode_cursor, encode_id_cursor
+from jimsapi.threads.store import (
+    decode_contact_cursor,
+    decode_id_cursor,
+    encode_contact_cursor,
+    encode_id_cursor,
+)
 from jimsapi.threads.transitions import may_see
 
 RUNS_EXAMINED = 10_000
@@ -97,8 +102,8 @@ def _examined(
     if contact_id is not None:
         # Not in one statement: a column of other JIMS programs may have an identifier as a number.
         threads = connection.execute(_THREADS_OF_CONTACT, (contact_id,))
-        of_threads = (connection.execute(_OF_THREAD, (id_text(thread), *bounds)) for (thread,) in threads)
-        return sorted(chain.from_iterable(of_threads), reverse=True)[: bounds[2]]
+        of_threads = [connection.execute(_OF_THREAD, (id_text(thread), *bounds)) for (thread,) in threads.fetchall()]
+        return islice(heapq.merge(*of_threads, reverse=True), bounds[2])  # it reads a run of a thread when it needs it
     if only.statuses and all(status in OPEN for status in only.statuses):
         return connection.execute(_OPEN, (None, *bounds))
     return connection.execute(_NEWEST, (None, *bounds))
@@ -124,14 +129,14 @@ def _record(connection: sqlite3.Connection, row: Any) -> RunRecord | None:
 
 def read_contacts(connection: sqlite3.Connection, acting_for: str | None, limit: int, after: str | None) -> ContactPage:
     """`ThreadStore.contacts`, in the order of the bytes of the contacts."""
-    query, edge = (_FIRST_CONTACT, "") if after is None else (_NEXT_CONTACT, _read_cursor(after))
+    query, edge = (_FIRST_CONTACT, "") if after is None else (_NEXT_CONTACT, decode_contact_cursor(after))
     if acting_for is not None:
         own = _contact(connection, acting_for)
         return ContactPage([own] if own.threads and (after is None or acting_for > edge) else [], None)
     page: list[ContactRecord] = []
     while (row := connection.execute(query, (edge,)).fetchone()) is not None:
         if len(page) == limit:
-            return ContactPage(page, encode_cursor("contacts", page[-1].contact_id))
+            return ContactPage(page, encode_contact_cursor(page[-1].contact_id))
         query, edge = _NEXT_CONTACT, row[0]
         page.append(_contact(connection, edge))
     return ContactPage(page, None)
@@ -140,10 +145,3 @@ def read_contacts(connection: sqlite3.Connection, acting_for: str | None, limit:
 def _contact(connection: sqlite3.Connection, contact_id: str) -> ContactRecord:
     threads, active_at = connection.execute(_CONTACT, (contact_id,)).fetchone()
     return ContactRecord(contact_id, threads, active_at and utc(active_at))
-
-
-def _read_cursor(cursor: str) -> str:
-    kind, contact_id = decode_cursor(cursor, 2)
-    if kind != "contacts":
-        raise InvalidCursor
-    return contact_id

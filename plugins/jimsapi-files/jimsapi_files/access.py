@@ -21,6 +21,7 @@ def contact_of_new(request: Request, named: str | None) -> str:
         loc = ["query", "contact_id"]
         raise ValidationError([{"type": "missing", "loc": loc, "msg": "Field required", "input": None}])
     check_contact_id(contact_id)
+    request.person = contact_id
     return contact_id
 
 
@@ -51,6 +52,8 @@ def contact_of_file(request: Request, named: str | None) -> str | None:
         return identity.contact_id
     if named is None and not identity.may(THREADS):
         raise StoredFileNotFound
+    if named is not None:
+        request.person = named
     return named
 
 

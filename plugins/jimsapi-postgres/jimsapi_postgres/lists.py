@@ -11,14 +11,13 @@ from jimsapi.threads import (
     ContactPage,
     ContactRecord,
     FailureKind,
-    InvalidCursor,
     RunFilter,
     RunPage,
     RunRecord,
     RunStatus,
-    decode_cursor,
+    decode_contact_cursor,
     decode_id_cursor,
-    encode_cursor,
+    encode_contact_cursor,
     encode_id_cursor,
 )
 from jimsapi_postgres import rows
@@ -158,17 +157,10 @@ def _run(row: Any) -> RunRecord:
 
 async def read_contacts(acting_for: str | None, limit: int, after: str | None, connection: Connection) -> ContactPage:
     """Return a page of contacts in the order of the database (`ThreadStore.contacts`)."""
-    edge = None if after is None else _read_cursor(after)
+    edge = None if after is None else decode_contact_cursor(after)
     if acting_for is not None:
         found = await connection.fetch(_OWN_CONTACT, acting_for, 1)
     else:
         found = await connection.fetch(_FIRST_CONTACTS if edge is None else _NEXT_CONTACTS, edge, limit + 1)
     page = [ContactRecord(contact_id, threads, active_at) for contact_id, threads, active_at in found[:limit]]
-    return ContactPage(page, encode_cursor("contacts", page[-1].contact_id) if len(found) > limit else None)
-
-
-def _read_cursor(cursor: str) -> str:
-    kind, contact_id = decode_cursor(cursor, 2)
-    if kind != "contacts":
-        raise InvalidCursor
-    return contact_id
+    return ContactPage(page, encode_contact_cursor(page[-1].contact_id) if len(found) > limit else None)

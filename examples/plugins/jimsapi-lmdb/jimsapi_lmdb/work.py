@@ -69,8 +69,10 @@ from jimsapi.threads import (
     choose,
     config_of_new,
     count_open,
+    decode_contact_cursor,
     decode_cursor,
     decode_id_cursor,
+    encode_contact_cursor,
     encode_cursor,
     encode_id_cursor,
     end_with,
@@ -396,7 +398,7 @@ class Work:
 
     def contacts(self, acting_for: str | None, limit: int, after: str | None) -> ContactPage:
         """Return a page of contacts, in the order of their digests."""
-        edge = b"" if after is None else digest(_contact_of(after)) + LAST
+        edge = b"" if after is None else digest(decode_contact_cursor(after)) + LAST
         found: list[ContactRecord] = []
         for _, keys in groupby((key for key, _ in self._contacts.forward(b"", edge)), lambda key: key[:32]):
             threads = [self._thread(key[-16:]) for key in keys]
@@ -407,7 +409,7 @@ class Work:
             if len(found) > limit:
                 break
         page = found[:limit]
-        return ContactPage(page, encode_cursor("contacts", page[-1].contact_id) if len(found) > limit else None)
+        return ContactPage(page, encode_contact_cursor(page[-1].contact_id) if len(found) > limit else None)
 
     def find_thread(self, query: ThreadQuery) -> ThreadRecord:
         """Return the thread that selectors find."""
@@ -807,14 +809,6 @@ def _run_record(run: Run, contact_id: str) -> RunRecord:
         None if run.finished is None else time_of(run.finished).replace(tzinfo=UTC),
         FailureKind(run.failure) if run.failure else None,
     )
-
-
-def _contact_of(cursor: str) -> str:
-    """Return the contact in a cursor. Raises `InvalidCursor`."""
-    kind, contact_id = decode_cursor(cursor, 2)
-    if kind != "contacts":
-        raise InvalidCursor
-    return contact_id
 
 
 def _event(value: bytes) -> StoredEvent:
