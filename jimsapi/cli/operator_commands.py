@@ -60,9 +60,7 @@ def runs_commands(make: Make, resolve: Resolve) -> click.Group:
             cancel_run(resolve(given), run_id=wanted["run_id"])
 
     listing: list[click.Parameter] = [
-        _option(
-            "--status", "statuses", type=click.Choice(_STATUSES), multiple=True, help="Only runs with this status."
-        ),
+        _option("--status", "statuses", type=_STATUS, multiple=True, help="Only runs with this status."),
         _option("--contact-id", callback=_contact, help="Only runs of this contact."),
         _option("--thread-id", type=click.UUID, help="Only runs of this thread."),
         _limit("runs"),

@@ -42,7 +42,7 @@ def _dump(pid: int) -> None:
 
 def _set_log_level(level: str, pid: int) -> None:
     _send(_LEVELS[level], pid)
-    click.echo(f"Process {pid} says in its log that it has changed the level.")
+    click.echo(f"Process {pid} changes the level, and writes a line about it to its log.")
 
 
 def _send(name: str, pid: int) -> None:

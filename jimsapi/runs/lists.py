@@ -14,7 +14,7 @@ class Lists:
     """Lists the runs and contacts that a caller may see.
 
     A caller that is bound to one contact sees only this one. If the server admits every caller without authentication,
-    a list needs a contact or a thread: nobody may read what everybody does.
+    a list needs a contact or a thread, because nobody may list the conversations of all contacts.
     """
 
     def __init__(self, service: RunService) -> None:

@@ -72,7 +72,7 @@ def bind_port(host: str, port: int) -> socket.socket:
 
 
 def open_unix_socket(path: Path, mode: int) -> socket.socket:
-    """Return a socket that listens at a path. `mode` are its permissions; who may write may connect.
+    """Return a socket that listens at a path. `mode` are its permissions; users with write permission may connect.
 
     A socket that a dead process has left at the path is replaced. Raises `OSError`, with `EADDRINUSE` if another
     process listens there, and with `EEXIST` if something else is at the path.

@@ -39,7 +39,7 @@ export function setKey(text) {
 }
 
 export function urlOf(path, query = {}) {
-  const given = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== "");
+  const given = Object.entries(query).filter(([, value]) => value !== null && value !== undefined);
   const text = String(new URLSearchParams(given));
   return ROOT + path + (text ? `?${text}` : "");
 }

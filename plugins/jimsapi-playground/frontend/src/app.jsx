@@ -60,7 +60,9 @@ function Workspace({ session }) {
   return (
     <div class="workspace">
       <header>
-        <button type="button" class="skip" onClick={focusMessage}>Go to the message field</button>
+        {session.view === "chat" && (
+          <button type="button" class="skip" onClick={focusMessage}>Go to the message field</button>
+        )}
         <button
           type="button" class="only-narrow" aria-expanded={isOpen} aria-controls="threads"
           onClick={() => setOpen(!isOpen)}
@@ -96,7 +98,7 @@ function View({ session }) {
     return (
       <>
         <div class="bar">
-          <h2>{view === "runs" ? "Runs" : "Contacts"}</h2>
+          <h2 tabIndex={-1}>{view === "runs" ? "Runs" : "Contacts"}</h2>
           <button type="button" onClick={() => session.follow()}>Refresh</button>
         </div>
         {view === "runs" ? <Runs session={session} /> : <Contacts session={session} />}
@@ -123,7 +125,7 @@ function ConversationBar({ session }) {
             <a href={hashOf(threadId)} aria-current={view === "log" ? undefined : "page"}>Chat</a>
             <a href={hashOf(threadId, true)} aria-current={view === "log" ? "page" : undefined}>Raw log</a>
           </nav>
-          <ThreadTools session={session} />
+          <ThreadTools key={threadId} session={session} title={titleOf(session)} />
         </>
       )}
     </div>

@@ -13,7 +13,9 @@ export function Contacts({ session }) {
       {!contacts.items.length && !contacts.isReading && !contacts.problem && (
         <p class="note">There are no contacts yet.</p>
       )}
-      {contacts.next && <button type="button" onClick={() => operator.more(contacts)}>More contacts</button>}
+      {contacts.next && (
+        <button type="button" disabled={contacts.isReading} onClick={() => operator.more(contacts)}>More contacts</button>
+      )}
     </div>
   );
 }
@@ -21,7 +23,7 @@ export function Contacts({ session }) {
 function Contact({ session, contact: { contact_id: name, threads, active_at: at } }) {
   return (
     <li>
-      <p class="step">{name}</p>
+      <p class="step plain">{name || "the contact without a name"}</p>
       <p class="facts">
         {threads} {threads === 1 ? "conversation" : "conversations"}
         {at && `, the newest event ${new Date(at).toLocaleString()}`}

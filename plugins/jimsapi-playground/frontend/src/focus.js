@@ -1,5 +1,13 @@
-// Gives the focus to the message field when what had it goes away.
+// Gives the focus to something else when what had it goes away, once that is rendered.
 
 export function focusMessage() {
-  document.getElementById("message")?.focus();
+  focusSoon("#message");
+}
+
+export function focusTitle() {
+  focusSoon("h2");
+}
+
+function focusSoon(selector) {
+  setTimeout(() => document.querySelector(selector)?.focus(), 50);
 }

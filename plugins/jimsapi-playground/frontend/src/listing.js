@@ -16,14 +16,14 @@ export class Listing {
     this.query = {};
   }
 
-  // Reads the first page of what meets the query. Throws the `ApiError` of a page that is refused.
+  // Reads the first page of what meets the query. Throws the error of a page that is refused; the list is empty then.
   async read(query = this.query) {
-    this.query = query;
+    this.query = { ...query }; // another object for each reading: pages of earlier ones that arrive later are left out
     await this.readPage(null);
   }
 
   async readMore() {
-    await this.readPage(this.next);
+    if (!this.isReading) await this.readPage(this.next);
   }
 
   async readPage(after) {
@@ -39,6 +39,7 @@ export class Listing {
     } catch (error) {
       if (query !== this.query) return;
       this.problem = error.message;
+      if (!after) Object.assign(this, { items: [], next: null });
       throw error;
     } finally {
       if (query === this.query) this.isReading = false;

@@ -8,23 +8,22 @@ const EVENTS = 1000;
 const RATINGS = 1000;
 
 export class Operator {
-  // `session` is asked for the contact where the server lists nothing without one, and told what happened.
+  // The session has the contact that the page uses, and announces what has happened.
   constructor(session) {
     const changed = () => session.changed();
     this.session = session;
     this.runs = new Listing("/api/v1/runs", "runs", changed);
     this.contacts = new Listing("/api/v1/contacts", "contacts", changed);
     this.status = "";
-    this.contact = "";
+    this.contact = null; // of the runs that are listed; null for those of all contacts
     this.needsContact = false; // the server admits everybody
-    this.details = new Map(); // what the server says of a run that is shown, by its identifier
+    this.details = new Map(); // {run} or {problem} of a run that is shown, by its identifier
   }
 
   async showRuns(status = this.status, contact = this.contact) {
     this.status = status;
-    this.contact = contact.trim();
-    this.details = new Map();
-    await this.read(this.runs, { status: this.status, contact_id: this.contact });
+    this.contact = contact;
+    await this.read(this.runs, { status: status || null, contact_id: contact });
   }
 
   async showContacts() {
@@ -35,12 +34,12 @@ export class Operator {
   async read(listing, query) {
     const { session } = this;
     const given = { ...query };
-    if (!given.contact_id && this.needsContact) given.contact_id = session.contact;
+    if (this.needsContact) given.contact_id ??= session.contact;
     try {
       await listing.read(given);
     } catch (error) {
-      if (error.status === 401) return session.ask("The server does not accept this key.");
-      if (error.status === 422 && !given.contact_id && !session.isBound && session.contact) {
+      if (session.asksForKey(error)) return;
+      if (error.status === 422 && !("contact_id" in withValues(given)) && !session.isBound && session.contact) {
         this.needsContact = true;
         return this.read(listing, query);
       }
@@ -51,8 +50,8 @@ export class Operator {
   async more(listing) {
     try {
       await listing.readMore();
-    } catch {
-      // the list has the problem
+    } catch (error) {
+      this.session.asksForKey(error); // the list has the problem
     }
   }
 
@@ -65,24 +64,31 @@ export class Operator {
     try {
       this.details.set(runId, { run: await getJson(`/api/v1/runs/${runId}`) });
     } catch (error) {
+      if (this.session.asksForKey(error)) return;
       this.details.set(runId, { problem: error.message });
     }
     this.session.changed();
   }
 
   async cancel(runId) {
+    const { session } = this;
+    let said = "The run was cancelled";
     try {
       await request("POST", `/api/v1/runs/${runId}/cancel`);
-      this.session.announce("The run is being cancelled");
+      this.details.delete(runId); // they are those of an open run
     } catch (error) {
-      this.session.announce(error.message); // it has ended
+      if (session.asksForKey(error)) return;
+      said = `The run was not cancelled: ${error.message}`;
+      this.details.set(runId, { problem: said });
     }
     await this.showRuns();
+    session.announce(said);
   }
 
   // Saves a thread as `jimsapi threads export` does.
   async exportThread(threadId) {
     const { session } = this;
+    session.setProblem(threadId, "");
     try {
       const head = await getJson(`/api/v1/threads/${threadId}`);
       const events = await all(`/api/v1/threads/${threadId}/events`, "events", EVENTS);
@@ -91,9 +97,7 @@ export class Operator {
       saveAs(`thread-${threadId}.json`, new Blob([text], { type: "application/json" }));
       session.announce(`${events.length} events were saved`);
     } catch (error) {
-      session.announce(error.message);
-      session.threadProblem = `The thread was not saved: ${error.message}`;
-      session.changed();
+      if (!session.asksForKey(error)) session.setProblem(threadId, `The conversation was not saved: ${error.message}`);
     }
   }
 
@@ -111,12 +115,16 @@ export class Operator {
     try {
       await request("DELETE", `/api/v1/threads/${threadId}`);
     } catch (error) {
-      session.threadProblem = `The conversation was not deleted: ${error.message}`;
-      return session.announce(session.threadProblem);
+      if (!session.asksForKey(error)) session.setProblem(threadId, `The conversation was not deleted: ${error.message}`);
+      return;
     }
     session.leave(threadId);
     session.announce("The conversation was deleted");
   }
+}
+
+function withValues(query) {
+  return Object.fromEntries(Object.entries(query).filter(([, value]) => value !== null));
 }
 
 async function all(path, field, limit) {

@@ -1,6 +1,6 @@
 // The runs of the server, newest first: an operator chooses, looks at one, and cancels one.
 
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { Code } from "./highlight.jsx";
 
 const STATUSES = ["queued", "running", "completed", "failed", "cancelled", "interrupted"];
@@ -20,14 +20,16 @@ export function Runs({ session }) {
         {runs.items.map((run) => <Run key={run.run_id} session={session} run={run} />)}
       </ol>
       {!runs.items.length && !runs.isReading && !runs.problem && <p class="note">There are no such runs.</p>}
-      {runs.next && <button type="button" onClick={() => operator.more(runs)}>More runs</button>}
+      {runs.next && <button type="button" disabled={runs.isReading} onClick={() => operator.more(runs)}>More runs</button>}
     </div>
   );
 }
 
 function Choice({ session }) {
   const { operator } = session;
-  const [contact, setContact] = useState(operator.contact);
+  const [text, setText] = useState(operator.contact ?? "");
+  useEffect(() => setText(operator.contact ?? ""), [operator.contact]);
+  const contact = text === (operator.contact ?? "") ? operator.contact : text.trim() || null;
   const choose = (event) => {
     event.preventDefault();
     void operator.showRuns(operator.status, contact);
@@ -45,8 +47,8 @@ function Choice({ session }) {
         <div>
           <label for="of-contact">Contact</label>
           <input
-            id="of-contact" value={contact} maxLength={500} placeholder={operator.needsContact ? session.contact : "all"}
-            onInput={({ currentTarget }) => setContact(currentTarget.value)}
+            id="of-contact" value={text} maxLength={500} placeholder={operator.needsContact ? session.contact : "all"}
+            onInput={({ currentTarget }) => setText(currentTarget.value)}
           />
         </div>
       )}

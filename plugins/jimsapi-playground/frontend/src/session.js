@@ -1,6 +1,7 @@
 // What the page knows and does. Components call it, and are rendered again when it has changed.
 
 import { ApiError, converse, follow, getJson, hasKey, request, setKey } from "./api.js";
+import { focusMessage, focusTitle } from "./focus.js";
 import { LiveRun } from "./live.js";
 import { Operator } from "./operator.js";
 import { ThreadReader } from "./reader.js";
@@ -14,6 +15,7 @@ const FIRST_CONTACT = "playground";
 const TURNS_SHOWN = 20;
 const RUNS_REMEMBERED = 50;
 const LIST = 30;
+const REFUSED_KEY = "The server does not accept this key.";
 
 export class Session {
   constructor(onChange) {
@@ -57,7 +59,7 @@ export class Session {
   }
 
   get owner() {
-    return this.isBound || !this.contact ? {} : { contact_id: this.contact };
+    return this.isBound ? {} : { contact_id: this.contact };
   }
 
   get live() {
@@ -78,7 +80,7 @@ export class Session {
       this.isBound = true;
     } catch (error) {
       const { status } = error;
-      if (status === 401) return this.ask(this.hasKey ? "The server does not accept this key." : "");
+      if (status === 401) return this.ask(this.hasKey ? REFUSED_KEY : "");
       if (status === 403) {
         this.mayList = false;
         this.list.problem = error.message;
@@ -101,9 +103,17 @@ export class Session {
     this.changed();
   }
 
+  // Asks for another key if the server does not accept this one. Returns whether it does so.
+  asksForKey(error) {
+    if (error.status !== 401) return false;
+    this.ask(REFUSED_KEY);
+    return true;
+  }
+
   async useKey(key) {
     if (/[^\x20-\x7e]/.test(key.trim())) return this.ask("A key has only ASCII characters, and no control characters.");
     setKey(key);
+    this.operator = new Operator(this); // nothing that another key has shown stays
     this.isBound = false;
     this.mayList = true;
     this.list.problem = "";
@@ -127,15 +137,17 @@ export class Session {
   }
 
   async useContact(contact) {
-    this.takeContact(contact.trim());
+    this.takeContact(contact);
     location.hash = hashOf(null);
+    focusMessage();
     await this.readList();
   }
 
   // Opens a conversation, as the contact that has it.
   async openOf(contact, threadId) {
-    if (contact && !this.isBound) this.takeContact(contact);
+    if (contact !== null && !this.isBound) this.takeContact(contact);
     location.hash = hashOf(threadId);
+    focusMessage();
     await this.readList();
   }
 
@@ -148,12 +160,22 @@ export class Session {
   showRunsOf(contact) {
     this.operator.contact = contact;
     location.hash = RUNS;
+    focusTitle();
   }
 
   // Forgets a conversation that is no longer there.
   leave(threadId) {
     if (threadId === this.threadId) location.hash = hashOf(null);
+    focusMessage();
     void this.readList();
+  }
+
+  // Shows why something was not done, if its conversation is still the one that is shown.
+  setProblem(threadId, text) {
+    if (threadId !== this.threadId) return;
+    this.threadProblem = text;
+    if (text) this.announcement = text;
+    this.changed();
   }
 
   // The list
@@ -162,7 +184,7 @@ export class Session {
     if (!this.mayList) return;
     this.list.query = query;
     try {
-      const given = { limit: LIST, after, q: query.trim(), ...this.owner };
+      const given = { limit: LIST, after, q: query.trim() || null, ...this.owner };
       const page = await getJson("/api/v1/threads", given);
       if (query !== this.list.query) return; // a later search has begun
       this.list.threads = after ? [...this.list.threads, ...page.threads] : page.threads;
@@ -170,7 +192,7 @@ export class Session {
       this.list.problem = "";
     } catch (error) {
       if (query !== this.list.query) return;
-      if (error.status === 401) return this.ask("The server does not accept this key.");
+      if (this.asksForKey(error)) return;
       this.list.problem = error.message;
     }
     if (query) this.announcement = `${this.list.threads.length} conversations found`;
@@ -323,7 +345,7 @@ export class Session {
         if (item.name === "status") this.announce(item.data.status);
       }
     } catch (error) {
-      if (error.status === 401) this.ask("The server does not accept this key.");
+      this.asksForKey(error);
       live.error = error.message;
     }
     if (live.ended === null) live.end("failed");

@@ -54,7 +54,7 @@ function Contact({ session }) {
   useEffect(() => setText(session.contact), [session.contact]);
   const use = (event) => {
     event.preventDefault();
-    if (text.trim() !== session.contact) void session.useContact(text);
+    if (text !== session.contact && text.trim()) void session.useContact(text.trim());
   };
   return (
     <form class="contact" onSubmit={use}>
