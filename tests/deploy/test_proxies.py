@@ -4,7 +4,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,7 +14,11 @@ import pytest
 import websockets.sync.client
 from websockets.typing import Origin
 
+<<<<<<< HEAD
 from tests.deploy.proxies import PROXIES, Nginx, NginxBelow, NginxOnSockets, Proxy
+=======
+from tests.deploy.proxies import PROXIES, Nginx, Proxy, Traefik
+>>>>>>> origin/main
 from tests.deploy.rolling import roll
 from tests.on_socket import OnSocket
 from tests.ports import free_port
@@ -97,9 +101,27 @@ def test_a_run_that_takes_longer_than_the_default_of_the_proxy_is_answered(proxy
 
 
 def test_a_message_goes_to_the_other_instance_if_nothing_listens_on_the_first(proxy: Proxy) -> None:
+    if not isinstance(proxy, Traefik):
+        assert refused_messages(proxy, within=30) == [200] * 6
+        return
+
+    def all_are_answered() -> bool:
+        with suppress(httpx.ReadTimeout):
+            return refused_messages(proxy, within=5) == [200] * 6
+        return False
+
+    # Until its probe has seen that the instance is dead, it may leave a message without an answer (docs/deploy.md).
+    eventually(all_are_answered)
+
+
+def refused_messages(proxy: Proxy, *, within: float) -> list[int]:
+    """The statuses of the answers to some messages, of which some go to the dead instance first.
+
+    Raises `httpx.ReadTimeout` if one is not answered within so many seconds.
+    """
     with proxy.client() as client:
-        answers = [client.post("/api/v1/chat", json=chat(f"refused {number}")) for number in range(6)]
-    assert [answer.status_code for answer in answers] == [200] * 6
+        sent = (client.post("/api/v1/chat", json=chat(f"refused {number}"), timeout=within) for number in range(6))
+        return [answer.status_code for answer in sent]
 
 
 class HangsUp(BaseHTTPRequestHandler):

@@ -11,9 +11,11 @@ PATIENCE = 30.0
 LOOK_EVERY = 0.01
 
 
-def paced_server(database: Path, *options: str, env: Mapping[str, str] | None = None) -> Served:
-    """The command with the paced bot over an SQLite file, not started yet."""
-    return Served("--app", PACED, "--store", f"sqlite:///{database}", *options, env=env)
+def paced_server(
+    database: Path, *options: str, folder: Path | None = None, env: Mapping[str, str] | None = None
+) -> Served:
+    """The command with the paced bot over an SQLite file, not started yet. A reloader watches its current `folder`."""
+    return Served("--app", PACED, "--store", f"sqlite:///{database}", *options, folder=folder, env=env)
 
 
 async def until(holds: Callable[[], bool]) -> None:

@@ -89,7 +89,8 @@ async def test_a_signal_under_load_answers_all_accepted_runs_and_refuses_the_res
     tmp_path: Path, number: int, options: tuple[str, ...]
 ) -> None:
     database = tmp_path / "jims.db"
-    with paced_server(database, *DRAIN, *options) as served:
+    # In the repository a reloader would look at the files of all virtual environments before it looks for a signal.
+    with paced_server(database, *DRAIN, *options, folder=tmp_path) as served:
         load = Callers(served.port)
         async with asyncio.TaskGroup() as tasks:
             for caller in range(16):

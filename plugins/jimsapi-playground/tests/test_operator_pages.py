@@ -13,6 +13,7 @@ from person import Person, person_at
 
 from tests.clients.chromium import Chromium
 from tests.serving import Served
+from tests.waiting import eventually
 
 ROWS = ".rows li"
 READ_ROWS = "document.querySelector('.rows')?.getAttribute('aria-busy') === 'false'"
@@ -34,6 +35,16 @@ def begin(server: Served, contact: str, message: str, key: str = "") -> str:
         headers = {"authorization": f"Bearer {key}"} if key else {}
         begun = client.post("/api/v1/runs", json={"contact_id": contact, "message": message}, headers=headers)
         return str(begun.raise_for_status().json()["run_id"])
+
+
+def run_keys(file: Path, *arguments: str) -> str:
+    """What `jimsapi keys` prints."""
+    command = [sys.executable, "-m", "jimsapi", "keys", *arguments, "--keys-file", str(file)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def new_key(file: Path, name: str, *options: str) -> str:
+    return run_keys(file, "new", name, *options).strip()
 
 
 def enter_key(person: Person, key: str) -> None:
@@ -99,6 +110,19 @@ def test_an_operator_cancels_a_run_of_somebody_else(browser: Chromium, guarded: 
         assert not any("Cancel" in text for text in person.texts(".rows button"))
 
 
+def test_the_reason_why_a_run_was_not_cancelled_stays(browser: Chromium, site: Served, contact: str) -> None:
+    run_id = begin(site, contact, f"hold {contact}")
+    with person_at(browser, site.url, contact=contact) as person:
+        person.click("Runs")
+        shows(person, run_id)
+        chat(site, "door", f"open {contact}").raise_for_status()
+        with site.client() as client:
+            eventually(lambda: client.get(f"/api/v1/runs/{run_id}").json()["status"] == "completed")
+        person.click("Cancel", ROWS)
+        person.page.until("document.querySelector('.rows .badge').textContent === 'completed'")
+        assert person.texts(".rows .problem") == ["The run was not cancelled: Run is finished"]
+
+
 def test_an_operator_goes_from_a_run_to_its_conversation(
     browser: Chromium, guarded: Served, contact: str, key: str
 ) -> None:
@@ -143,9 +167,52 @@ def test_a_long_list_is_read_in_pages(browser: Chromium, guarded: Served, contac
         person.page.until("document.querySelector('#of-contact')")
         choose(person, contact=contact)
         person.page.until(f"document.querySelectorAll('{ROWS}').length === 50")
-        person.click("More runs")
-        person.page.until(f"document.querySelectorAll('{ROWS}').length === 51")
+        more = "[...document.querySelectorAll('button')].find(one => one.textContent === 'More runs')"
+        person.page.evaluate(f"(one => {{ one.click(); one.click(); }})({more})")
+        person.page.until(f"document.querySelectorAll('{ROWS}').length >= 51 && {READ_ROWS}")
         assert len(set(person.texts(".rows .facts"))) == 51
+
+
+def test_contacts_that_differ_in_a_space_are_two(browser: Chromium, guarded: Served, contact: str, key: str) -> None:
+    for name in (contact, f" {contact}"):
+        chat(guarded, name, f"I am {name}.", key).raise_for_status()
+    rows = f"[...document.querySelectorAll('{ROWS}')].filter(one => one.innerText.includes({json.dumps(contact)}))"
+    with person_at(browser, guarded.url) as person:
+        enter_key(person, key)
+        person.click("Contacts")
+        person.page.until(f"{rows}.length === 2")
+        person.page.evaluate(f"{rows}[0].querySelectorAll('button')[1].click()")
+        person.page.until(f"document.querySelector('h2').textContent === 'Runs' && {READ_ROWS}")
+        assert person.page.evaluate(f"document.querySelectorAll('{ROWS}').length") == 1
+        assert person.page.evaluate("document.activeElement.tagName") == "H2"
+
+
+def test_a_second_key_sees_nothing_of_the_first(browser: Chromium, tmp_path: Path, contact: str) -> None:
+    keys = tmp_path / "keys.json"
+    first = new_key(keys, "first")
+    second = new_key(keys, "second", "--contact", contact)
+    with Served("--app", "showing:app", "--keys-file", str(keys), folder=Path(__file__).parent) as server:
+        for name in (contact, "somebody else"):
+            chat(server, name, "hello", first).raise_for_status()
+        with person_at(browser, server.url, contact=contact) as person:
+            enter_key(person, first)
+            person.click("Runs")
+            person.page.until("document.querySelector('#of-contact')")
+            choose(person, contact="somebody else")
+            shows(person, "somebody else")
+            run_keys(keys, "revoke", "first")
+
+            def asks_for_a_key() -> bool:
+                person.page.evaluate(
+                    "[...document.querySelectorAll('button')].find(one => one.textContent === 'Refresh')?.click()"
+                )
+                return bool(person.page.evaluate("document.querySelector('#key') !== null"))
+
+            eventually(asks_for_a_key)
+            person.page.evaluate("document.querySelector('#key').focus()")
+            person.page.write(second)
+            person.page.press("Enter")
+            shows(person, contact)
 
 
 def test_a_server_that_admits_everybody_lists_one_contact_only(browser: Chromium, site: Served, contact: str) -> None:
@@ -165,8 +232,7 @@ def test_a_server_that_admits_everybody_lists_one_contact_only(browser: Chromium
 
 def test_a_key_for_chats_alone_has_no_pages_for_operators(browser: Chromium, tmp_path: Path, contact: str) -> None:
     keys = tmp_path / "keys.json"
-    new = [sys.executable, "-m", "jimsapi", "keys", "new", "website", "--scope", "chat", "--keys-file", str(keys)]
-    key = subprocess.run(new, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+    key = new_key(keys, "website", "--scope", "chat")
     with (
         Served("--app", "showing:app", "--keys-file", str(keys), folder=Path(__file__).parent) as server,
         person_at(browser, server.url, contact=contact) as person,
@@ -218,8 +284,22 @@ def test_a_conversation_is_deleted_only_by_somebody_who_says_so_twice(
         person.click("Delete the conversation", "dialog[open]")
         person.page.until("document.querySelector('h2').textContent === 'New conversation'")
         person.page.until("!document.querySelector('aside li')")
+        person.page.until("document.activeElement.id === 'message'")
     with site.client() as client:
         assert client.get(f"/api/v1/threads/{thread}").status_code == 404
+
+
+def test_a_dialog_does_not_stay_for_another_conversation(browser: Chromium, site: Served, contact: str) -> None:
+    with person_at(browser, site.url, contact=contact) as person:
+        person.ask("first", "You said first")
+        person.click("New conversation")
+        person.page.until("!document.querySelector('.turn')")
+        person.ask("second", "You said second")
+        person.click("Delete", ".bar")
+        person.page.until("document.querySelector('dialog[open]')?.textContent.includes('second')")
+        person.page.evaluate("document.querySelectorAll('aside li a')[1].click()")
+        person.sees("You said first")
+        assert not person.page.evaluate("document.querySelector('dialog[open]')")
 
 
 def test_what_is_being_written_is_there_after_another_page(browser: Chromium, site: Served, contact: str) -> None:
