@@ -29,7 +29,7 @@ class ServerOptions(Options):
     port: int = option(8080, minimum=0, maximum=65535, help="The port to listen on; 0 selects a free one.")
     uds: Path | None = option(help="The path of a Unix socket to listen on, in place of --host and --port.")
     uds_mode: str = option(
-        "660", help="The permissions of the Unix socket, in octal; users with write permission may connect."
+        "660", help="The permissions of the Unix socket, in octal; users who may write to it may connect."
     )
     root_path: str = option("", help="The path under which a proxy shows the API, for example /bot.")
     root_path_kept: bool = option(help="The proxy does not remove --root-path from the paths of requests.")

@@ -14,11 +14,7 @@ import pytest
 import websockets.sync.client
 from websockets.typing import Origin
 
-<<<<<<< HEAD
-from tests.deploy.proxies import PROXIES, Nginx, NginxBelow, NginxOnSockets, Proxy
-=======
-from tests.deploy.proxies import PROXIES, Nginx, Proxy, Traefik
->>>>>>> origin/main
+from tests.deploy.proxies import PROXIES, Nginx, NginxBelow, NginxOnSockets, Proxy, Traefik
 from tests.deploy.rolling import roll
 from tests.on_socket import OnSocket
 from tests.ports import free_port
