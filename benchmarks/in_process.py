@@ -30,6 +30,8 @@ HEADERS = [
     (b"authorization", b"Bearer key"),
 ]
 """As a client sends them, with the length of a body beside."""
+FILES = "BENCHMARK_FILES"
+"""The variable with the folder of a file store. If it is set, chats have all beside them that conversations may have."""
 numbers = itertools.count()
 
 Body = Callable[[], bytes]
@@ -72,6 +74,16 @@ async def answer(ctx: ThreadContext) -> None:
         ctx.send_message(message)
 
 
+def chatting() -> tuple[JimsApp, dict[str, Any]]:
+    """The app of chats, and its further options."""
+    files = os.environ.get(FILES)
+    if files is None:
+        return JimsApp(answer), {}
+    from benchmarks.apps.agent import app
+
+    return app, {"files_store": f"file://{files}"}
+
+
 async def ask(app: Any, method: str, path: str, made: Body, status: int) -> None:
     """One request as a server brings it. Raises `AssertionError` for another status."""
     body = made()
@@ -110,7 +122,8 @@ async def ask(app: Any, method: str, path: str, made: Body, status: int) -> None
 async def ask_all(store: str, kinds: Iterable[str]) -> None:
     """Some kinds, each warmed up before it is counted."""
     writer = LogWriter(as_json=False, redact=redact)  # takes each line; its thread, which writes them, is not started
-    app = Api(JimsApp(answer), {"store": store, "api_key": ("key",)}, on_request=(writer.on_request,))
+    bot, further = chatting()
+    app = Api(bot, {"store": store, "api_key": ("key",), **further}, on_request=(writer.on_request,))
     ours.jimsapi_routes(app)
     async with app.lifespan():
         for kind in kinds:

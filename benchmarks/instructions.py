@@ -2,7 +2,8 @@
 whatever else the machine does.
 
 `python -m benchmarks.instructions` counts, and prints the difference to the last line for the same Python in
-`instructions.csv`; `--record` adds a line. It needs valgrind (`apt-get install valgrind`), and runs in the Python that
+`instructions.csv`; `--record` adds a line. `--idle` compares chats with all that conversations may leave idle with
+chats alone. It needs valgrind (`apt-get install valgrind`), and runs in the Python that
 it is started with, which has jimsapi installed.
 """
 
@@ -14,11 +15,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
-from benchmarks.in_process import KINDS, REQUESTS
+from benchmarks.in_process import FILES, KINDS, REQUESTS
 
 HISTORY = Path(__file__).resolve().parent / "instructions.csv"
 ROOT = HISTORY.parent.parent
@@ -30,9 +32,13 @@ def main() -> None:
     """Run the command."""
     options = argparse.ArgumentParser(prog="python -m benchmarks.instructions", description=__doc__)
     options.add_argument("--record", action="store_true", help="add a line to the history")
+    options.add_argument("--idle", action="store_true", help="chats with all that they may leave idle, and without it")
     given = options.parse_args()
     if shutil.which("valgrind") is None:
         raise SystemExit("valgrind, which counts, is missing. Debian, Ubuntu: apt-get install valgrind")
+    if given.idle:
+        print("\n".join(beside(count_idle(), count())))
+        return
     python = ".".join(platform.python_version_tuple()[:2])
     counts = count()
     print("\n".join(report(counts, last(HISTORY, python))))
@@ -40,7 +46,22 @@ def main() -> None:
         record(HISTORY, python, counts)
 
 
-def count() -> dict[str, int]:
+def count_idle() -> dict[str, int]:
+    """Count as `count` does, with the plugins, files, questions and private events of `conversation` beside chats."""
+    from benchmarks.suites.conversation import install_all
+
+    with tempfile.TemporaryDirectory() as plugins, tempfile.TemporaryDirectory() as files:
+        return count({**install_all(Path(plugins)), FILES: files})
+
+
+def beside(idle: dict[str, int], alone: dict[str, int]) -> Sequence[str]:
+    """What to print: the chats of both, and how they differ."""
+    chats = [kind for kind in KINDS if kind.startswith("chat")]
+    lines = [f"{'instructions a chat':30}{'alone':>12}{'all idle':>12}"]
+    return lines + [f"{kind:30}{alone[kind]:12,}{idle[kind]:12,}{idle[kind] / alone[kind] - 1:+8.1%}" for kind in chats]
+
+
+def count(environment: Mapping[str, str] = MappingProxyType({})) -> dict[str, int]:
     """Instructions a request, by kind. Raises `SystemExit`, with what was said, if the requests were not answered."""
     with tempfile.TemporaryDirectory() as folder:
         parts = Path(folder) / "part"
@@ -49,7 +70,7 @@ def count() -> dict[str, int]:
             [*callgrind, sys.executable, "-m", "benchmarks.in_process"],
             cwd=ROOT,
             # Without it, dictionaries would be laid out differently each time.
-            env={**os.environ, "PYTHONHASHSEED": "0"},
+            env={**os.environ, **environment, "PYTHONHASHSEED": "0"},
             capture_output=True,
             text=True,
         )
