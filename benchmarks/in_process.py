@@ -31,7 +31,7 @@ HEADERS = [
 ]
 """As a client sends them, with the length of a body beside."""
 FILES = "BENCHMARK_FILES"
-"""The variable with the folder of a file store. If it is set, chats have all beside them that conversations may have."""
+"""The variable with the folder of a file store. With it, chats have all beside them that conversations may have."""
 numbers = itertools.count()
 
 Body = Callable[[], bytes]
