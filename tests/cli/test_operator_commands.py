@@ -27,7 +27,7 @@ from tests.serving import Served
 STORE = ("--store", "sqlite:///jims.db")
 KEY = "a-key-that-is-long-enough"
 UNKNOWN = "01a2243a-c689-7f77-89dd-cd783bd233ef"
-RED = "\x1b[31mred\u202e\x9b\x7f😀"
+RED = "\x1b[31mred\u202e\x9b\x7f"
 
 
 def command(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:

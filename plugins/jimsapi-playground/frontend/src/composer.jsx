@@ -11,7 +11,8 @@ export function Composer({ session }) {
 
   const send = async (event) => {
     event?.preventDefault();
-    if (isEmpty || live) return;
+    const { text, files } = session.draft; // what is shown may be some milliseconds older
+    if ((!text.trim() && !files.length) || session.live) return;
     session.write({ text: "", files: [] });
     setProblem("");
     if (!(await session.send(text, files))) session.write({ text: session.draft.text || text, files });
