@@ -104,7 +104,7 @@ def test_an_operator_cancels_a_run_of_somebody_else(browser: Chromium, guarded: 
         choose(person, "running", contact)
         shows(person, run_id)
         person.click("Cancel", ROWS)
-        person.page.until("document.querySelector('[role=status]').textContent === '0 runs'")
+        person.page.until("document.querySelector('[role=status]').textContent === 'The run was cancelled'")
         choose(person, "cancelled", contact)
         shows(person, run_id)
         assert not any("Cancel" in text for text in person.texts(".rows button"))
@@ -120,7 +120,9 @@ def test_the_reason_why_a_run_was_not_cancelled_stays(browser: Chromium, site: S
             eventually(lambda: client.get(f"/api/v1/runs/{run_id}").json()["status"] == "completed")
         person.click("Cancel", ROWS)
         person.page.until("document.querySelector('.rows .badge').textContent === 'completed'")
-        assert person.texts(".rows .problem") == ["The run was not cancelled: Run is finished"]
+        [problem] = person.texts(".rows .problem")
+        assert problem.startswith("The run was not cancelled: ")
+        assert "it is completed" in problem
 
 
 def test_an_operator_goes_from_a_run_to_its_conversation(
@@ -135,7 +137,7 @@ def test_an_operator_goes_from_a_run_to_its_conversation(
         shows(person, "completed")
         person.click("Conversation", ROWS)
         person.sees("You said good morning")
-        assert person.page.evaluate("document.querySelector('#contact').value") == contact
+        person.page.until(f"document.querySelector('#contact').value === {json.dumps(contact)}")
         person.ask("and good night", "You said good morning, and good night")
 
 
@@ -184,7 +186,7 @@ def test_contacts_that_differ_in_a_space_are_two(browser: Chromium, guarded: Ser
         person.page.evaluate(f"{rows}[0].querySelectorAll('button')[1].click()")
         person.page.until(f"document.querySelector('h2').textContent === 'Runs' && {READ_ROWS}")
         assert person.page.evaluate(f"document.querySelectorAll('{ROWS}').length") == 1
-        assert person.page.evaluate("document.activeElement.tagName") == "H2"
+        person.page.until("document.activeElement.tagName === 'H2'")
 
 
 def test_a_second_key_sees_nothing_of_the_first(browser: Chromium, tmp_path: Path, contact: str) -> None:
