@@ -170,7 +170,7 @@ def test_a_long_list_is_read_in_pages(browser: Chromium, guarded: Served, contac
         choose(person, contact=contact)
         person.page.until(f"document.querySelectorAll('{ROWS}').length === 50")
         more = "[...document.querySelectorAll('button')].find(one => one.textContent === 'More runs')"
-        person.page.evaluate(f"(one => {{ one.click(); one.click(); }})({more})")
+        person.page.until(f"(one => one && !one.disabled && (one.click(), one.click(), true))({more})")
         person.page.until(f"document.querySelectorAll('{ROWS}').length >= 51 && {READ_ROWS}")
         assert len(set(person.texts(".rows .facts"))) == 51
 
