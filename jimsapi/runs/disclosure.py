@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import TypeVar
 from uuid import UUID
 
@@ -22,6 +23,11 @@ HIDDEN_TOOL_ERROR = "the tool failed"
 
 def _unchanged(text: str) -> str:
     return text
+
+
+@lru_cache(maxsize=1024)  # each event of each run is asked for, and an app has few types of events
+def _match(event_type: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(event_type, pattern) for pattern in patterns)
 
 
 class Disclosure(msgspec.Struct, frozen=True):
@@ -59,13 +65,12 @@ class Disclosure(msgspec.Struct, frozen=True):
 
     def public(self, events: Iterable[AnyEvent]) -> Iterable[AnyEvent]:
         """Return those events that callers may read."""
-        if not self.private_events:
-            return events
-        return [event for event in events if not self.is_private(event.event_type)]
+        patterns = self.private_events
+        return [event for event in events if not _match(event.event_type, patterns)] if patterns else events
 
     def is_private(self, event_type: str) -> bool:
         """Return whether callers must not read events of this type."""
-        return any(fnmatchcase(event_type, pattern) for pattern in self.private_events)
+        return _match(event_type, self.private_events)
 
     def _text(self, run_id: UUID, text: str) -> str:
         return f"{PipelineFailed.PREFIX}reference {run_id}" if self.hide else self.redact(text)

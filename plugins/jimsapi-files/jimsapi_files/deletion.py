@@ -1,5 +1,6 @@
 """Deletes the files of a contact together with its threads."""
 
+from inspect import ismethod
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -17,7 +18,10 @@ class DeletesFiles:
         self._files = files
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+        found = getattr(self._store, name)
+        if ismethod(found):
+            setattr(self, name, found)  # Python asks no more, which every chat would wait for three times
+        return found
 
     async def delete_contact(self, contact_id: str) -> list[UUID]:
         """Delete the files of a contact, then its threads. Returns the runs that were open.
