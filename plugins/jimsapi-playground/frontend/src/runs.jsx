@@ -1,6 +1,6 @@
 // The runs of the server, newest first: an operator chooses, looks at one, and cancels one.
 
-import { useEffect, useState } from "preact/hooks";
+import { useLayoutEffect, useState } from "preact/hooks";
 import { Code } from "./highlight.jsx";
 
 const STATUSES = ["queued", "running", "completed", "failed", "cancelled", "interrupted"];
@@ -28,7 +28,7 @@ export function Runs({ session }) {
 function Choice({ session }) {
   const { operator } = session;
   const [text, setText] = useState(operator.contact ?? "");
-  useEffect(() => setText(operator.contact ?? ""), [operator.contact]);
+  useLayoutEffect(() => setText(operator.contact ?? ""), [operator.contact]);
   const contact = text === (operator.contact ?? "") ? operator.contact : text.trim() || null;
   const choose = (event) => {
     event.preventDefault();

@@ -1,6 +1,6 @@
 // The contact, and the list of its conversations, which can be searched.
 
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { hashOf } from "./route.js";
 
 const PAUSE = 250; // milliseconds without a key before a search begins
@@ -51,7 +51,7 @@ function factsOf({ active_at: at, questions, archived_at: archived }) {
 
 function Contact({ session }) {
   const [text, setText] = useState(session.contact);
-  useEffect(() => setText(session.contact), [session.contact]);
+  useLayoutEffect(() => setText(session.contact), [session.contact]);
   const use = (event) => {
     event.preventDefault();
     if (text !== session.contact && text.trim()) void session.useContact(text.trim());
