@@ -21,8 +21,8 @@ from jimsapi.plugins.protocols import (
     AuthUnavailable,
     InvalidCredentials,
 )
+from jimsapi.runs.admission import PUBLIC, Admission, AdmissionWithHeaders
 from jimsapi.runs.errors import ScopeMissing, ServerDraining
-from jimsapi.runs.identity import PUBLIC, Admission, AdmissionWithHeaders
 from jimsapi.runs.observers import Observers
 from jimsapi.runs.plugin_code import PLUGIN_EXITS, own_task_is_cancelled, raised_at
 from jimsapi.runs.service import RunService

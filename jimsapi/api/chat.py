@@ -13,11 +13,12 @@ from jimsapi.asgi.errors import ValidationError
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
 from jimsapi.asgi.validation import convert_body
+from jimsapi.runs.admission import Admission
 from jimsapi.runs.errors import ServerDraining
-from jimsapi.runs.identity import CHAT, Admission
 from jimsapi.runs.inbound import Inbound
 from jimsapi.runs.live import LiveRun
 from jimsapi.runs.result import RunResult
+from jimsapi.runs.scopes import CHAT
 from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import DomainError
 from jimsapi.threads.questions import QUESTION_ASKED

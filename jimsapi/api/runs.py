@@ -12,14 +12,15 @@ from jimsapi.api.threads import LACKING, PageQuery
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
-from jimsapi.runs.identity import CHAT, THREADS, Admission
+from jimsapi.runs.admission import Admission
 from jimsapi.runs.inbound import Inbound
 from jimsapi.runs.lists import Lists
 from jimsapi.runs.lookup import Runs
 from jimsapi.runs.result import RunResult, stored_result
+from jimsapi.runs.scopes import CHAT, THREADS
 from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import InputRefused
-from jimsapi.threads.run import OPEN, RunFilter, RunRecord, RunStatus, StoredRun
+from jimsapi.threads.run import OPEN, ListedRun, RunFilter, RunStatus, StoredRun
 from jimsapi.wire.answer import EVENT_STREAM, LOOKUP_REFUSALS, REFUSALS
 from jimsapi.wire.errors import STATUS
 
@@ -187,7 +188,7 @@ def _in_utc(field: str, time: datetime | None) -> datetime | None:
         raise InputRefused(field, "invalid_time", "In UTC, this time is not within the years 1 to 9999", None) from None
 
 
-def run_item(run: RunRecord) -> dict[str, Any]:
+def run_item(run: ListedRun) -> dict[str, Any]:
     """Return a run of a list as the JSON object that clients get."""
     return {
         "run_id": run.run_id,

@@ -17,11 +17,12 @@ from jimsapi.asgi.errors import Fault, ValidationError
 from jimsapi.asgi.response import Response
 from jimsapi.asgi.routing import Router
 from jimsapi.asgi.sse import EventStreamResponse
-from jimsapi.runs.identity import CHAT, Admission
+from jimsapi.runs.admission import Admission
 from jimsapi.runs.inbound import Inbound
 from jimsapi.runs.live import LiveRun
 from jimsapi.runs.lookup import Runs
 from jimsapi.runs.result import RunResult
+from jimsapi.runs.scopes import CHAT
 from jimsapi.runs.service import RunService
 from jimsapi.runs.stream import (
     THE_END,

@@ -14,9 +14,10 @@ from jimsapi.asgi.connection import Request
 from jimsapi.asgi.errors import Fault, ValidationError
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
-from jimsapi.runs.identity import THREADS, Admission
+from jimsapi.runs.admission import Admission
 from jimsapi.runs.inbound import MAX_METADATA, check_text, thread_metadata
 from jimsapi.runs.lists import Lists
+from jimsapi.runs.scopes import THREADS
 from jimsapi.runs.threads import ThreadService
 from jimsapi.threads.errors import InputRefused
 from jimsapi.threads.event import EventRow, row_id

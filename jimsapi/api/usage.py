@@ -10,8 +10,9 @@ from jimsapi.api.threads import LACKING
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
-from jimsapi.runs.identity import THREADS, Admission
+from jimsapi.runs.admission import Admission
 from jimsapi.runs.keys import caller_digest
+from jimsapi.runs.scopes import THREADS
 from jimsapi.runs.threads import ThreadService
 from jimsapi.threads.errors import InputRefused
 from jimsapi.threads.usage import ModelTotal, UsageHolder, UsageTotal

@@ -15,11 +15,12 @@ from jimsapi.asgi.errors import HTTPError, WebSocketDisconnected
 from jimsapi.asgi.routing import Router
 from jimsapi.asgi.validation import convert_body
 from jimsapi.asgi.websocket import WebSocket
-from jimsapi.runs.identity import CHAT, Admission
+from jimsapi.runs.admission import Admission
 from jimsapi.runs.inbound import Inbound
 from jimsapi.runs.live import LiveRun
 from jimsapi.runs.lookup import Runs
 from jimsapi.runs.result import RunResult
+from jimsapi.runs.scopes import CHAT
 from jimsapi.runs.service import RunService
 from jimsapi.runs.stream import Read
 from jimsapi.threads.errors import DomainError

@@ -12,7 +12,7 @@ from jimsapi.asgi.errors import HTTPError
 from jimsapi.plugins.compose import Composer, Configuration
 from jimsapi.plugins.lifespans import Lifespans
 from jimsapi.plugins.protocols import AdmissionRecord
-from jimsapi.runs.identity import Admission
+from jimsapi.runs.admission import Admission
 from jimsapi.runs.observers import Observers
 from jimsapi.runs.pipeline import JimsApp
 from jimsapi.threads.context import ThreadContext

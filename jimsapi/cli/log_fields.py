@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from jimsapi.asgi.connection import Connection
 from jimsapi.cli.options import LogOptions
-from jimsapi.runs.identity import Admission
+from jimsapi.runs.admission import Admission
 
 LONGEST = 200
 """Characters of an address or a subject."""

@@ -24,9 +24,9 @@ from jimsapi.cli.explain import explain
 from jimsapi.cli.new_project import new_command
 from jimsapi.cli.operator_commands import Action, list_contacts_command, runs_commands, threads_commands
 from jimsapi.cli.options import COMMAND_OPTIONS, GroupedCommand, all_options, with_options
+from jimsapi.cli.plugin_scopes import scopes_of_plugins
 from jimsapi.cli.replay import FAILED, ReplayFailed, Wanted, replay, replay_arguments
 from jimsapi.cli.scaffold import plugin_commands
-from jimsapi.cli.scopes import scopes_of_plugins
 from jimsapi.cli.serve import serve
 from jimsapi.cli.signals_command import dump_command, log_level_command
 from jimsapi.plugins.commands import SETTINGS

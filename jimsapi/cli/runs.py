@@ -16,7 +16,7 @@ from jimsapi.plugins.errors import StartError
 from jimsapi.runs.lacking import method_of
 from jimsapi.runs.result import failure_of
 from jimsapi.threads.errors import RunNotFound, ThreadNotFound
-from jimsapi.threads.run import OPEN, RunFilter, RunPage, RunRecord, RunStatus, StoredRun
+from jimsapi.threads.run import OPEN, ListedRun, RunFilter, RunPage, RunStatus, StoredRun
 
 RUNS_AT_ONCE = 1000
 COLUMNS = ("RUN", "STATUS", "ACCEPTED", "SECONDS", "THREAD", "CONTACT")
@@ -70,7 +70,7 @@ async def _list(configuration: Configuration, only: RunFilter, limit: int, as_js
             click.echo("there may be more runs; raise --limit to see them", err=True)
 
 
-def _print_run(run: RunRecord, as_json: bool) -> None:
+def _print_run(run: ListedRun, as_json: bool) -> None:
     if as_json:
         print_json(run_item(run))
         return

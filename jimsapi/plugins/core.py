@@ -95,7 +95,7 @@ class CoreOptions(Options):
         20.0,
         minimum=2.0,
         maximum=86_400,
-        help="Seconds that a shutdown may take; runs that are left are stopped.",
+        help="Seconds that a shutdown may take; three seconds before its end, the runs that are left are stopped.",
     )
 
     def __init__(self, **values: Any) -> None:

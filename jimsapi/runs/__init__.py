@@ -5,15 +5,16 @@ from typing import TYPE_CHECKING
 from jimsapi.exports import lazy_attributes
 
 if TYPE_CHECKING:
+    from jimsapi.runs.admission import Admission
     from jimsapi.runs.errors import ContactForbidden, RunCancelled, RunEnded, ScopeMissing
     from jimsapi.runs.histogram import Histogram
-    from jimsapi.runs.identity import CHAT, SCOPES, THREADS, Admission
     from jimsapi.runs.inbound import Inbound, check_contact_id, storable_json, thread_metadata
     from jimsapi.runs.live import LiveRun
     from jimsapi.runs.lookup import Runs
     from jimsapi.runs.pipeline import JimsApp, Pipeline, is_pipeline, pipeline_name, takes_context
     from jimsapi.runs.quota import QuotaLimits
     from jimsapi.runs.result import RunResult
+    from jimsapi.runs.scopes import CHAT, SCOPES, THREADS
     from jimsapi.runs.service import RunService
     from jimsapi.runs.stream import Status
     from jimsapi.runs.tasks import ServiceTask
@@ -56,7 +57,8 @@ if not TYPE_CHECKING:  # a type checker would find every name
         {
             "jimsapi.runs.errors": ("ContactForbidden", "RunCancelled", "RunEnded", "ScopeMissing"),
             "jimsapi.runs.histogram": ("Histogram",),
-            "jimsapi.runs.identity": ("Admission", "CHAT", "SCOPES", "THREADS"),
+            "jimsapi.runs.admission": ("Admission",),
+            "jimsapi.runs.scopes": ("CHAT", "SCOPES", "THREADS"),
             "jimsapi.runs.inbound": ("Inbound", "check_contact_id", "storable_json", "thread_metadata"),
             "jimsapi.runs.live": ("LiveRun",),
             "jimsapi.runs.lookup": ("Runs",),

@@ -432,6 +432,7 @@ class RunFlow:
             raise
 
     async def _leave_queue(self, run: LiveRun) -> Settled:
+        """Store a run that has not started as `cancelled`, so that the next run of its thread has its turn."""
         settled = await self._repeat_until_stored(run, partial(self.store.cancel, run.run_id))
         self._record_end(run, settled)
         return settled

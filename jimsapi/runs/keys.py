@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from jimsapi.runs.identity import Admission
+from jimsapi.runs.admission import Admission
 from jimsapi.runs.inbound import Inbound
 from jimsapi.threads.message_files import SentFile
 from jimsapi.threads.run import Idempotency, Selector
@@ -28,7 +28,8 @@ def idempotency(
     """
     scope = (admission.provider, admission.identity.subject, inbound.contact_id, key)
     request = msgspec.json.encode(inbound, order="deterministic")  # the order of a JSON object's fields has no meaning
-    # The digest of a message without these fields is that of versions that did not know them.
+    # The digest of a message without these fields is that of versions that did not know them. Those versions had the
+    # brace twice if a field before was set: it stays so. A newer field is removed first, since it is the last one.
     if inbound.files is None:
         request = request.removesuffix(b',"files":null}') + b"}"
     if inbound.answers is None:

@@ -2,7 +2,7 @@
 
 from typing import Any, cast
 
-from jimsapi.runs.identity import Admission
+from jimsapi.runs.admission import Admission
 from jimsapi.runs.inbound import check_contact
 from jimsapi.runs.lacking import method_of
 from jimsapi.runs.service import RunService

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from jimsapi.runs.identity import Admission
+from jimsapi.runs.admission import Admission
 from jimsapi.runs.inbound import Inbound
 from jimsapi.runs.quota import Account, Allowance
 from jimsapi.runs.result import RunResult, hidden
@@ -58,7 +58,9 @@ class RunRecord(msgspec.Struct, frozen=True):
 class Stop(enum.Enum):
     """Why a run is stopped early.
 
-    `DRAINED`: the process shuts down, or the flow of the run was cancelled. `DELETED`: the thread was deleted.
+    `DRAINED`: the process shuts down, or the flow of the run was cancelled. A run that has started is then stored as
+    `interrupted`, one that waits for its turn as `cancelled`, and a background run that waits stays `queued`.
+    `CANCELLED`: a caller, or another process, cancelled it. `DELETED`: the thread was deleted.
     """
 
     TIMED_OUT = enum.auto()

@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from uuid import UUID
 
+from jimsapi.runs.admission import Admission
 from jimsapi.runs.errors import RunEnded, ScopeMissing, ServerDraining
 from jimsapi.runs.flow import POLL_EVERY
-from jimsapi.runs.identity import CHAT, THREADS, Admission
 from jimsapi.runs.keys import caller_of
 from jimsapi.runs.live import LiveRun
 from jimsapi.runs.result import answer_to_repeat, stored_result
+from jimsapi.runs.scopes import CHAT, THREADS
 from jimsapi.runs.service import RunService
 from jimsapi.runs.stream import THE_END, Ended, Read, Reader, RunStarted, RunStream, replay
 from jimsapi.threads.errors import DomainError, RunNotFound

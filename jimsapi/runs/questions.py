@@ -11,9 +11,9 @@ from uuid import UUID
 
 import msgspec
 
+from jimsapi.runs.admission import Admission
 from jimsapi.runs.announcer import Announcer
 from jimsapi.runs.errors import QuestionClosed, QuestionNotFound, ScopeMissing
-from jimsapi.runs.identity import Admission
 from jimsapi.runs.inbound import storable_json, with_beside
 from jimsapi.runs.live import LiveRun
 from jimsapi.threads.errors import InputRefused, StoreUnavailable, ThreadNotFound

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from jimsapi.runs.admission import Admission
 from jimsapi.runs.budget import Budget
-from jimsapi.runs.identity import Admission
 from jimsapi.threads.errors import DomainError
 
 ROOM = 100_000

@@ -31,6 +31,12 @@ class Registry:
     def __iter__(self) -> Iterator[LiveRun]:
         return iter(list(self._runs.values()))
 
+    def __str__(self) -> str:
+        waiting = [run.background for run in self if run.status is QUEUED]
+        background = sum(waiting)
+        started = len(self) - len(waiting)
+        return f"{started} started, {len(waiting) - background} waiting, {background} waiting in the background"
+
     @property
     def waiting(self) -> int:
         """The number of runs whose message is not in its thread yet."""

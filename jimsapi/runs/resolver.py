@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from jimsapi.runs.identity import Admission
+from jimsapi.runs.admission import Admission
 from jimsapi.runs.inbound import Inbound
 from jimsapi.runs.plugin_code import PLUGIN_EXITS, own_task_is_cancelled
 from jimsapi.threads.errors import ThreadNotFound

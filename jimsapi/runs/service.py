@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from jimsapi.runs.admission import PUBLIC, Admission
 from jimsapi.runs.announcer import Announcer
 from jimsapi.runs.calls import PipelineCalls
 from jimsapi.runs.disclosure import Disclosure
@@ -15,7 +16,6 @@ from jimsapi.runs.errors import ContactForbidden, ServerDraining, TooManyRuns
 from jimsapi.runs.files import MessageFiles
 from jimsapi.runs.flow import RunFlow
 from jimsapi.runs.housekeeping import Housekeeping
-from jimsapi.runs.identity import PUBLIC, Admission
 from jimsapi.runs.inbound import Inbound, check_contact_id, check_inbound, entering, storable_json, thread_metadata
 from jimsapi.runs.keys import idempotency
 from jimsapi.runs.lacking import method_of
@@ -570,24 +570,21 @@ class RunService:
         self._runs.stop(run_ids, reason)
 
     def interrupt(self) -> None:
-        """Stop every live run now. Runs that have started are stored as `interrupted`."""
+        """Stop every live run now. `Stop.DRAINED` says what becomes of it."""
         self._runs.stop([run.run_id for run in self._runs], Stop.DRAINED)
 
     async def drain(self, seconds: float) -> None:
         """Reject new messages, wait up to `seconds` for live runs, stop the others, and flush sinks and webhooks.
 
-        A run that is stopped becomes
-
-        - `interrupted` if it has started;
-        - `cancelled` if it waits for its turn. But a background run stays `queued`, and the next process continues it.
+        `Stop.DRAINED` says what becomes of those that are stopped.
         """
         self.draining = True
         self._housekeeping.stop_adopting()
         if not await self._runs.emptied(seconds):
-            logger.warning("%d runs did not end within %g s and are stopped", len(self._runs), seconds)
+            logger.warning("%d runs did not end within %g s and are stopped: %s", len(self._runs), seconds, self._runs)
             self.interrupt()
             if not await self._runs.emptied(ABANDON_AFTER + FLUSH_WITHIN):
-                text = "the outcomes of %d runs are not stored; the next start marks them interrupted"
+                text = "the outcomes of %d runs are not stored; the next start or another server marks them interrupted"
                 logger.error(text, len(self._runs))
         await self._announcer.flush(FLUSH_WITHIN)
 

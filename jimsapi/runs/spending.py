@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from jimsapi.runs.admission import Admission
 from jimsapi.runs.budget import Budget
-from jimsapi.runs.identity import Admission
 from jimsapi.runs.keys import caller_of
 from jimsapi.runs.quota import Allowance, Policy, QuotaExceeded, budget_policy
 from jimsapi.threads.errors import StoreUnusable

@@ -1,4 +1,4 @@
-"""Reading and deleting threads, limited to those that the caller's identity may see."""
+"""Threads as their callers read, fork, change, rate and delete them, limited to those that the identity may see."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -7,8 +7,8 @@ from uuid import UUID
 
 import msgspec
 
+from jimsapi.runs.admission import Admission
 from jimsapi.runs.errors import ContactForbidden
-from jimsapi.runs.identity import Admission
 from jimsapi.runs.inbound import check_contact, check_text
 from jimsapi.runs.lacking import method_of
 from jimsapi.runs.live import Stop
@@ -32,7 +32,7 @@ class FeedbackPage(msgspec.Struct, frozen=True):
 
 
 class ThreadService:
-    """Reads and deletes the threads, events and contacts that an identity may see.
+    """Reads, forks, changes, rates and deletes the threads that an identity may see, and deletes contacts.
 
     An identity that is bound to one contact sees only the threads of that contact.
     """

@@ -67,12 +67,12 @@ from jimsapi.threads.run import (
     FailureKind,
     Idempotency,
     Latest,
+    ListedRun,
     New,
     Outcome,
     RunFilter,
     RunPage,
     RunPlan,
-    RunRecord,
     RunStatus,
     Settled,
     Snapshot,
@@ -286,9 +286,9 @@ class _Run(msgspec.Struct, eq=False, gc=False):
     def entering_ids(self) -> set[int]:
         return {event.event_id.int for event in self.entering}
 
-    def record(self) -> RunRecord:
+    def record(self) -> ListedRun:
         thread = self.thread.record
-        return RunRecord(
+        return ListedRun(
             self.run_id,
             thread.thread_id,
             thread.contact_id,
@@ -604,7 +604,7 @@ class MemoryStore:
         page = found[:limit]
         return RunPage(page, encode_id_cursor("runs", page[-1].run_id) if len(found) > limit else None)
 
-    def _listed(self, ids: Iterable[int], acting_for: str | None, only: RunFilter) -> Iterator[RunRecord]:
+    def _listed(self, ids: Iterable[int], acting_for: str | None, only: RunFilter) -> Iterator[ListedRun]:
         """Yield those of the runs that a list has."""
         for run_id in ids:
             run = self._runs[run_id]

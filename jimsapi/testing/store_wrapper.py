@@ -21,8 +21,10 @@ from jimsapi.testing.contract import (
 from jimsapi.testing.store.contract import ThreadStoreContract
 from jimsapi.testing.store.samples import OWNER, completed, make_event, make_plan, take_turn
 from jimsapi.threads.errors import StoreUnavailable
+from jimsapi.threads.facts import ForkPlan, Rating, ThreadChange, ThreadPlan
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import ContextLimits, Latest, ThreadQuery
+from jimsapi.threads.search import SearchQuery
 from jimsapi.threads.store import ThreadStore
 from jimsapi.threads.usage import UsageHolder
 
@@ -128,13 +130,21 @@ CALLS: Mapping[str, tuple[Any, ...]] = {
     "events_by_id": (uuid7(), [uuid7()]),
     "thread": (uuid7(), None),
     "threads": ("ann", 10, None),
+    "search": (SearchQuery(()), "ann", 10, None),
     "events": (uuid7(), None, 10, None),
     "load_events": (uuid7(), None, 10),
+    "create": (ThreadPlan(thread_id=uuid7(), contact_id="ann", events=(), thread_config=b"{}"),),
+    "fork": (ForkPlan(thread_id=uuid7(), parent_id=uuid7(), acting_for=None),),
+    "change_thread": (uuid7(), None, ThreadChange(title="Cats")),
+    "rate": (uuid7(), None, uuid7(), Rating(1)),
+    "feedback": (uuid7(), None),
+    "summaries": ([uuid7()],),
     "thread_usage": (uuid7(), None),
     "usage": (UsageHolder("ann"), date(2026, 1, 1), date(2026, 1, 31)),
     "add_usage": (uuid7(), "ann", uuid7(), [make_event("model.usage")]),
     "delete_thread": (uuid7(), None),
     "delete_contact": ("ann",),
+    "expire": (timedelta(days=1),),
     "purge": (timedelta(days=1),),
 }
 """Arguments for each method of a store."""

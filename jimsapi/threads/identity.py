@@ -13,8 +13,8 @@ class Identity:
     """A caller, as an auth provider identified it.
 
     `subject` is the provider's name for the caller. `contact_id` binds the caller to one contact: for this caller, the
-    threads of other contacts do not exist. None does not bind it (`""` is a contact). `scopes` may have `chat`,
-    `threads`, and those that plugins name for their routes.
+    threads of other contacts do not exist. None does not bind it (`""` is a contact). `scopes` may have
+    those of jimsapi (`jimsapi.runs.SCOPES`) and those that plugins name for their routes.
 
     If `scopes` is None, the caller has every scope: it may read and delete threads, and use the routes of every plugin,
     also of plugins that are installed later. So pass `scopes` for every caller that is not an administrator. An empty

@@ -1,4 +1,4 @@
-"""Runs: the arguments and results of the methods of a store. `jimsapi.runs.flow` lists the types of a result."""
+"""Runs: the arguments and results of the methods of a store. `jimsapi.runs.flow` lists the stages of an outcome."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -299,8 +299,8 @@ NO_RUN_FILTER = RunFilter()
 """The filter that every run meets."""
 
 
-class RunRecord(msgspec.Struct, frozen=True):
-    """A run in a list: the state of a `StoredRun`, without events and texts."""
+class ListedRun(msgspec.Struct, frozen=True):
+    """A run in a list: the state of a `StoredRun`, without its events and the text of its failure."""
 
     run_id: UUID
     thread_id: UUID
@@ -319,7 +319,7 @@ class RunPage(msgspec.Struct, frozen=True):
     runs that it examines for a page.
     """
 
-    runs: list[RunRecord]
+    runs: list[ListedRun]
     next: str | None
 
 

@@ -31,7 +31,8 @@ REFUSALS = {
     415: "The body is not declared as JSON.",
     422: "The body is faulty; every fault is listed.",
     429: "Too many messages wait in the thread, or a limit of the caller is used up.",
-    503: "The server or its store is not available now.",
+    503: "The server or its store is not available now, or a shutdown stopped the run. If the message is sent again "
+    "with the same `Idempotency-Key`, it is stored once.",
 }
 """The errors that every route for messages has, by status, for the OpenAPI document."""
 LOOKUP_REFUSALS = {status: REFUSALS[status] for status in (401, 403, 503)}

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from jimsapi.asgi.connection import Connection
-from jimsapi.runs.identity import Admission
+from jimsapi.runs.admission import Admission
 from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import ThreadNotFound
 from jimsapi.threads.event import MESSAGE_CLIENT_ID, EventRow, NewEvent, row_id

@@ -8,8 +8,9 @@ import msgspec
 import orjson
 
 from jimsapi.asgi.connection import Connection
+from jimsapi.runs.admission import Admission
 from jimsapi.runs.errors import ScopeMissing
-from jimsapi.runs.identity import THREADS, Admission
+from jimsapi.runs.scopes import THREADS
 from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import ThreadNotFound
 from jimsapi.threads.event import EventRow, NewEvent, position_of, row_id

@@ -8,7 +8,7 @@ import msgspec
 import orjson
 
 from jimsapi.asgi.connection import Connection
-from jimsapi.runs.identity import Admission
+from jimsapi.runs.admission import Admission
 from jimsapi.runs.live import LiveRun
 from jimsapi.runs.lookup import Runs
 from jimsapi.runs.result import RunResult

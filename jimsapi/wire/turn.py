@@ -9,7 +9,7 @@ import msgspec
 
 from jimsapi.asgi.connection import Connection, Request
 from jimsapi.asgi.errors import HTTPError, ValidationError
-from jimsapi.runs.identity import Admission
+from jimsapi.runs.admission import Admission
 from jimsapi.runs.inbound import MAX_CONTACT_ID, Inbound
 from jimsapi.runs.live import LiveRun
 from jimsapi.runs.result import RunResult

@@ -18,7 +18,7 @@ from jimsapi import Inbound, JimsApp, create_api
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.sse import EventStreamResponse
 from jimsapi.asgi.testing import TestClient
-from jimsapi.runs.identity import PUBLIC
+from jimsapi.runs.admission import PUBLIC
 from tests.api.conversation import CHAT, STREAM, body, parse, read_event
 from tests.api.test_answers import FAULTY
 from tests.apps.steered import opened, reached

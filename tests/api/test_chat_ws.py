@@ -23,7 +23,7 @@ from jimsapi.asgi.errors import WebSocketDisconnected
 from jimsapi.asgi.testing import ClientWebSocket, HandshakeRefused, TestClient
 from jimsapi.asgi.types import Message
 from jimsapi.asgi.websocket import WebSocket
-from jimsapi.runs.identity import PUBLIC
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.service import RunService
 from tests.api.conversation import CHAT, RUNS, STREAM, body, parse
 from tests.apps.scripted import Scripted

@@ -10,7 +10,7 @@ import pytest
 from jimsapi import Event, JimsApp, create_api
 from jimsapi.asgi.testing import TestClient
 from jimsapi.builtin.resolvers import DefaultResolver
-from jimsapi.runs.identity import PUBLIC
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.service import RunService
 from jimsapi.runs.sinks import SinkQueue
 from jimsapi.stores.memory import MemoryStore

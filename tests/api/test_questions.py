@@ -10,8 +10,8 @@ import pytest
 
 from jimsapi import Inbound, ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.errors import PipelineFailed
-from jimsapi.runs.identity import PUBLIC
 from tests.api.conversation import CHAT, RUNS, STREAM, body, parse
 from tests.serving import Served
 

@@ -16,8 +16,8 @@ import orjson
 import pytest
 
 from jimsapi.cli.replay_text import difference_lines
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.errors import PipelineFailed
-from jimsapi.runs.identity import PUBLIC
 from jimsapi.runs.replay import Answer, ReplayedTurn
 from jimsapi.stores.sqlite import SQLiteStore
 from jimsapi.threads.event import NewEvent

@@ -121,6 +121,7 @@ async def test_a_pipeline_that_cannot_be_stopped_does_not_hold_up_the_exit(tmp_p
         assert await exit_status(served) == 0
         assert (await waiting).status == 503
         assert (await behind).status == 503
+        assert "2 runs did not end within 1.5 s and are stopped: 1 started, 1 waiting, 0 waiting" in served.stderr
     assert statuses(database) == {"interrupted": 1, "cancelled": 1}
     assert said(database, "user") == {f"a {command}": 1}
 

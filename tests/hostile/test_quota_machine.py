@@ -6,7 +6,7 @@ from fractions import Fraction
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from jimsapi.runs.identity import Admission
+from jimsapi.runs.admission import Admission
 from jimsapi.runs.quota import Account, Quota, QuotaExceeded, QuotaLimits, Rate, RateLimit, RunLimit
 from jimsapi.threads.identity import Identity
 from tests.hostile.machines import run_machine

@@ -14,7 +14,7 @@ import pytest
 from jimsapi import Identity, JSONResponse, ThreadContext, create_api
 from jimsapi.api.admission import LOG_EVERY
 from jimsapi.asgi.testing import TestClient
-from jimsapi.runs.identity import Admission
+from jimsapi.runs.admission import Admission
 from tests.plugins.distributions import install
 
 pytestmark = pytest.mark.anyio

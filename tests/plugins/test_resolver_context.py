@@ -9,7 +9,7 @@ from jimsapi import Inbound, ThreadContext, create_api
 from jimsapi.api.admission import Gate
 from jimsapi.asgi.testing import TestClient
 from jimsapi.plugins.errors import PluginError
-from jimsapi.runs.identity import PUBLIC
+from jimsapi.runs.admission import PUBLIC
 from tests.plugins.distributions import install
 
 pytestmark = pytest.mark.anyio

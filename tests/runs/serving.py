@@ -9,7 +9,7 @@ from uuid import UUID
 
 from jimsapi import Identity, Inbound, JimsApp
 from jimsapi.builtin.resolvers import DefaultResolver
-from jimsapi.runs.identity import Admission
+from jimsapi.runs.admission import Admission
 from jimsapi.runs.live import LiveRun
 from jimsapi.runs.service import RunService
 from jimsapi.runs.stream import (

@@ -14,7 +14,7 @@ import pytest
 from jimsapi import Identity, JimsApp, ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
 from jimsapi.runs import worker_threads
-from jimsapi.runs.identity import PUBLIC
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.inbound import Inbound
 from jimsapi.runs.live import LiveRun
 from jimsapi.threads.errors import RunClosed, UnstorableEvent

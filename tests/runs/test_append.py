@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from jimsapi import Event
-from jimsapi.runs.identity import PUBLIC
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.sinks import SinkQueue
 from jimsapi.runs.threads import ThreadService
 from jimsapi.threads.errors import EventNotFound, ThreadNotFound, UnstorableEvent

@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 
 from jimsapi.runs import flow, housekeeping
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.errors import (
     ContactForbidden,
     PipelineFailed,
@@ -21,7 +22,6 @@ from jimsapi.runs.errors import (
     ThreadBusy,
     TooManyRuns,
 )
-from jimsapi.runs.identity import PUBLIC
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import RunRecord, Stop
 from jimsapi.runs.lookup import Runs

@@ -10,9 +10,9 @@ import pytest
 
 from jimsapi import JimsApp, ThreadContext
 from jimsapi.builtin.resolvers import DefaultResolver
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.budget import Budget
 from jimsapi.runs.errors import RunCancelled
-from jimsapi.runs.identity import PUBLIC
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.lookup import Runs
 from jimsapi.runs.quota import QuotaExceeded, QuotaLimits

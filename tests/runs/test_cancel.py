@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.errors import RunCancelled, RunEnded
-from jimsapi.runs.identity import PUBLIC
 from jimsapi.runs.live import LiveRun, RunRecord
 from jimsapi.runs.lookup import Runs
 from jimsapi.runs.service import RunService

@@ -9,8 +9,8 @@ import pytest
 
 from jimsapi import JimsApp, create_api
 from jimsapi.asgi.testing import TestClient
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.conversation import PAGE, Conversation, InvalidConversation
-from jimsapi.runs.identity import PUBLIC
 from jimsapi.runs.service import RunService
 from jimsapi.stores.memory import MemoryStore
 from jimsapi.threads.errors import ThreadNotFound

@@ -7,8 +7,8 @@ import orjson
 import pytest
 
 from jimsapi import Event
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.errors import ContactForbidden, ServerDraining
-from jimsapi.runs.identity import PUBLIC
 from jimsapi.runs.sinks import SinkQueue
 from jimsapi.threads.errors import InputRefused, UnstorableEvent
 from jimsapi.threads.ids import derived_id

@@ -10,8 +10,8 @@ import pytest
 from jimsapi import JimsApp, ThreadContext
 from jimsapi.asgi.connection import Request
 from jimsapi.builtin.resolvers import DefaultResolver
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.errors import RunCancelled
-from jimsapi.runs.identity import PUBLIC
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.lists import Lists
 from jimsapi.runs.lookup import Runs
@@ -81,7 +81,7 @@ async def test_threads_of_an_earlier_store_are_listed_without_titles() -> None:
 
 
 class FirstStore(EarlierStore):
-    """A store without any of the newer methods."""
+    """A store from before forks, titles, ratings, searches, and lists of runs and contacts."""
 
     create = fork = change_thread = rate = feedback = search = runs = contacts = property()
 

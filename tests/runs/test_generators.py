@@ -8,8 +8,8 @@ import pytest
 
 from jimsapi import Inbound, JimsApp, ThreadContext
 from jimsapi.builtin.resolvers import DefaultResolver
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.errors import PipelineFailed, RunTimedOut
-from jimsapi.runs.identity import PUBLIC
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import RunRecord
 from jimsapi.runs.pipeline import is_pipeline

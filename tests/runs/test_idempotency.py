@@ -10,6 +10,7 @@ import pytest
 
 from jimsapi import ByExternalId, New
 from jimsapi.runs import flow as flow_module
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.errors import (
     PipelineFailed,
     QueueTimedOut,
@@ -18,7 +19,6 @@ from jimsapi.runs.errors import (
     RunTimedOut,
     ServerDraining,
 )
-from jimsapi.runs.identity import PUBLIC
 from jimsapi.runs.keys import idempotency
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LiveRun, RunRecord, Stop

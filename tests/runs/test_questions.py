@@ -16,6 +16,7 @@ import pytest
 from jimsapi import JimsApp, ThreadContext
 from jimsapi.builtin.resolvers import DefaultResolver
 from jimsapi.runs import outage, worker_threads
+from jimsapi.runs.admission import PUBLIC, Admission
 from jimsapi.runs.errors import (
     ContactForbidden,
     PipelineFailed,
@@ -25,7 +26,6 @@ from jimsapi.runs.errors import (
     RunTimedOut,
     ScopeMissing,
 )
-from jimsapi.runs.identity import PUBLIC, Admission
 from jimsapi.runs.inbound import Inbound
 from jimsapi.runs.keys import idempotency
 from jimsapi.runs.limits import RunLimits

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from jimsapi import Identity, Inbound, JimsApp, ThreadContext
 from jimsapi.builtin.resolvers import DefaultResolver
+from jimsapi.runs.admission import PUBLIC, Admission
 from jimsapi.runs.errors import (
     ContactForbidden,
     PipelineFailed,
@@ -23,7 +24,6 @@ from jimsapi.runs.errors import (
     ServerDraining,
     TooManyRuns,
 )
-from jimsapi.runs.identity import PUBLIC, Admission
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import Stop
 from jimsapi.runs.quota import Quota, QuotaExceeded, QuotaLimits, Rate, RateLimit, account_of

@@ -11,10 +11,10 @@ import pytest
 from jimsapi import Event, JimsApp, ThreadContext
 from jimsapi.builtin.resolvers import DefaultResolver
 from jimsapi.runs import worker_threads
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.conversation import Conversation
 from jimsapi.runs.disclosure import HIDDEN_TOOL_ERROR, Disclosure
 from jimsapi.runs.errors import PipelineFailed
-from jimsapi.runs.identity import PUBLIC
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.pipeline import Pipeline
 from jimsapi.runs.replay import Answer, ReplayedTurn, Replayer, Usage

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.disclosure import Disclosure
 from jimsapi.runs.errors import PipelineFailed, RunTimedOut
-from jimsapi.runs.identity import PUBLIC
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.result import failure_of, stored_result
 from jimsapi.threads.ids import uuid7

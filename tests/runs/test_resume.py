@@ -9,8 +9,8 @@ import pytest
 
 from jimsapi.runs import flow as flow_module
 from jimsapi.runs import lookup as runs_module
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.errors import RunCancelled, RunInterrupted, ServerDraining
-from jimsapi.runs.identity import PUBLIC
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.lookup import Runs
 from jimsapi.runs.result import RunResult, stored_result

@@ -12,6 +12,7 @@ import pytest
 from jimsapi import ById, Event, Identity, Inbound, JimsApp, Latest, New, ThreadContext
 from jimsapi.builtin.resolvers import DefaultResolver
 from jimsapi.runs import sinks
+from jimsapi.runs.admission import PUBLIC, Admission
 from jimsapi.runs.errors import (
     ContactForbidden,
     PipelineFailed,
@@ -20,7 +21,6 @@ from jimsapi.runs.errors import (
     RunTimedOut,
     ServerDraining,
 )
-from jimsapi.runs.identity import PUBLIC, Admission
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import RunRecord, Stop
 from jimsapi.runs.pipeline import Pipeline

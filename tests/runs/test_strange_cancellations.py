@@ -17,8 +17,8 @@ from jimsapi import Event, Inbound, JimsApp, ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
 from jimsapi.builtin.resolvers import DefaultResolver
 from jimsapi.runs import housekeeping, tasks
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.errors import PipelineFailed, QueueTimedOut, RunCancelled, RunInterrupted
-from jimsapi.runs.identity import PUBLIC
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LiveRun, Stop
 from jimsapi.runs.service import RunService

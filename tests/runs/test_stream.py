@@ -14,8 +14,8 @@ import pytest
 from jimsapi import JimsApp, StatusEvent, ThreadContext
 from jimsapi.builtin.resolvers import DefaultResolver
 from jimsapi.runs import stream as module
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.errors import RunCancelled, RunInterrupted
-from jimsapi.runs.identity import PUBLIC
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LiveRun, Stop
 from jimsapi.runs.lookup import Runs

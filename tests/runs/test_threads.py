@@ -14,8 +14,8 @@ import pytest
 from jimsapi import JimsApp, StatusEvent, ThreadContext
 from jimsapi.builtin.resolvers import DefaultResolver
 from jimsapi.runs import worker_threads
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.errors import PipelineFailed, RunCancelled, RunTimedOut
-from jimsapi.runs.identity import PUBLIC
 from jimsapi.runs.live import LiveRun, RunRecord, Stop
 from jimsapi.runs.pipeline import Pipeline
 from jimsapi.runs.service import RunService

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from jimsapi import Inbound
-from jimsapi.runs.identity import PUBLIC
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.quota import QuotaExceeded, QuotaLimits, Rate
 from jimsapi.runs.service import RunService

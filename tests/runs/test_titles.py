@@ -6,8 +6,8 @@ import pytest
 
 from jimsapi import Inbound, JimsApp, ThreadContext
 from jimsapi.builtin.resolvers import DefaultResolver
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.errors import PipelineFailed
-from jimsapi.runs.identity import PUBLIC
 from jimsapi.runs.service import RunService
 from jimsapi.stores.memory import MemoryStore
 

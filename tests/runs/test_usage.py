@@ -10,8 +10,8 @@ import pytest
 
 from jimsapi import Event, JimsApp, ThreadContext
 from jimsapi.builtin.resolvers import DefaultResolver
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.errors import PipelineFailed, RunCancelled, RunInterrupted, RunTimedOut
-from jimsapi.runs.identity import PUBLIC
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.lookup import Runs
 from jimsapi.runs.service import RunService

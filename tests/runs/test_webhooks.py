@@ -22,7 +22,7 @@ from standardwebhooks import WebhookVerificationError
 from jimsapi.runs import flow as flow_module
 from jimsapi.runs import service as service_module
 from jimsapi.runs import webhooks as module
-from jimsapi.runs.identity import PUBLIC
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.service import RunService
 from jimsapi.runs.webhooks import Webhooks, is_public, signing_key
 from jimsapi.stores.memory import MemoryStore

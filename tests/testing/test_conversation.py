@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jimsapi import JimsApp, ThreadContext
-from jimsapi.runs.identity import PUBLIC
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.testing import Conversation, assert_unchanged, replay
 from tests.apps.scripted import Scripted
 from tests.runs.serving import inbound, serving

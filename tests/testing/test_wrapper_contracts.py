@@ -1,10 +1,13 @@
 """Each case of the contracts of wrappers fails for a wrapper that breaks what it is about."""
 
+from inspect import iscoroutinefunction
 from pathlib import Path
 
 import pytest
 
 from jimsapi.testing import AsgiWrapperContract, PipelineWrapperContract, StoreWrapperContract, ThreadStoreContract
+from jimsapi.testing.store_wrapper import CALLS
+from jimsapi.threads import ThreadStore
 from tests.testing.contract_run import ContractRun, Faults, cases_of, pairs
 
 BOTH = {
@@ -126,6 +129,11 @@ def test_a_wrapper_of_the_store_that_breaks_one_thing_fails_the_case_of_it(
     stores: ContractRun, version: str, case: str
 ) -> None:
     assert stores.failure(version, case)
+
+
+def test_the_contract_of_wrappers_of_the_store_calls_every_method() -> None:
+    public = {name for name in vars(ThreadStore) if not name.startswith("_")}
+    assert CALLS.keys() == {name for name in public if iscoroutinefunction(getattr(ThreadStore, name))}
 
 
 def test_every_case_of_its_own_was_seen_to_fail(stores: ContractRun) -> None:

@@ -12,8 +12,8 @@ from jimsapi.asgi.connection import Request
 from jimsapi.asgi.errors import ValidationError
 from jimsapi.asgi.response import JSONResponse
 from jimsapi.asgi.types import Message
+from jimsapi.runs.admission import PUBLIC, Admission
 from jimsapi.runs.errors import PipelineFailed, RunBroken, ServerDraining, ThreadBusy, TooManyRuns
-from jimsapi.runs.identity import PUBLIC, Admission
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LiveRun
 from jimsapi.runs.service import RunService

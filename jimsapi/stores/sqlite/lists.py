@@ -19,9 +19,9 @@ from jimsapi.threads.run import (
     ContactPage,
     ContactRecord,
     FailureKind,
+    ListedRun,
     RunFilter,
     RunPage,
-    RunRecord,
     RunStatus,
 )
 from jimsapi.threads.store import (
@@ -76,7 +76,7 @@ def read_runs(
     statuses = frozenset(only.statuses or RunStatus)
     accepted_from = "" if only.accepted_from is None else time_text(only.accepted_from.replace(tzinfo=None))
     accepted_before = "~" if only.accepted_before is None else time_text(only.accepted_before.replace(tzinfo=None))
-    page: list[RunRecord] = []
+    page: list[ListedRun] = []
     examined, last = 0, ""
     for row in _examined(connection, acting_for, only, (least.hex, edge.hex, RUNS_EXAMINED + 1)):
         if examined == RUNS_EXAMINED:
@@ -109,13 +109,13 @@ def _examined(
     return connection.execute(_NEWEST, (None, *bounds))
 
 
-def _record(connection: sqlite3.Connection, row: Any) -> RunRecord | None:
+def _record(connection: sqlite3.Connection, row: Any) -> ListedRun | None:
     """Return the record of a run; None if another program has deleted its thread."""
     run_id, thread, status, accepted_at, started_at, finished_at, failure = row
     found = thread_by_id(connection, thread)
     if found is None:
         return None
-    return RunRecord(
+    return ListedRun(
         UUID(run_id),
         UUID(id_text(found[0])),
         contact_of(found),

@@ -1,7 +1,8 @@
 """The tables and indexes of an SQLite database of threads, and opening and upgrading a database.
 
 `threads` and `thread_events` are the tables of JIMS, so that other JIMS programs can use the same file. All other
-tables and indexes are jimsapi's. Their names begin with `jimsapi_`, and upgrades only add to them.
+tables and indexes are jimsapi's. Their names begin with `jimsapi_`. Upgrades add tables and columns, and remove only
+indexes.
 """
 
 import os

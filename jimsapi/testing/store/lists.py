@@ -25,11 +25,11 @@ from jimsapi.threads.run import (
     OPEN,
     ById,
     FailureKind,
+    ListedRun,
     New,
     Outcome,
     RunFilter,
     RunPlan,
-    RunRecord,
     RunStatus,
     StoredRun,
 )
@@ -221,7 +221,7 @@ async def _runs_of_every_status(store: ThreadStore) -> list[RunPlan]:
     return plans
 
 
-def _record(run: StoredRun) -> RunRecord:
+def _record(run: StoredRun) -> ListedRun:
     """Return what a list shows of a run."""
-    fields = {name: getattr(run, name) for name in RunRecord.__struct_fields__}
-    return RunRecord(**fields)
+    fields = {name: getattr(run, name) for name in ListedRun.__struct_fields__}
+    return ListedRun(**fields)

@@ -1,4 +1,4 @@
-"""Tests that a run is shown in its current state, and only to its own caller and contact."""
+"""Tests that a run is shown in its current state, and only to its own caller and contact; for threads, see `pages`."""
 
 from datetime import UTC, datetime, timedelta
 

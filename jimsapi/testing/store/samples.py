@@ -19,11 +19,11 @@ from jimsapi.threads.run import (
     EventRecord,
     Idempotency,
     Latest,
+    ListedRun,
     New,
     Outcome,
     RunFilter,
     RunPlan,
-    RunRecord,
     RunStatus,
     Selector,
     Settled,
@@ -122,9 +122,9 @@ async def all_threads(store: ThreadStore, contact_id: str, limit: int = 1000) ->
 
 async def all_runs(
     store: ThreadStore, acting_for: str | None = None, only: RunFilter = NO_RUN_FILTER, limit: int = 1000
-) -> list[RunRecord]:
+) -> list[ListedRun]:
     """Return all runs that meet conditions, read page by page."""
-    runs: list[RunRecord] = []
+    runs: list[ListedRun] = []
     after: str | None = None
     for _ in range(10_000):
         page = await store.runs(acting_for, limit, after, only)

@@ -11,9 +11,9 @@ from jimsapi.threads import (
     ContactPage,
     ContactRecord,
     FailureKind,
+    ListedRun,
     RunFilter,
     RunPage,
-    RunRecord,
     RunStatus,
     decode_contact_cursor,
     decode_id_cursor,
@@ -141,9 +141,9 @@ def _source(acting_for: str | None, only: RunFilter) -> tuple[str, Any]:
     return _NEWEST, None
 
 
-def _run(row: Any) -> RunRecord:
+def _run(row: Any) -> ListedRun:
     run_id, thread_id, contact_id, status, accepted_at, started_at, finished_at, failure = row
-    return RunRecord(
+    return ListedRun(
         rows.as_uuid(run_id),
         rows.as_uuid(thread_id),
         contact_id,

@@ -166,10 +166,11 @@ async def _version_7(connection: Connection) -> None:
         await connection.execute(_sql(functions))
 
 
-# A new version N needs: `sql/tables_N.sql` for its columns; each function with another signature or result under its
-# next number in `sql/functions.sql`; the earlier names in `sql/functions_{N-1}.sql`, as wrappers for older servers; and
-# `_version_N`, to which the loop of `_version_{N-1}` moves. Its test begins with `tests/version_{N-1}.sql`, which has
-# what the version before had instead.
+# A version that the main branch has had is never changed: databases have it. A new version N needs: `sql/tables_N.sql`
+# for its columns; each function with another signature or result under a name that ends with N in `sql/functions.sql`;
+# the earlier names in `sql/functions_{N-1}.sql`, as wrappers for older servers; and `_version_N`, to which the loop of
+# `_version_{N-1}` moves. Its test begins with `tests/version_{N-1}.sql`, which has what the version before had instead;
+# tests of earlier versions that call `rows.ACCEPT` then name the function of their version.
 MIGRATIONS: tuple[Callable[[Connection], Awaitable[None]], ...] = (
     _version_1,
     _version_2,

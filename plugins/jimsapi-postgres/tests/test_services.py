@@ -11,8 +11,8 @@ from jimsapi_postgres.store import PostgresStore
 from jimsapi import Inbound, JimsApp, ThreadContext
 from jimsapi.builtin.resolvers import DefaultResolver
 from jimsapi.runs import lookup as runs_module
+from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.errors import RunCancelled, RunInterrupted
-from jimsapi.runs.identity import PUBLIC
 from jimsapi.runs.lookup import Runs
 from jimsapi.runs.result import RunResult
 from jimsapi.runs.service import RunService

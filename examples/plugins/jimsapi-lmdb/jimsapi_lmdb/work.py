@@ -34,6 +34,7 @@ from jimsapi.threads import (
     IdentifierTaken,
     InvalidCursor,
     Latest,
+    ListedRun,
     ModelTotal,
     New,
     NewEvent,
@@ -46,7 +47,6 @@ from jimsapi.threads import (
     RunNotFound,
     RunPage,
     RunPlan,
-    RunRecord,
     RunStatus,
     SearchPage,
     SearchQuery,
@@ -383,7 +383,7 @@ class Work:
         page = found[:limit]
         return RunPage(page, encode_id_cursor("runs", page[-1].run_id) if len(found) > limit else None)
 
-    def _listed_runs(self, before: bytes, acting_for: str | None, only: RunFilter) -> Iterator[RunRecord]:
+    def _listed_runs(self, before: bytes, acting_for: str | None, only: RunFilter) -> Iterator[ListedRun]:
         """Yield the runs of a list. It examines all older runs until the page is full."""
         for key, _ in self._runs.backward(b"", before):
             run = self._run(key)
@@ -798,8 +798,8 @@ def _add(table: Table, key: bytes, model: str, total: UsageTotal) -> None:
     table.put(key, msgspec.msgpack.encode(Total(model, before + total)))
 
 
-def _run_record(run: Run, contact_id: str) -> RunRecord:
-    return RunRecord(
+def _run_record(run: Run, contact_id: str) -> ListedRun:
+    return ListedRun(
         UUID(bytes=run.run_id),
         UUID(bytes=run.thread_id),
         contact_id,

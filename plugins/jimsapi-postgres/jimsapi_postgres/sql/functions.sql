@@ -1,4 +1,4 @@
--- The functions that the server calls, each in one round trip. Older servers may run at the same time: a function whose
+-- The functions that the server calls, each in one round trip, and those that these call. Older servers may run at the same time: a function whose
 -- parameters or results change gets a new name, which ends with the version of the schema that adds it. The old function
 -- moves to functions_N.sql, where N is the last version that called it, and calls the new one.
 --

@@ -1,4 +1,4 @@
-"""Scopes, and the admission of a caller by an auth provider."""
+"""The admission of a caller by an auth provider."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,15 +6,6 @@ from types import MappingProxyType
 from typing import Self
 
 from jimsapi.threads.identity import Identity
-
-CHAT = "chat"
-"""Scope: answer a message in any protocol, and see one's own runs."""
-THREADS = "threads"
-"""Scope: list, read and delete threads and events, list and see the runs of other callers, and list and delete
-contacts."""
-SCOPES = (CHAT, THREADS)
-"""The scopes that routes of the chat API need. Plugins may have more."""
-
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
