@@ -55,6 +55,7 @@ class Release:
 
     def check(self) -> None:
         """Run all checks. If the source cannot be copied, there is nothing else to check."""
+        self._rows.check("commit", "", partial(checks.check_commit, self._root))
         if not all(self._rows.check("source", name, partial(self._copy, name)) for name in ("first", "second")):
             return
         projects, again = self._copies

@@ -24,6 +24,7 @@ SMOKE = Path(__file__).with_name("smoke.py")
 
 # The licences of what is installed with jimsapi and its plugins. Users may use all of these in a service of their own.
 ALLOWED = re.compile(r"MIT|BSD|Apache|ISC|MPL|Mozilla|PSF|Python Software Foundation|Unlicense|Zlib|Public Domain|CC0")
+REFUSED = re.compile(r"\bA?GPL|Affero|GNU General|SSPL|Server Side|Business Source|Commons Clause|Proprietary")
 
 UNDECLARED = frozenset({"jims-core"})
 """Packages whose metadata names no licence. Only `jimsapi-jims` requires jims-core, for apps that need it anyway."""
@@ -130,12 +131,27 @@ def check_install(project: Project, python: str, folder: Path, wheels: Sequence[
     return "installed; imported; a chat was answered"
 
 
+def check_commit(root: Path) -> str:
+    """Nothing is changed since the newest commit, which is what is built."""
+    if changed := _run(["git", "status", "--porcelain"], cwd=root).split("\n")[:-1]:
+        raise CheckFailed(f"not committed: {', '.join(line[3:] for line in changed[:5])}")
+    return _run(["git", "rev-parse", "HEAD"], cwd=root).strip()
+
+
+def is_allowed(licence: str) -> bool:
+    """Return whether a licence, or each or one of several that `AND` or `OR` joins, is one that users may take."""
+    return any(
+        all(ALLOWED.search(part) and not REFUSED.search(part) for part in re.split(r"\bAND\b|;", choice))
+        for choice in re.split(r"\bOR\b", licence)
+    )
+
+
 def check_licences(python: Path, target: Path) -> str:
     """All that is installed with jimsapi and its plugins has a licence that permits it. Writes the list."""
     command = [sys.executable, "-m", "piplicenses", f"--python={python}", "--from=mixed", "--with-urls"]
     packages = json.loads(_run([*command, "--format=json"]))
     target.write_text(_run([*command, "--format=markdown"]), encoding="utf-8")
-    other = [one for one in packages if not ALLOWED.search(one["License"])]
+    other = [one for one in packages if not is_allowed(one["License"])]
     bad = [f"{one['Name']} ({one['License']})" for one in other if one["Name"] not in UNDECLARED]
     if bad:
         raise CheckFailed(f"not an allowed licence: {', '.join(bad)}")

@@ -1,16 +1,14 @@
-"""The source as it is published: a copy of the repository, in which the links of every README are absolute."""
+"""The source as it is published: the newest commit of the repository, with absolute links in every README."""
 
 import posixpath
 import re
-import shutil
+import subprocess
+import tarfile
+from io import BytesIO
 from pathlib import Path
 
 from tests.release.projects import Project, read_projects
 
-_LEFT_OUT = shutil.ignore_patterns(
-    *(".git", ".venv*", "build", "dist", "*.egg-info", "node_modules", "__pycache__", "*.py[cod]"),
-    *(".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".benchmarks", "*.db", "*.db-shm", "*.db-wal"),
-)
 _FENCED = re.compile(r"^(```.*?^```)$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 
@@ -20,11 +18,13 @@ class BrokenLink(Exception):
 
 
 def copy_source(root: Path, target: Path) -> list[Project]:
-    """Copy the repository to `target`, make the links of every README absolute, and return the projects of the copy.
+    """Unpack the newest commit into `target`, make the links of every README absolute, and return the projects there.
 
-    Raises `BrokenLink`.
+    Raises `BrokenLink`, and `CalledProcessError` if `root` has no commit.
     """
-    shutil.copytree(root, target, ignore=_LEFT_OUT, symlinks=True)
+    archive = subprocess.run(["git", "archive", "HEAD"], cwd=root, check=True, capture_output=True).stdout
+    with tarfile.open(fileobj=BytesIO(archive)) as files:
+        files.extractall(target, filter="tar")
     projects = read_projects(target)
     repository = projects[0].urls["Source"]
     for project in projects:

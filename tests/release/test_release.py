@@ -1,6 +1,7 @@
 """The checklist of a release: what it publishes is the same each time, and what fails is a row."""
 
 import io
+import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
@@ -9,7 +10,15 @@ import pytest
 
 from tests.release.__main__ import Checklist, Release
 from tests.release.build import EARLIEST, normalized_sdist, normalized_wheel
-from tests.release.checks import CheckFailed, changelog, check_equal, check_versions, epoch
+from tests.release.checks import (
+    CheckFailed,
+    changelog,
+    check_commit,
+    check_equal,
+    check_versions,
+    epoch,
+    is_allowed,
+)
 from tests.release.projects import ROOT, Project, read_projects
 from tests.release.requirements import build_requirements
 from tests.release.source import BrokenLink, absolute_links, copy_source, relative_links
@@ -126,7 +135,37 @@ def write_repository(root: Path, version: str) -> Path:
         f"[metadata]\nname = jimsapi\nversion = {version}\nproject_urls =\n    Source = https://forge.example/a\n"
         "[options]\npackages = missing\npython_requires = >=3.11\n"
     )
+    commit = ["-c", "user.name=a", "-c", "user.email=a@forge.example", "commit", "--quiet", "--message=a"]
+    for command in (["init", "--quiet"], ["add", "."], commit):
+        subprocess.run(["git", *command], cwd=root, check=True)
     return root
+
+
+def test_what_is_not_committed_is_not_published(tmp_path: Path) -> None:
+    root = write_repository(tmp_path / "root", "1.1")
+    assert len(check_commit(root)) == 40
+    (root / "secret.txt").touch()
+    with pytest.raises(CheckFailed, match=r"^not committed: secret\.txt$"):
+        check_commit(root)
+    [project] = copy_source(root, tmp_path / "copy")
+    assert not (project.folder / "secret.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("licence", "allowed"),
+    [
+        ("MIT License", True),
+        ("Apache-2.0 AND BSD-3-Clause", True),
+        ("GPL-3.0-only OR MIT", True),
+        ("MIT License; Mozilla Public License 2.0 (MPL 2.0)", True),
+        ("Apache-2.0 AND GPL-3.0-only", False),
+        ("MIT License; GNU Affero General Public License v3", False),
+        ("GNU General Public License v2 (GPLv2)", False),
+        ("UNKNOWN", False),
+    ],
+)
+def test_a_licence_is_allowed_if_users_may_take_all_its_parts(licence: str, allowed: bool) -> None:
+    assert is_allowed(licence) is allowed
 
 
 def test_the_changelog_s_newest_version_has_to_be_that_of_every_distribution(tmp_path: Path) -> None:
@@ -148,7 +187,8 @@ def test_a_build_that_fails_is_a_row_and_the_other_checks_go_on(
     Release(rows, root, work, target).check()
     printed = capsys.readouterr()
     results = [(line[:8].strip(), line[8:22].strip(), line[22:42].strip()) for line in printed.out.splitlines()]
-    assert results[:4] == [
+    assert results[:5] == [
+        ("ok", "commit", ""),
         ("ok", "source", "first"),
         ("ok", "source", "second"),
         ("ok", "version", ""),
