@@ -56,7 +56,7 @@ def test_a_websocket_opens(shown: Shown) -> None:
 def test_the_page_of_the_documentation_names_its_document_below_the_path(shown: Shown) -> None:
     with shown.served.client() as client:
         page = client.get(shown.path("/chat/docs")).text
-        [document] = set(re.findall(r'"(/[^"]*openapi\.json)"', page))
+        [document] = set(re.findall(r'href="([^"]*openapi\.json)"', page))
         assert document == "/chat/openapi.json"
         assert "/api/v1/chat" in client.get(shown.path(document)).json()["paths"]
 
