@@ -199,8 +199,8 @@ class RunFlow:
     async def _interrupt(self, run: LiveRun, usage: tuple[NewEvent, ...] = ()) -> None:
         """End a run when this process does not know whether the message entered the thread.
 
-        If it did, the run becomes `interrupted`, so that a request with the same idempotency key is still answered.
-        Otherwise the run becomes `cancelled`.
+        If the message is in the thread, the store marks the run `interrupted`. A retry with the same idempotency key
+        then starts a new run for that message. Otherwise the store marks the run `cancelled`.
         """
         outcome = Outcome(RunStatus.INTERRUPTED, error=str(RunInterrupted()), usage=usage)
         try:

@@ -231,7 +231,7 @@ class LiveRun:
         self.task = ServiceTask.begin(flow, loop=self.loop, name="run")
 
     def attach(self, stream: RunStream) -> None:
-        """Send all items of the run to `stream`. Call it before a thread accepts the message."""
+        """Send all items of the run to `stream`. Call this only before the store accepts the message."""
         self.stream = stream
 
     def expect_acceptance(self) -> None:
@@ -254,7 +254,7 @@ class LiveRun:
         self.mark_accepted()
 
     def watch(self, stream: RunStream) -> None:
-        """Send the following items of the run to `stream`. Call it after a thread has accepted the message."""
+        """Send the following items of the run to `stream`. Call this only after the store has accepted the message."""
         assert self.thread is not None
         self.stream = stream
         stream.put(RunStarted(self.run_id, self.thread.thread_id, self.created_new_thread))

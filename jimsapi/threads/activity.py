@@ -158,5 +158,14 @@ def source_data(url: str | None, title: str | None) -> dict[str, Any]:
     if not url and not title:
         raise ValueError("a source needs a url or a title")
     if url and urlsplit(url).scheme not in ("http", "https"):
-        raise ValueError("the url of a source must begin with http:// or https://; other sources have only a title")
+        raise ValueError(
+            f"invalid source url {_start_of(url)!r}: it must begin with http:// or https://; for any other source, pass "
+            "only a title"
+        )
     return {"url": url or None, "title": title or None}
+
+
+def _start_of(url: str) -> str:
+    """Return the beginning of a URL for an error, without a query and without a user's name and password."""
+    shown = url.partition(":")[0] + ":…" if "@" in url else url.partition("?")[0]
+    return shown[:60]

@@ -225,7 +225,10 @@ class _OfMessage(msgspec.Struct):
 
 
 def load_answer(row: Row) -> GivenAnswer | None:
-    """Return the answer in an event `question.answered`; None if a pipeline sent other data with this type."""
+    """Return the answer from a `question.answered` event, or None if its data is malformed.
+
+    A pipeline can send an event of this type itself.
+    """
     return _decoded(row, GivenAnswer)
 
 
