@@ -178,7 +178,7 @@ def parse(spec: OptionSpec, value: Any, source: str) -> Any:
     try:
         parsed = _convert(spec.type, value)
     except (ValueError, TypeError, OverflowError):
-        shown = "the value" if spec.type is Secret else _shown(value)
+        shown = "the value" if spec.type is Secret else _describe_value(value)
         raise OptionError(f"{source}: {shown} is not {_describe(spec)}") from None
     if isinstance(parsed, int | float) and not isinstance(parsed, bool):
         below = spec.minimum is not None and parsed < spec.minimum
@@ -188,7 +188,7 @@ def parse(spec: OptionSpec, value: Any, source: str) -> Any:
     return parsed
 
 
-def _shown(value: Any) -> str:
+def _describe_value(value: Any) -> str:
     """Return a faulty value for an error: without the passwords of URLs, and without the content of arrays."""
     if not isinstance(value, str | int | float):
         return "an array" if isinstance(value, list | tuple) else f"a value of the type {type(value).__name__}"

@@ -11,7 +11,7 @@ import msgspec
 
 from jimsapi.runs.identity import Admission
 from jimsapi.runs.inbound import Inbound
-from jimsapi.runs.quota import Account, Allowance
+from jimsapi.runs.quota import Allowance, QuotaKeys
 from jimsapi.runs.result import RunResult, hidden
 from jimsapi.runs.stream import Gap, RunStarted, RunStream, StreamOutput
 from jimsapi.runs.tasks import PipelineTask, ServiceTask
@@ -93,7 +93,6 @@ class LiveRun:
     __slots__ = (
         "_turn",
         "acceptance",
-        "account",
         "admission",
         "adopted",
         "answer",
@@ -114,6 +113,7 @@ class LiveRun:
         "loop",
         "makes",
         "pipeline",
+        "quota_keys",
         "run_id",
         "selectors",
         "sent_files",
@@ -133,7 +133,7 @@ class LiveRun:
         admission: Admission,
         loop: asyncio.AbstractEventLoop,
         entering: tuple[NewEvent, ...],
-        account: Account | None = None,
+        quota_keys: QuotaKeys | None = None,
         background: bool = False,
         selectors: Sequence[Selector] | None = None,
         idempotency: Idempotency | None = None,
@@ -149,7 +149,7 @@ class LiveRun:
         self.loop = loop
         self.inbound = inbound
         self.admission = admission
-        self.account = account
+        self.quota_keys = quota_keys
         self.background = background
         self.adopted = adopted
         self.in_thread = in_thread

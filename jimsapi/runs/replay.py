@@ -108,7 +108,7 @@ class Answer(msgspec.Struct, frozen=True):
         lines: list[str] = []
         for event in _as_begun(self.events):
             if event.event_type != MODEL_USAGE and not any(fnmatchcase(event.event_type, one) for one in ignore):
-                lines += _described(event)
+                lines += _describe_event(event)
         return lines if self.error is None else [*lines, f"error: {_one_line(self.error)}"]
 
 
@@ -297,7 +297,7 @@ def _as_begun(events: Iterable[NewEvent]) -> Iterator[NewEvent]:
         yield next(calls) if event.event_type == TOOL_CALL else event
 
 
-def _described(event: NewEvent) -> list[str]:
+def _describe_event(event: NewEvent) -> list[str]:
     """Describe an event as lines. The lines of a text after its first one are indented."""
     fields = _fields(event)
     if event.event_type in _MESSAGES and isinstance(fields.get("content"), str):

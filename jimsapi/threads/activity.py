@@ -159,8 +159,8 @@ def source_data(url: str | None, title: str | None) -> dict[str, Any]:
         raise ValueError("a source needs a url or a title")
     if url and urlsplit(url).scheme not in ("http", "https"):
         raise ValueError(
-            f"invalid source url {_start_of(url)!r}: it must begin with http:// or https://; for any other source, pass "
-            "only a title"
+            f"invalid source url {_start_of(url)!r}: it must begin with http:// or https://; for any other source, "
+            "pass only a title"
         )
     return {"url": url or None, "title": title or None}
 

@@ -242,7 +242,11 @@ def test_sources_and_usage_are_events() -> None:
         (lambda ctx: ctx.source(), ValueError, "a source needs a url or a title"),
         (lambda ctx: ctx.source(url="javascript:alert(1)"), ValueError, "must begin with http:// or https://"),
         (lambda ctx: ctx.source(url="//example.org"), ValueError, "invalid source url '//example.org': it must begin"),
-        (lambda ctx: ctx.source(url="s3://ann:sesame@bucket/a"), ValueError, "invalid source url 's3:…': it must begin"),
+        (
+            lambda ctx: ctx.source(url="s3://ann:sesame@bucket/a"),
+            ValueError,
+            "invalid source url 's3:…': it must begin",
+        ),
         (lambda ctx: ctx.source(url="notes?" + "x" * 99), ValueError, "invalid source url 'notes': it must begin"),
         (lambda ctx: ctx.usage(model="m", input_tokens=-1, output_tokens=0), ValueError, "input_tokens must not be"),
         (lambda ctx: ctx.usage(model="m", input_tokens=1.5, output_tokens=0), TypeError, "must be an int, not float"),

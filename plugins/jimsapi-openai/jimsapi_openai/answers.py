@@ -112,7 +112,7 @@ def _annotation(url: str, title: str | None) -> dict[str, Any]:
 
 def error(refusal: Refusal) -> dict[str, Any]:
     """Return an error in the format that the SDKs parse."""
-    status = refusal.status
+    status = refusal.status_code
     kind = "server_error" if status >= 500 else _TYPES.get(status, "invalid_request_error")
     code = _CODES.get(status) or HTTPStatus(status).name.lower()
     return {"error": {"message": refusal.text, "type": kind, "param": refusal.field, "code": code}}
