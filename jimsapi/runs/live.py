@@ -292,7 +292,7 @@ class LiveRun:
         self.budgets_left = left
 
     def count_usage(self, events: Iterable[NewEvent | EventRow]) -> None:
-        """Count what events say of the usage of models."""
+        """Add up the model usage that events record."""
         if used := usage_by_model(events):
             self.usage = sum_usage(self.usage, used)
 

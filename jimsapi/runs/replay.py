@@ -102,7 +102,7 @@ class Answer(msgspec.Struct, frozen=True):
     def lines(self, ignore: Sequence[str] = ()) -> list[str]:
         """Return everything that a comparison compares, as lines of text.
 
-        The lines have messages, calls of tools, sources, other events and the error. They do not have usage, times and
+        The lines have messages, tool calls, sources, other events and the error. They do not have usage, times and
         identifiers, which differ each time, and events of the types `ignore`, where `*` stands for any text.
         """
         lines: list[str] = []
@@ -286,7 +286,7 @@ def _stored_answer(conversation: Conversation, turn: Turn) -> Answer:
 
 
 def _as_begun(events: Iterable[NewEvent]) -> Iterator[NewEvent]:
-    """Yield events in their order, but calls of tools in the order in which they began.
+    """Yield events in their order, but tool calls in the order in which they began.
 
     Calls that overlap are stored in the order in which they end, which may differ each time. The identifier of a call
     is made when it begins.

@@ -1,4 +1,4 @@
-"""What an agent does while it answers: calls of tools, the use of models, reasoning, and sources.
+"""What an agent does while it answers: tool calls, the use of models, reasoning, and sources.
 
 Each is an event of the thread. Clients that watch the run get it at once, before it is stored.
 """
@@ -31,14 +31,14 @@ ANSWER_SOURCE = "answer.source"
 """`{"url", "title"}`. One of them may be null."""
 
 CANCELLED = "cancelled"
-"""The `error` of a call of a tool that was cancelled."""
+"""The `error` of a tool call that was cancelled."""
 
 SendActivity = Callable[[UUID, str, dict[str, Any]], None]
 """Receives the identifier, the type and the data of an event."""
 
 
 class ToolCall:
-    """One call of a tool, from the beginning of a `with` block to its end:
+    """One tool call, from the beginning of a `with` block to its end:
 
         async with ctx.tool("search", {"q": "quokka"}) as call:
             call.result = await search("quokka")

@@ -412,7 +412,7 @@ class ThreadContext:
 
     @_in_loop
     def tool(self, name: str, arguments: Mapping[str, Any] | None = None, *, id: str | None = None) -> ToolCall:
-        """Record a call of a tool (`tool.call`), with its result or error and its duration:
+        """Record a tool call (`tool.call`), with its result or error and its duration:
 
             async with ctx.tool("search", {"q": "quokka"}) as call:
                 call.result = await search("quokka")
@@ -465,7 +465,7 @@ class ThreadContext:
         cached_tokens: int = 0,
         cost: float | Decimal | None = None,
     ) -> None:
-        """Record what one call of a model has used (`model.usage`).
+        """Record what one model call has used (`model.usage`).
 
         `cached_tokens` are those of `input_tokens` that the model's provider had in its cache. `cost` is in US dollars.
         If it is None, the prices of `jimsapi[prices]` apply, if that is installed and has the model; else the cost is

@@ -82,7 +82,7 @@ class ToolStarted(msgspec.Struct, frozen=True):
 
 
 class ToolEnded(msgspec.Struct, frozen=True):
-    """A call of a tool has ended. `error` is None if it has a result."""
+    """A tool call has ended. `error` is None if it has a result."""
 
     event_id: UUID
     result: Any
@@ -98,7 +98,7 @@ class SourceNamed(msgspec.Struct, frozen=True):
 
 
 class ModelUsed(msgspec.Struct, frozen=True):
-    """A call of a model used these tokens. `cost` is in US dollars, None if it is not known."""
+    """A model call used these tokens. `cost` is in US dollars, None if it is not known."""
 
     model: str
     input_tokens: int
@@ -134,7 +134,7 @@ SpokenItem = (
 async def spoken_items(request: Connection, service: RunService, run: LiveRun) -> AsyncIterator[SpokenItem]:
     """Yield the items of a run for the caller of `request`.
 
-    A message is complete before the next message begins, and so is reasoning. Calls of tools may overlap. Each one that
+    A message is complete before the next message begins, and so is reasoning. Tool calls may overlap. Each one that
     starts also ends. Other events come after all messages.
     """
     try:
@@ -298,7 +298,7 @@ class _Speech:
 
 
 UNFINISHED = "the call did not end"
-"""The `error` of a call of a tool that the run has left open."""
+"""The `error` of a tool call that the run has left open."""
 
 
 class _ToolCallData(msgspec.Struct):

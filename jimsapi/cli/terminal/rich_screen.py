@@ -58,7 +58,7 @@ class RichScreen(Screen):
             self._area.insert(self._render(_dim_line(text)))
 
     def tool_call(self, name: str, seconds: float, error: str | None) -> None:
-        """Show that a call of a tool has ended, how long it took, and its error."""
+        """Show that a tool call has ended, how long it took, and its error."""
         duration = f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
         self.note(f"Tool: {name}, {duration}" if error is None else f"Tool: {name}, failed after {duration}: {error}")
 

@@ -56,7 +56,7 @@ class Completion:
     ) -> AsyncGenerator[bytes, None]:
         """Yield the completion as server-sent events as its pieces arrive. After an error there is no `[DONE]`.
 
-        Calls of tools that the server made have no place here: a client would make them too.
+        Tool calls that the server made have no place here: a client would make them too.
         """
         yield self._chunk({"role": "assistant", "content": ""})
         pieces: list[str] = []

@@ -139,7 +139,7 @@ def add_conversation_routes(
 
     @router.post(items, scope=THREADS, body=NewItems, responses=found, **options)
     async def add_items(request: Request) -> Response:
-        """Add items to a conversation: messages, reasoning, and calls of tools. No run answers them."""
+        """Add items to a conversation: messages, reasoning, and tool calls. No run answers them."""
         body = convert_body(await read_json(request, service), NewItems)
         thread = await placement.thread(request, request.path_params["id"])
         admission = _admission(request)
