@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from jimsapi.exports import lazy_attributes
+from jimsapi.lazy_attributes import lazy_attributes
 
 if TYPE_CHECKING:
     from jimsapi.api.app import create_api

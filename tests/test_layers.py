@@ -13,7 +13,7 @@ BESIDE = {("builtin", "plugins")}
 TOP = {"__init__", "__main__", "testing"}
 
 # What every package uses to export its names.
-BOTTOM = {"exports"}
+BOTTOM = {"lazy_attributes"}
 
 HEIGHTS = {part: len(LAYERS) - depth for depth, row in enumerate(LAYERS) for part in row}
 

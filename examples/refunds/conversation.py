@@ -10,7 +10,7 @@ from .model import Message
 
 
 def conversation(events: Sequence[Event]) -> list[Message]:
-    """Return the messages of a thread and the calls of tools, oldest first.
+    """Return the messages of a thread and the tool calls, oldest first.
 
     The thread is the only memory of the agent. So a model also reads what other programs have written there, and a
     fork of the thread continues from what it has.

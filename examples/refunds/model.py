@@ -12,7 +12,7 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class Call:
-    """A call of a tool that the model wants."""
+    """A tool call that the model wants."""
 
     id: str
     name: str
@@ -33,7 +33,7 @@ class Model(Protocol):
     """A language model."""
 
     def reply(self, messages: Sequence[Message]) -> AsyncIterator[str | Call | Usage]:
-        """Answer a conversation: pieces of text as they come, the calls of tools, and the usage at the end."""
+        """Answer a conversation: pieces of text as they come, the tool calls, and the usage at the end."""
 
 
 @asynccontextmanager

@@ -46,7 +46,7 @@ class OpenAIModel:
 
 
 class _Pieces:
-    """One call of a tool, which arrives in pieces: the arguments are text that is JSON only when it is complete."""
+    """One tool call, which arrives in pieces: the arguments are text that is JSON only when it is complete."""
 
     def __init__(self) -> None:
         self._id = self._name = self._arguments = ""

@@ -29,7 +29,7 @@ async def answer(ctx: ThreadContext) -> None:
 
 
 async def reply(ctx: ThreadContext, messages: list[Message]) -> list[Call]:
-    """Stream the model's next reply. Returns the calls of tools that it wants; none if the answer is complete."""
+    """Stream the model's next reply. Returns the tool calls that it wants; none if the answer is complete."""
     text, calls = "", []
     async for part in ctx.resources.reply(messages):
         if isinstance(part, str):
@@ -40,7 +40,7 @@ async def reply(ctx: ThreadContext, messages: list[Message]) -> list[Call]:
         else:
             calls.append(part)
     if text:
-        # This ends the message. Otherwise the text after a call of a tool would be a part of it.
+        # This ends the message. Otherwise the text after a tool call would be a part of it.
         ctx.send_message(text)
         messages.append({"role": "assistant", "content": text})
     return calls

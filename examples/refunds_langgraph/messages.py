@@ -10,7 +10,7 @@ from jimsapi import Event
 
 
 def messages(events: Sequence[Event]) -> list[AnyMessage]:
-    """Return the messages of a thread and the calls of tools, oldest first."""
+    """Return the messages of a thread and the tool calls, oldest first."""
     found: list[AnyMessage] = []
     for event in events:
         data = event.event_data
@@ -24,7 +24,7 @@ def messages(events: Sequence[Event]) -> list[AnyMessage]:
 
 
 def call_messages(data: dict[str, Any]) -> list[AnyMessage]:
-    """Return the call of a tool and its result, from the data of an event `tool.call`."""
+    """Return a tool call and its result, from the data of an event `tool.call`."""
     result = {"error": data["error"]} if "error" in data else data["result"]
     call = ToolCall(name=data["name"], args=data["arguments"], id=data["id"])
     return [AIMessage("", tool_calls=[call]), ToolMessage(json.dumps(result), tool_call_id=data["id"])]

@@ -58,7 +58,7 @@ def finish(ctx: ThreadContext, update: dict[str, Any] | None) -> None:
     """End the message of the model's node, and record its usage; None is an update of another node."""
     for message in update["messages"] if update else ():
         if message.text:
-            # This ends the message. Otherwise the text after a call of a tool would be a part of it.
+            # This ends the message. Otherwise the text after a tool call would be a part of it.
             ctx.send_message(message.text)
         if used := message.usage_metadata:
             ctx.usage(

@@ -22,7 +22,7 @@ RefundAgent = Agent[ThreadContext, str | DeferredToolRequests]
 
 
 class Recorder(AbstractCapability[ThreadContext]):
-    """Records what any agent does, if the context is its `deps`: calls of tools, and the usage of each reply."""
+    """Records what any agent does, if the context is its `deps`: tool calls, and the usage of each reply."""
 
     async def wrap_tool_execute(
         self,

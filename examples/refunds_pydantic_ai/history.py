@@ -10,7 +10,7 @@ from jimsapi import Event
 
 
 def history(events: Sequence[Event]) -> list[ModelMessage]:
-    """Return the messages of a thread and the calls of tools, oldest first."""
+    """Return the messages of a thread and the tool calls, oldest first."""
     found: list[ModelMessage] = []
     for event in events:
         data = event.event_data
@@ -27,7 +27,7 @@ def history(events: Sequence[Event]) -> list[ModelMessage]:
 
 
 def call_messages(data: dict[str, Any]) -> list[ModelMessage]:
-    """Return the call of a tool and its result, from the data of an event `tool.call`."""
+    """Return a tool call and its result, from the data of an event `tool.call`."""
     call = ToolCallPart(data["name"], data["arguments"], tool_call_id=data["id"])
     result = {"error": data["error"]} if "error" in data else data["result"]
     return [ModelResponse([call]), ModelRequest([ToolReturnPart(data["name"], result, tool_call_id=data["id"])])]

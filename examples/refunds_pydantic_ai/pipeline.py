@@ -59,7 +59,7 @@ async def show(ctx: ThreadContext, event: Any) -> None:
     elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
         await ctx.stream(event.delta.content_delta)
     elif isinstance(event, PartEndEvent) and isinstance(event.part, TextPart) and event.part.content:
-        # This ends the message. Otherwise the text after a call of a tool would be a part of it.
+        # This ends the message. Otherwise the text after a tool call would be a part of it.
         ctx.send_message(event.part.content)
     elif isinstance(event, PartStartEvent) and isinstance(event.part, ThinkingPart):
         ctx.reasoning(event.part.content)

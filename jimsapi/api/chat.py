@@ -40,7 +40,7 @@ class BoundInbound(Inbound, kw_only=True):
 
 
 class ApiEvent(msgspec.Struct):
-    """An event that the run sent. It has its `event_id` with `?event_ids=true`."""
+    """An event that the run stored. It has its `event_id` with `?event_ids=true`."""
 
     event_type: str
     event_data: dict[str, Any]

@@ -78,7 +78,7 @@ def stream_routes(service: RunService, *, cancels: bool = False) -> Router:
         - `delta` `{"message_id", "content"}`, any number of times: the next piece of a message.
         - `reasoning` `{"event_id", "content"}`, any number of times: the next piece of what the model thinks.
         - `activity` `{"event_id", "event_type", "event_data"}`, any number of times: what an agent does now, such as a
-          call of a tool that begins, and again when it has ended. The `event` with the same `event_id` replaces it.
+          tool call that begins, and again when it has ended. The `event` with the same `event_id` replaces it.
         - `event` `{"event_id", "event_type", "event_data"}`: the events of the run, after all of them are stored. The
           `event_id` of a message is the `message_id` of its deltas.
         - `result`, the last event: the answer of `/api/v1/chat`.

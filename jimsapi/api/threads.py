@@ -186,7 +186,7 @@ class ContactItem(msgspec.Struct):
     """A contact: the number of its threads, and the time of their newest event."""
 
     contact_id: str
-    threads: int
+    thread_count: int
     active_at: datetime | None
 
 
@@ -255,10 +255,10 @@ def thread_routes(threads: ThreadService, lists: Lists) -> Router:
         identity, limit, after = _identity(request), query.limit, query.after
         if query.q is None:
             page = await threads.threads(identity, contact_id, limit, after, query.archived, only)
-            return JSONResponse({"threads": await _shown(threads, page.threads), "next": page.next})
+            return JSONResponse({"threads": await _thread_items(threads, page.threads), "next": page.next})
         wanted = _search_query(query.q)
         found = await threads.search(identity, wanted, contact_id, limit, after, query.archived, only)
-        shown = await _shown(threads, [match.thread for match in found.matches])
+        shown = await _thread_items(threads, [match.thread for match in found.matches])
         titles = [item["title"] for item in shown]
         # Not in the thread of the event loop: the messages may have some mebibytes.
         for item, match in zip(shown, await asyncio.to_thread(_matches, titles, found.matches, wanted), strict=True):
@@ -269,7 +269,7 @@ def thread_routes(threads: ThreadService, lists: Lists) -> Router:
     async def get_thread(request: Request) -> Response:
         """Show one thread."""
         thread = await threads.thread(_identity(request), request.path_params["id"])
-        [shown] = await _shown(threads, [thread])
+        [shown] = await _thread_items(threads, [thread])
         return JSONResponse(shown)
 
     @router.patch(
@@ -285,7 +285,7 @@ def thread_routes(threads: ThreadService, lists: Lists) -> Router:
         changes = await request.typed(ThreadChanges)
         identity, thread_id = _identity(request), request.path_params["id"]
         await threads.change(identity, thread_id, _change(changes))
-        [shown] = await _shown(threads, [await threads.thread(identity, thread_id)])
+        [shown] = await _thread_items(threads, [await threads.thread(identity, thread_id)])
         return JSONResponse(shown)
 
     @router.post(
@@ -314,7 +314,7 @@ def thread_routes(threads: ThreadService, lists: Lists) -> Router:
             thread = await threads.fork(admission.identity, thread_id, event_id, before=before)
         else:
             thread = await threads.fork_once(admission, thread_id, event_id, key, before=before)
-        [shown] = await _shown(threads, [thread])
+        [shown] = await _thread_items(threads, [thread])
         root = request.scope.get("root_path", "").rstrip("/")
         return JSONResponse(shown, 201, {"location": f"{root}/api/v1/threads/{thread.thread_id}"})
 
@@ -435,7 +435,7 @@ def _change(changes: ThreadChanges) -> ThreadChange:
     return ThreadChange(changes.title, changes.archived, metadata)
 
 
-async def _shown(threads: ThreadService, records: Sequence[ThreadRecord]) -> list[dict[str, Any]]:
+async def _thread_items(threads: ThreadService, records: Sequence[ThreadRecord]) -> list[dict[str, Any]]:
     shown: list[dict[str, Any]] = []
     for start in range(0, len(records), SUMMARIES_AT_ONCE):
         part = records[start : start + SUMMARIES_AT_ONCE]
@@ -526,7 +526,7 @@ def contact_item(contact: ContactRecord) -> dict[str, Any]:
     """Return a contact as the JSON object that clients get."""
     return {
         "contact_id": contact.contact_id,
-        "threads": contact.threads,
+        "thread_count": contact.threads,
         "active_at": contact.active_at and _utc(contact.active_at),
     }
 

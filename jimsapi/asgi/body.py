@@ -64,7 +64,7 @@ def decode_json(raw: bytes) -> Any:
 
 def fault(kind: str, loc: Loc, message: str, value: Any, context: dict[str, Any] | None = None) -> Fault:
     """Return one item of a 422 response. `input` is null if `value` is over 8,192 bytes or cannot be encoded."""
-    item: Fault = {"type": kind, "loc": _shown(loc), "msg": message, "input": _echo(value)}
+    item: Fault = {"type": kind, "loc": _shorten_loc(loc), "msg": message, "input": _echo(value)}
     if context:
         item["ctx"] = context
     return item
@@ -91,7 +91,7 @@ def _echo(value: Any) -> Any:
         return None
 
 
-def _shown(loc: Loc) -> list[str | int]:
+def _shorten_loc(loc: Loc) -> list[str | int]:
     """Return a `loc` for a response. Long keys are cut, and so is a `loc` with too many characters."""
     shown: list[str | int] = []
     remaining = _MAX_LOC

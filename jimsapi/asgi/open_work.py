@@ -219,7 +219,7 @@ class OpenWork:
         """Cut the streams and cancel the background work that is left, and log both."""
         self._ended = True
         if self._streams:
-            logger.warning("Streams were cut, since they did not end in time: %s", _counted(self._streams))
+            logger.warning("Streams were cut, since they did not end in time: %s", _count_by_path(self._streams))
         for stream in tuple(self._streams):
             stream.cut()
         for websocket in tuple(self._websockets):
@@ -262,6 +262,6 @@ def _name(coroutine: Coroutine[Any, Any, object]) -> str:
     return getattr(coroutine, "__qualname__", type(coroutine).__qualname__)
 
 
-def _counted(streams: Iterable[OpenStream]) -> str:
+def _count_by_path(streams: Iterable[OpenStream]) -> str:
     counts = Counter(stream.path for stream in streams)
     return ", ".join(f"{count} of {path}" for path, count in sorted(counts.items()))

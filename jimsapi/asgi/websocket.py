@@ -171,7 +171,7 @@ class WebSocket(Connection):
         message = await self.receive()
         if isinstance(message, bytes):
             raise HTTPError(415, "JSON must come in a text message")
-        return decode_json(_encoded(message))
+        return decode_json(_utf8_bytes(message))
 
     async def send_text(self, text: str) -> None:
         """Send a text message.
@@ -345,7 +345,7 @@ class WebSocket(Connection):
         except TimeoutError:
             raise HTTPError(401, "No credentials came in time") from None
         try:
-            frame = decode_json(_encoded(message)) if isinstance(message, str) else None
+            frame = decode_json(_utf8_bytes(message)) if isinstance(message, str) else None
         except ValidationError:
             frame = None
         match frame:
@@ -373,7 +373,7 @@ class WebSocket(Connection):
         text: str | None = received.get("text")
         message: str | bytes = bytes(received["bytes"]) if text is None else text
         # A character has at most four bytes, so a small text need not be encoded to be measured.
-        if len(message) * 4 > limit and len(_encoded(message)) > limit:
+        if len(message) * 4 > limit and len(_utf8_bytes(message)) > limit:
             await self.close(_MESSAGE_TOO_BIG, f"A message may have at most {limit} bytes")
             raise WebSocketDisconnected(_MESSAGE_TOO_BIG, self.close_reason)
         return message
@@ -467,11 +467,11 @@ def _offered_credentials(subprotocol: str) -> str:
     if subprotocol.startswith(_BEARER):
         return "Bearer " + subprotocol.removeprefix(_BEARER)
     if subprotocol.startswith(_ENCODED_BEARER):
-        return "Bearer " + _decoded(subprotocol.removeprefix(_ENCODED_BEARER))
-    return _decoded(subprotocol.removeprefix(_ENCODED_AUTHORIZATION))
+        return "Bearer " + _decode_base64url(subprotocol.removeprefix(_ENCODED_BEARER))
+    return _decode_base64url(subprotocol.removeprefix(_ENCODED_AUTHORIZATION))
 
 
-def _decoded(encoded: str) -> str:
+def _decode_base64url(encoded: str) -> str:
     try:
         if not _BASE64URL.fullmatch(encoded):
             raise ValueError
@@ -481,7 +481,7 @@ def _decoded(encoded: str) -> str:
         raise HTTPError(401, text) from None
 
 
-def _encoded(message: str | bytes) -> bytes:
+def _utf8_bytes(message: str | bytes) -> bytes:
     return message.encode(errors="surrogatepass") if isinstance(message, str) else message
 
 

@@ -76,7 +76,9 @@ def list_keys(file: KeysFile) -> None:
     found = file.read()
     now = datetime.now(UTC)
     for key in found:
-        click.echo(f"{key.name}: {_limits(key)}, created {_shown(key.created)}{' (EXPIRED)' * key.has_expired(now)}")
+        click.echo(
+            f"{key.name}: {_limits(key)}, created {_format_time(key.created)}{' (EXPIRED)' * key.has_expired(now)}"
+        )
     if not found:
         click.echo("There are no keys; a server with this file accepts no named key.", err=True)
 
@@ -129,9 +131,9 @@ def parse_expiry(text: str, now: datetime) -> datetime:
 def _limits(key: NamedKey) -> str:
     scopes = "all scopes" if key.scopes is UNSET else " and ".join(sorted(set(key.scopes))) + " only"
     contact = "any contact" if key.contact_id is UNSET else f"contact {json.dumps(key.contact_id, ensure_ascii=False)}"
-    expires = "never expires" if key.expires is UNSET else f"expires {_shown(key.expires)}"
+    expires = "never expires" if key.expires is UNSET else f"expires {_format_time(key.expires)}"
     return f"{scopes}, {contact}, {expires}"
 
 
-def _shown(time: datetime) -> str:
+def _format_time(time: datetime) -> str:
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

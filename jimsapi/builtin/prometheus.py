@@ -138,14 +138,14 @@ class Metrics(Collector):
         yield wait
 
     def _collect_usage(self) -> Iterator[Metric]:
-        calls = CounterMetricFamily("jims_model_calls", "Calls of models that pipelines reported.", labels=("model",))
+        calls = CounterMetricFamily("jims_model_calls", "Model calls that pipelines reported.", labels=("model",))
         tokens = CounterMetricFamily(
             "jims_model_tokens",
             "Tokens that models read (input) and wrote (output); cached ones are among the input.",
             labels=("model", "kind"),
         )
         cost = CounterMetricFamily(
-            "jims_model_cost_dollars", "US dollars that calls of models cost, as far as it is known.", labels=("model",)
+            "jims_model_cost_dollars", "US dollars that model calls cost, as far as it is known.", labels=("model",)
         )
         for model, total in list(self._usage.items()):
             calls.add_metric((model,), total.calls)

@@ -33,7 +33,10 @@ def jimsapi_thread_store(url: str, settings: Settings) -> ThreadStore | None:
         return None
     path = url.removeprefix(_SCHEME)
     if not url.startswith(_SCHEME) or not path or path == ":memory:":
-        raise ValueError("give sqlite:///relative.db or sqlite:////absolute.db (memory: keeps threads in memory)")
+        raise ValueError(
+            "invalid SQLite URL; use sqlite:///relative.db or sqlite:////absolute.db, or the URL `memory:` to keep "
+            "threads only in memory"
+        )
     if "?" in path:
         raise ValueError("a SQLite URL cannot have parameters; omit the ? and what follows it")
     return SQLiteStore(Path(path), durability=settings.get(StoreOptions).durability)

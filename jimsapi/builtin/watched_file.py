@@ -64,7 +64,7 @@ class WatchedFile(Generic[Content]):
             self._data: bytes | None = self._read()
             content = parse(self._data)
         except (OSError, ValueError) as error:
-            raise StartError(f"{self._name}: {_reason(error)}") from None
+            raise StartError(f"{self._name}: {_error_text(error)}") from None
         if content is None:
             raise StartError(f"{self._name}: it is empty; put a key in it, or leave the option out")
         self._content: Content = content
@@ -87,7 +87,7 @@ class WatchedFile(Generic[Content]):
         except (FileNotFoundError, NotADirectoryError):
             return self._on_missing()
         except (OSError, ValueError) as error:
-            self._log_once(f"{_reason(error)}; the previous content stays valid until it is fixed")
+            self._log_once(f"{_error_text(error)}; the previous content stays valid until it is fixed")
             return True
         if content is None:
             return self._on_missing()
@@ -129,5 +129,5 @@ def _stamp(status: os.stat_result) -> Stamp:
     return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
 
-def _reason(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return f"cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)

@@ -64,7 +64,7 @@ def check(configuration: Configuration, *, strict: bool, connect: bool) -> None:
         click.echo("who may enter: EVERYBODY; no auth provider is configured")
     core = composition.settings.get(CoreOptions)
     click.echo(f"what a caller may send: {_limits(core)}")
-    click.echo(f"what is kept: {_kept(core)}")
+    click.echo(f"what is kept: {_retention_text(core)}")
     for line in opened:
         click.echo(line)
     _reject_warnings(warnings.count if strict else 0)
@@ -78,7 +78,7 @@ def _limits(core: CoreOptions) -> str:
     return ", ".join(found) or "as many messages as --max-runs allows; no rate limit and no budget is set"
 
 
-def _kept(core: CoreOptions) -> str:
+def _retention_text(core: CoreOptions) -> str:
     lifetime = core.expire_threads
     threads = "until they are deleted" if lifetime is None else f"for {lifetime} without a new event"
     return f"threads {threads}; records of finished runs for {core.keep_runs:g} days"

@@ -19,7 +19,8 @@ def client_key(given: str | None, file: str | None) -> str | None:
         keys = secret_lines(secret_text(Path(path).read_bytes()))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise StartError(f"the key in {path} cannot be read: {reason}") from None
+        where = "--api-key-file or JIMS_API_KEY_FILE"
+        raise StartError(f"cannot read the API key file {path}: {reason}; check {where}") from None
     if not keys:
         raise StartError(f"there is no key in {path}: put it on a line of its own")
     return keys[0]

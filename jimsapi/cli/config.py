@@ -51,17 +51,17 @@ def _entries(configuration: Configuration) -> Iterator[_Entry]:
         instance = settings.get(owned.options)
         for spec in specs(owned.options):
             original = getattr(instance, spec.field)
-            value = _shown(original)
-            is_hidden = value != _shown(original, hide=False)
+            value = _display_value(original)
+            is_hidden = value != _display_value(original, hide=False)
             source = settings.origin(spec.key)
             if spec.key == "config" and original == DEFAULT_FILE:
                 source = "the current folder"
             yield _Entry(spec.key, value, is_hidden, source)
 
 
-def _shown(value: Any, *, hide: bool = True) -> Any:
+def _display_value(value: Any, *, hide: bool = True) -> Any:
     if isinstance(value, tuple):
-        return [_shown(item, hide=hide) for item in value]
+        return [_display_value(item, hide=hide) for item in value]
     if isinstance(value, Secret):
         return _HIDDEN if hide else value.reveal()
     text = str(value) if isinstance(value, Path) else value

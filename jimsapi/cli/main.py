@@ -127,15 +127,15 @@ class _CommandLine(click.Group, GroupedCommand):
     broken: Sequence[StartError] = ()
 
     def make_context(self, *arguments: Any, **fields: Any) -> click.Context:
-        with self._explained():
+        with self._explain_errors():
             return super().make_context(*arguments, **fields)
 
     def invoke(self, context: click.Context) -> Any:
-        with self._explained():
+        with self._explain_errors():
             return super().invoke(context)
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explain_errors(self) -> Iterator[None]:
         try:
             yield
         except (click.NoSuchOption, _NoSuchCommand):
@@ -171,7 +171,7 @@ class _Commands:
         """Check everything except the broken plugins, then raise the error of the first one."""
         strict, connect = given.pop(STRICT), given.pop(CONNECT)
         try:
-            check(self._loaded(given), strict=bool(strict), connect=bool(connect))
+            check(self._load(given), strict=bool(strict), connect=bool(connect))
         except (StartError, StoreUnusable):
             _show(self._broken)
             raise
@@ -220,7 +220,7 @@ class _Commands:
         errors = list(self._broken)
         owners: dict[str, str] = {}
         try:
-            owners, unread = asyncio.run(scopes_of_plugins(self._loaded(given)))
+            owners, unread = asyncio.run(scopes_of_plugins(self._load(given)))
             errors += unread
         except StartError as error:  # an option is invalid
             errors.append(error)
@@ -234,9 +234,9 @@ class _Commands:
         """Resolve the options of the server. Raises the error of the first broken plugin."""
         if self._broken:
             raise self._broken[0]
-        return self._loaded(given)
+        return self._load(given)
 
-    def _loaded(self, given: Mapping[str, Any]) -> Configuration:
+    def _load(self, given: Mapping[str, Any]) -> Configuration:
         assert self._plugins is not None  # the commands without plugins do not call this
         given = with_config_file(given)
         return Configuration(self._plugins, resolve_settings(self._plugins, COMMAND_OPTIONS, given, os.environ))
@@ -414,10 +414,10 @@ def list_plugins(options: PluginOptions) -> None:
 def openapi(configuration: Configuration) -> None:
     """Print the OpenAPI document, including the routes of plugins, or that of a `jimsapi.asgi.App`."""
     logging.getLogger("jimsapi").addHandler(logging.StreamHandler(sys.stderr))
-    click.echo(orjson.dumps(_declared(configuration).openapi(), option=orjson.OPT_INDENT_2).decode())
+    click.echo(orjson.dumps(_load_app(configuration).openapi(), option=orjson.OPT_INDENT_2).decode())
 
 
-def _declared(configuration: Configuration) -> App:
+def _load_app(configuration: Configuration) -> App:
     """Return the app that a start would serve, with its routes."""
     try:
         return asyncio.run(_declare(configuration))

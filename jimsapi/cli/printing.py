@@ -18,10 +18,10 @@ _NOT_PRINTABLE = re.compile("[^ -~]")
 def print_json(value: Any) -> None:
     """Print a value as JSON on one line, in printable ASCII: no stored text acts on a terminal. Times end with `Z`."""
     text = orjson.dumps(value, option=orjson.OPT_UTC_Z).decode()
-    click.echo(_NOT_PRINTABLE.sub(_escaped, text))
+    click.echo(_NOT_PRINTABLE.sub(_escape, text))
 
 
-def _escaped(found: re.Match[str]) -> str:
+def _escape(found: re.Match[str]) -> str:
     units = found[0].encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[at] << 8 | units[at + 1]:04x}" for at in range(0, len(units), 2))
 

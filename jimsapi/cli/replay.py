@@ -141,13 +141,13 @@ async def _replay(configuration: Configuration, wanted: Wanted) -> int:
         if not chosen:
             raise ReplayFailed("there is nothing to replay: these conversations have no message of a user")
         if wanted.save is not None:
-            _write(wanted.save, chosen[0][0].dump())
+            _write_file(wanted.save, chosen[0][0].dump())
         for conversation, turn in chosen:
             turns.append(await replayer.replay(conversation, turn))
             click.echo(turn_line(turns[-1], colour=colour), color=colour)
     _show_differences(turns, colour)
     if wanted.html is not None:
-        _write(wanted.html, page(turns, configuration.settings.get(CoreOptions).app).encode())
+        _write_file(wanted.html, page(turns, configuration.settings.get(CoreOptions).app).encode())
     status = CHANGED if any(turn.changed for turn in turns) else SAME
     if replayer.abandoned:
         _exit_at_once(status)
@@ -196,7 +196,7 @@ async def _conversations(store: ThreadStore, wanted: Wanted) -> AsyncIterator[Co
     """Read the conversations one after another. Raises `ReplayFailed` if there is no such thread, contact or file."""
     for name in wanted.names:
         thread_id = _thread_id(name)
-        yield _load(name) if thread_id is None else await _read(store, thread_id)
+        yield _load_from_file(name) if thread_id is None else await _read_from_store(store, thread_id)
     if wanted.contact_id is None:
         return
     after: str | None = None
@@ -205,7 +205,7 @@ async def _conversations(store: ThreadStore, wanted: Wanted) -> AsyncIterator[Co
         if not found.threads and after is None:
             raise ReplayFailed(f"the contact {wanted.contact_id!r} has no threads in {store.name}")
         for thread in found.threads:
-            yield await _read(store, thread.thread_id)
+            yield await _read_from_store(store, thread.thread_id)
         after = found.next
         if after is None:
             return
@@ -219,14 +219,14 @@ def _thread_id(name: str) -> UUID | None:
         return None
 
 
-async def _read(store: ThreadStore, thread_id: UUID) -> Conversation:
+async def _read_from_store(store: ThreadStore, thread_id: UUID) -> Conversation:
     try:
         return await Conversation.read(store, thread_id)
     except ThreadNotFound as error:
         raise ReplayFailed(f"there is no thread {thread_id} in {store.name}") from error
 
 
-def _load(path: str) -> Conversation:
+def _load_from_file(path: str) -> Conversation:
     try:
         return Conversation.load(path)
     except OSError as error:
@@ -235,9 +235,9 @@ def _load(path: str) -> Conversation:
         ) from error
 
 
-def _write(path: Path, text: bytes) -> None:
+def _write_file(path: Path, data: bytes) -> None:
     try:
-        path.write_bytes(text)
+        path.write_bytes(data)
     except OSError as error:
         raise ReplayFailed(f"{path} cannot be written: {error.strerror}") from error
 

@@ -24,7 +24,7 @@ _GAP = Row("…", "…")
 
 def turn_line(turn: ReplayedTurn, *, colour: bool = False) -> str:
     """Return the line of a turn: its conversation and number, whether it has changed, its tokens and its seconds."""
-    result = _styled("changed", colour, fg="yellow") if turn.changed else "same   "
+    result = _style("changed", colour, fg="yellow") if turn.changed else "same   "
     tokens = f"{turn.old.usage.tokens:>6} → {turn.new.usage.tokens:<6}"
     seconds = f"{seconds_text(turn.old.seconds):>7} → {seconds_text(turn.new.seconds)}"
     return f"{clean_line(turn.conversation)} {turn.number:>4}  {result}  {tokens} tokens {seconds} s"
@@ -34,7 +34,7 @@ def difference_lines(turn: ReplayedTurn, *, colour: bool = False) -> list[str]:
     """Return the differences of a turn: lines of the stored answer begin with `-`, those of the new one with `+`."""
     heading = f"{clean_line(turn.conversation)} {turn.number}"
     message = cut(clean_line(storable_text(turn.message)), LONGEST_CHANGED)
-    lines = [_styled(heading, colour, bold=True), f"  > {message}"]
+    lines = [_style(heading, colour, bold=True), f"  > {message}"]
     rows = [_GAP if row is None else row for row in near_changes(side_by_side(turn.old_lines, turn.new_lines), CONTEXT)]
     for changed, group in groupby(rows, lambda row: row.changed):
         lines += _block(list(group), changed, colour)
@@ -51,7 +51,7 @@ def summary_lines(turns: Sequence[ReplayedTurn]) -> list[str]:
     figures = [f"{old_usage.tokens} → {new_usage.tokens} tokens", f"{old_seconds:.2f} → {new_seconds:.2f} s"]
     if old_usage.cost is not None or new_usage.cost is not None:
         figures.append(f"{cost_text(old_usage.cost)} → {cost_text(new_usage.cost)} dollars")
-    count = f"{_counted(len(turns), 'turn')} of {_counted(conversations, 'conversation')}"
+    count = f"{_count_text(len(turns), 'turn')} of {_count_text(conversations, 'conversation')}"
     return [f"{count}: {changed} changed, {len(turns) - changed} the same", ", ".join(figures)]
 
 
@@ -80,7 +80,7 @@ def cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[:half]} … {text[-half:]}"
 
 
-def _counted(number: int, noun: str) -> str:
+def _count_text(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -88,23 +88,23 @@ def _block(rows: Sequence[Row], changed: bool, colour: bool) -> Iterator[str]:
     """Yield the lines of rows that have all changed, or have all not changed. Old lines come before new ones."""
     pairs = [row.pieces() for row in rows]
     if not changed:
-        yield from (f"    {_shown(new, colour)}" for _, new in pairs)
+        yield from (f"    {_render_pieces(new, colour)}" for _, new in pairs)
         return
     for row, (old, _) in zip(rows, pairs, strict=True):
         if row.old is not None:
-            yield _styled("  - ", colour, fg="red") + _shown(old, colour, fg="red")
+            yield _style("  - ", colour, fg="red") + _render_pieces(old, colour, fg="red")
     for row, (_, new) in zip(rows, pairs, strict=True):
         if row.new is not None:
-            yield _styled("  + ", colour, fg="green") + _shown(new, colour, fg="green")
+            yield _style("  + ", colour, fg="green") + _render_pieces(new, colour, fg="green")
 
 
-def _shown(pieces: Iterable[Piece], colour: bool, **style: Any) -> str:
-    shown = ""
+def _render_pieces(pieces: Iterable[Piece], colour: bool, **style: Any) -> str:
+    rendered = ""
     for text, changed in pieces:
         part = cut(clean(storable_text(text)), LONGEST_CHANGED if changed else LONGEST_SAME)
-        shown += _styled(part, colour, bold=changed or None, **style)
-    return shown
+        rendered += _style(part, colour, bold=changed or None, **style)
+    return rendered
 
 
-def _styled(text: str, colour: bool, **style: Any) -> str:
+def _style(text: str, colour: bool, **style: Any) -> str:
     return click.style(text, **style) if colour else text

@@ -96,7 +96,7 @@ class Reasoning(msgspec.Struct, frozen=True, kw_only=True):
 class Activity(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent does now: `tool.call`, `model.usage` or `answer.source`.
 
-    A call of a tool comes when it begins, and again with its result or error; late readers may miss the first. The
+    A tool call comes when it begins, and again with its result or error; late readers may miss the first. The
     `Event` with the same `event_id` replaces it. If the run fails, there is none.
     """
 

@@ -36,7 +36,7 @@ class ConfigFile(msgspec.Struct, frozen=True):
         except ValueError as error:  # it is not a file, or too large
             raise OptionError(f"cannot read the configuration file {path}: {error}") from None
         values: dict[str, Any] = {}
-        for key, value in _flattened(tables, ""):
+        for key, value in _flatten(tables, ""):
             if key in values:
                 raise OptionError(f"{path}: the option {key} is set twice; remove one of the two")
             values[key] = value
@@ -54,10 +54,10 @@ class ConfigFile(msgspec.Struct, frozen=True):
 NO_CONFIG = ConfigFile(Path(), {})
 
 
-def _flattened(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _flatten(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for name, value in table.items():
         key = prefix + name.replace("-", "_")
         if isinstance(value, dict):
-            yield from _flattened(value, f"{key}_")
+            yield from _flatten(value, f"{key}_")
         else:
             yield key, value

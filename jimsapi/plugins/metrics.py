@@ -68,7 +68,7 @@ class _Guarded(Collector):
 
     def collect(self) -> Iterable[Metric]:
         try:
-            return [_checked(metric) for metric in self._collector.collect()]
+            return [_check_metric(metric) for metric in self._collector.collect()]
         except (Exception, SystemExit) as error:
             self._failures[self._owner] += 1
             if not self._failed:
@@ -78,7 +78,7 @@ class _Guarded(Collector):
             return ()
 
 
-def _checked(metric: Metric) -> Metric:
+def _check_metric(metric: Metric) -> Metric:
     """Return a metric that can be written. Raises `TypeError` or `ValueError` for any other."""
     for sample in metric.samples:
         float(sample.value)

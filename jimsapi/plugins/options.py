@@ -1,4 +1,6 @@
-"""Options: typed classes. Each field is a flag, a `JIMS_*` variable and a keyword of `create_api`.
+"""Options: typed classes.
+
+Each field defines a command-line flag, a `JIMS_*` environment variable and a keyword argument of `create_api`.
 
 An option's value comes from the first of these that is set: the flag or keyword, the variable `JIMS_<NAME>`, the file
 that `JIMS_<NAME>_FILE` names, the configuration file, the default. An empty value counts as not set. An empty file
@@ -176,7 +178,7 @@ def parse(spec: OptionSpec, value: Any, source: str) -> Any:
     try:
         parsed = _convert(spec.type, value)
     except (ValueError, TypeError, OverflowError):
-        shown = "the value" if spec.type is Secret else _shown(value)
+        shown = "the value" if spec.type is Secret else _describe_value(value)
         raise OptionError(f"{source}: {shown} is not {_describe(spec)}") from None
     if isinstance(parsed, int | float) and not isinstance(parsed, bool):
         below = spec.minimum is not None and parsed < spec.minimum
@@ -186,7 +188,7 @@ def parse(spec: OptionSpec, value: Any, source: str) -> Any:
     return parsed
 
 
-def _shown(value: Any) -> str:
+def _describe_value(value: Any) -> str:
     """Return a faulty value for an error: without the passwords of URLs, and without the content of arrays."""
     if not isinstance(value, str | int | float):
         return "an array" if isinstance(value, list | tuple) else f"a value of the type {type(value).__name__}"
@@ -440,7 +442,8 @@ class Settings:
         if named is None or _is_unset(named):
             return None
         if not isinstance(named, str):
-            raise OptionError(f"{self._config.source(key)}: the value is not a path")
+            source, kind = self._config.source(key), type(named).__name__
+            raise OptionError(f"{source}: expected a file path as a string, got {kind}; write the path in quotes")
         return Path(named), self._config.source(key)
 
     def _sources_of(self, spec: OptionSpec, found: list[tuple[Any, str]]) -> SecretSources:

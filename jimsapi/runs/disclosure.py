@@ -46,7 +46,7 @@ class Disclosure(msgspec.Struct, frozen=True):
         return PipelineFailed.with_text(self._text(run_id, str(PipelineFailed(cause))))
 
     def tool_error(self, run_id: UUID | None, cause: BaseException) -> str:
-        """Return the text of an exception with which a call of a tool ended, for its event.
+        """Return the text of an exception with which a tool call ended, for its event.
 
         If it is hidden, the log has it: the pipeline may handle it, and nothing else would show why the tool failed.
         """

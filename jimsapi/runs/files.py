@@ -52,7 +52,7 @@ async def find_files(inbound: Inbound, sent: Sequence[SentFile], files: MessageF
     return [*found, *[await files.keep(inbound.contact_id, file) for file in accepted]]
 
 
-def checked_files(sent: Sequence[SentFile], files: MessageFiles | None) -> list[SentFile]:
+def validate_files(sent: Sequence[SentFile], files: MessageFiles | None) -> list[SentFile]:
     """Return the files that came within a message that belongs to no thread. Raises `InputRefused` as `find_files`."""
     if len(sent) > MAX_FILES:
         raise _too_many()

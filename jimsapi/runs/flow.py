@@ -44,7 +44,7 @@ from jimsapi.runs.errors import (
     ServerDraining,
     ThreadBusy,
 )
-from jimsapi.runs.files import MessageFiles, checked_files, find_files
+from jimsapi.runs.files import MessageFiles, find_files, validate_files
 from jimsapi.runs.keys import caller_of
 from jimsapi.runs.lacking import method_of, takes
 from jimsapi.runs.limits import RunLimits
@@ -199,8 +199,8 @@ class RunFlow:
     async def _interrupt(self, run: LiveRun, usage: tuple[NewEvent, ...] = ()) -> None:
         """End a run when this process does not know whether the message entered the thread.
 
-        If it did, the run becomes `interrupted`, so that a request with the same idempotency key is still answered.
-        Otherwise the run becomes `cancelled`.
+        If the message is in the thread, the store marks the run `interrupted`. A retry with the same idempotency key
+        then starts a new run for that message. Otherwise the store marks the run `cancelled`.
         """
         outcome = Outcome(RunStatus.INTERRUPTED, error=str(RunInterrupted()), usage=usage)
         try:
@@ -232,7 +232,7 @@ class RunFlow:
             if run.inbound.files:
                 run.add_files(await find_files(run.inbound, (), self.files))
             elif run.sent_files:
-                run.keep_files_in_memory(checked_files(run.sent_files, self.files))
+                run.keep_files_in_memory(validate_files(run.sent_files, self.files))
             rows = [
                 EventRow(event.event_id, datetime.now(), event.event_type, event.data)
                 for event in (*history, *run.entering)
@@ -263,8 +263,8 @@ class RunFlow:
             run.note_budgets(await spending.check(self.store, run.admission, run.inbound.contact_id))
             return None
         except QuotaExceeded as refusal:
-            if self._quota is not None and run.account is not None:
-                self._quota.put_back(run.account)
+            if self._quota is not None and run.quota_keys is not None:
+                self._quota.put_back(run.quota_keys)
             return refusal
 
     async def _add_usage(self, run: LiveRun, usage: Sequence[NewEvent], answer: RunResult | DomainError) -> None:
@@ -591,8 +591,8 @@ class RunFlow:
             self._runs.hand_over(run.run_id)  # a heartbeat may still run
         if not self._runs.remove(run):
             return
-        if self._quota is not None and run.account is not None:
-            self._quota.release(run.account)
+        if self._quota is not None and run.quota_keys is not None:
+            self._quota.release(run.quota_keys)
         if run.is_awaited:  # its flow was cancelled while the service exited
             run.answer_with(RunInterrupted())
         now = run.loop.time()

@@ -11,7 +11,7 @@ import msgspec
 
 from jimsapi.runs.admission import Admission
 from jimsapi.runs.inbound import Inbound
-from jimsapi.runs.quota import Account, Allowance
+from jimsapi.runs.quota import Allowance, QuotaKeys
 from jimsapi.runs.result import RunResult, hidden
 from jimsapi.runs.stream import Gap, RunStarted, RunStream, StreamOutput
 from jimsapi.runs.tasks import PipelineTask, ServiceTask
@@ -95,7 +95,6 @@ class LiveRun:
     __slots__ = (
         "_turn",
         "acceptance",
-        "account",
         "admission",
         "adopted",
         "answer",
@@ -116,6 +115,7 @@ class LiveRun:
         "loop",
         "makes",
         "pipeline",
+        "quota_keys",
         "run_id",
         "selectors",
         "sent_files",
@@ -135,7 +135,7 @@ class LiveRun:
         admission: Admission,
         loop: asyncio.AbstractEventLoop,
         entering: tuple[NewEvent, ...],
-        account: Account | None = None,
+        quota_keys: QuotaKeys | None = None,
         background: bool = False,
         selectors: Sequence[Selector] | None = None,
         idempotency: Idempotency | None = None,
@@ -151,7 +151,7 @@ class LiveRun:
         self.loop = loop
         self.inbound = inbound
         self.admission = admission
-        self.account = account
+        self.quota_keys = quota_keys
         self.background = background
         self.adopted = adopted
         self.in_thread = in_thread
@@ -233,7 +233,7 @@ class LiveRun:
         self.task = ServiceTask.begin(flow, loop=self.loop, name="run")
 
     def attach(self, stream: RunStream) -> None:
-        """Send all items of the run to `stream`. Call it before a thread accepts the message."""
+        """Send all items of the run to `stream`. Call this only before the store accepts the message."""
         self.stream = stream
 
     def expect_acceptance(self) -> None:
@@ -256,7 +256,7 @@ class LiveRun:
         self.mark_accepted()
 
     def watch(self, stream: RunStream) -> None:
-        """Send the following items of the run to `stream`. Call it after a thread has accepted the message."""
+        """Send the following items of the run to `stream`. Call this only after the store has accepted the message."""
         assert self.thread is not None
         self.stream = stream
         stream.put(RunStarted(self.run_id, self.thread.thread_id, self.created_new_thread))
@@ -294,7 +294,7 @@ class LiveRun:
         self.budgets_left = left
 
     def count_usage(self, events: Iterable[NewEvent | EventRow]) -> None:
-        """Count what events say of the usage of models."""
+        """Add up the model usage that events record."""
         if used := usage_by_model(events):
             self.usage = sum_usage(self.usage, used)
 

@@ -114,7 +114,7 @@ class QuotaExceeded(DomainError):
         self.exhausted = exhausted
 
 
-class Account(msgspec.Struct, frozen=True):
+class QuotaKeys(msgspec.Struct, frozen=True):
     """The keys under which a message is counted: one for its caller, and one for its caller and contact."""
 
     identity: bytes
@@ -156,8 +156,8 @@ class RateLimit:
         """
         return max(self._time_until_full(key, now) - self._token * (self._rate.count - 1), 0) / self._second
 
-    def take(self, key: bytes, now: float) -> None:
-        """Take a token. Call it only if `wait` returns 0."""
+    def acquire(self, key: bytes, now: float) -> None:
+        """Acquire a token. Call this only if `wait` returns 0."""
         ticks = self._ticks(now)
         full_at = ticks + self._time_until_full(key, now) + self._token
         if key not in self._full_at:
@@ -169,7 +169,7 @@ class RateLimit:
         self._full_at[key] = full_at
 
     def put_back(self, key: bytes) -> None:
-        """Put a token back that `take` took. The removal of the bucket may then come later than it could."""
+        """Put a token back that `acquire` took. The removal of the bucket may then come later than it could."""
         buckets, name = (self._full_at, key) if key in self._full_at else (self._shared, key[:_CALLER_BYTES])
         if name in buckets:
             buckets[name] -= self._token
@@ -226,7 +226,7 @@ class RunLimit:
         """Return 0 if the key may have another run, otherwise 1 second: the end of a run cannot be predicted."""
         return 0.0 if self._open.get(key, 0) < self.policy.quota else 1.0
 
-    def take(self, key: bytes, now: float) -> None:
+    def acquire(self, key: bytes, now: float) -> None:
         """Count a run that begins."""
         self._open[key] = self._open.get(key, 0) + 1
 
@@ -267,14 +267,14 @@ class Quota:
             self._limits.append(RunLimit("identity-runs", limits.identity_runs, by_contact=False))
         self.policies = (*(limit.policy for limit in self._limits), *map(budget_policy, limits.budgets))
 
-    def take(self, admission: Admission, contact_id: str, now: float) -> Account:
-        """Count a message. Returns its account, for `release` when its run has ended.
+    def acquire(self, admission: Admission, contact_id: str, now: float) -> QuotaKeys:
+        """Count a message. Returns its keys, for `release` when its run has ended.
 
         Raises:
             QuotaExceeded: a limit is reached.
         """
-        account = account_of(admission, contact_id)
-        limits = self._limits_of(account)
+        keys = quota_keys(admission, contact_id)
+        limits = self._limits_of(keys)
         waits = [limit.wait(key, now) for limit, key in limits]
         longest = max(waits, default=0.0)
         if longest:
@@ -283,18 +283,18 @@ class Quota:
             exhausted = [limit.allowance(key, now) for (limit, key), wait in zip(limits, waits, strict=True) if wait]
             raise QuotaExceeded(message, seconds, self.policies, exhausted)
         for limit, key in limits:
-            limit.take(key, now)
-        return account
+            limit.acquire(key, now)
+        return keys
 
-    def release(self, account: Account) -> None:
+    def release(self, keys: QuotaKeys) -> None:
         """Count that the run of a message has ended. Only the limits of open runs change."""
-        for limit, key in self._limits_of(account):
+        for limit, key in self._limits_of(keys):
             if isinstance(limit, RunLimit):
                 limit.release(key)
 
-    def put_back(self, account: Account) -> None:
+    def put_back(self, keys: QuotaKeys) -> None:
         """Count that a message was refused after all. Only the limits of messages change."""
-        for limit, key in self._limits_of(account):
+        for limit, key in self._limits_of(keys):
             if isinstance(limit, RateLimit):
                 limit.put_back(key)
 
@@ -302,20 +302,20 @@ class Quota:
         """Return the name of each limit, and how many callers or contacts it counts now."""
         return [(limit.policy.name, len(limit)) for limit in self._limits]
 
-    def allowances(self, account: Account, now: float) -> Sequence[Allowance]:
+    def allowances(self, keys: QuotaKeys, now: float) -> Sequence[Allowance]:
         """Return the remaining messages of each limit."""
-        return [limit.allowance(key, now) for limit, key in self._limits_of(account)]
+        return [limit.allowance(key, now) for limit, key in self._limits_of(keys)]
 
-    def _limits_of(self, account: Account) -> list[tuple[Limit, bytes]]:
-        return [(limit, account.contact if limit.by_contact else account.identity) for limit in self._limits]
+    def _limits_of(self, keys: QuotaKeys) -> list[tuple[Limit, bytes]]:
+        return [(limit, keys.contact if limit.by_contact else keys.identity) for limit in self._limits]
 
 
-def account_of(admission: Admission, contact_id: str) -> Account:
+def quota_keys(admission: Admission, contact_id: str) -> QuotaKeys:
     """Return the keys of a caller, and of a caller and contact. They are digests, since names may be long."""
     caller = repr((admission.provider, admission.identity.subject))
     identity = hashlib.blake2b(caller.encode(), digest_size=16).digest()
     contact = hashlib.blake2b(contact_id.encode(), digest_size=16, key=identity).digest()
-    return Account(identity, identity[:_CALLER_BYTES] + contact)
+    return QuotaKeys(identity, identity[:_CALLER_BYTES] + contact)
 
 
 def _subject(limit: Limit) -> str:

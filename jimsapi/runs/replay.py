@@ -102,13 +102,13 @@ class Answer(msgspec.Struct, frozen=True):
     def lines(self, ignore: Sequence[str] = ()) -> list[str]:
         """Return everything that a comparison compares, as lines of text.
 
-        The lines have messages, calls of tools, sources, other events and the error. They do not have usage, times and
+        The lines have messages, tool calls, sources, other events and the error. They do not have usage, times and
         identifiers, which differ each time, and events of the types `ignore`, where `*` stands for any text.
         """
         lines: list[str] = []
         for event in _as_begun(self.events):
             if event.event_type != MODEL_USAGE and not any(fnmatchcase(event.event_type, one) for one in ignore):
-                lines += _described(event)
+                lines += _describe_event(event)
         return lines if self.error is None else [*lines, f"error: {_one_line(self.error)}"]
 
 
@@ -286,7 +286,7 @@ def _stored_answer(conversation: Conversation, turn: Turn) -> Answer:
 
 
 def _as_begun(events: Iterable[NewEvent]) -> Iterator[NewEvent]:
-    """Yield events in their order, but calls of tools in the order in which they began.
+    """Yield events in their order, but tool calls in the order in which they began.
 
     Calls that overlap are stored in the order in which they end, which may differ each time. The identifier of a call
     is made when it begins.
@@ -297,7 +297,7 @@ def _as_begun(events: Iterable[NewEvent]) -> Iterator[NewEvent]:
         yield next(calls) if event.event_type == TOOL_CALL else event
 
 
-def _described(event: NewEvent) -> list[str]:
+def _describe_event(event: NewEvent) -> list[str]:
     """Describe an event as lines. The lines of a text after its first one are indented."""
     fields = _fields(event)
     if event.event_type in _MESSAGES and isinstance(fields.get("content"), str):

@@ -24,7 +24,7 @@ from jimsapi.runs.live import ABANDON_AFTER, LiveRun, RunRecord, Stop
 from jimsapi.runs.observers import Observers
 from jimsapi.runs.outage import OutageLog
 from jimsapi.runs.pipeline import JimsApp, Pipeline
-from jimsapi.runs.quota import Account, Allowance, Quota
+from jimsapi.runs.quota import Allowance, Quota, QuotaKeys
 from jimsapi.runs.refusals import Refusals
 from jimsapi.runs.registry import Registry
 from jimsapi.runs.resolver import ThreadResolver
@@ -217,9 +217,9 @@ class RunService:
 
     def allowances(self, run: LiveRun) -> Sequence[Allowance]:
         """Return what is left of each limit and budget of the run's caller; empty if there are none."""
-        if self.quota is None or run.account is None:
+        if self.quota is None or run.quota_keys is None:
             return ()
-        allowances = self.quota.allowances(run.account, self._loop.time())
+        allowances = self.quota.allowances(run.quota_keys, self._loop.time())
         if self._spending is None or not run.budgets_left:
             return allowances
         used = sum(run.usage.values(), UsageTotal())
@@ -331,13 +331,13 @@ class RunService:
             if (watched or background) and existing.stream is None and existing.thread is None:
                 existing.attach(self.streams.open(existing.run_id))  # early enough for every item of the run
             return existing
-        account = self._admit(inbound, admission)
+        quota_keys = self._admit(inbound, admission)
         run = LiveRun(
             inbound,
             admission,
             self._loop,
             events,
-            account,
+            quota_keys,
             background,
             selectors,
             digests,
@@ -367,8 +367,8 @@ class RunService:
         """
         thread_config = self._check(inbound, admission)
         events = entering(inbound, has_files=True) if files else entering(inbound)
-        account = self._admit(inbound, admission)
-        run = LiveRun(inbound, admission, self._loop, events, account=account, in_thread=False, sent_files=files)
+        quota_keys = self._admit(inbound, admission)
+        run = LiveRun(inbound, admission, self._loop, events, quota_keys=quota_keys, in_thread=False, sent_files=files)
         if watched:
             run.attach(self.streams.open(run.run_id, in_store=False))
             run.expect_acceptance()
@@ -396,15 +396,15 @@ class RunService:
             raise InputRefused("webhook_url", "webhooks_off", message, None)
         self.webhooks.check(url)
 
-    def _admit(self, inbound: Inbound, admission: Admission) -> Account | None:
-        """Check all limits for a new run. Returns the account under which the caller's limits count it."""
+    def _admit(self, inbound: Inbound, admission: Admission) -> QuotaKeys | None:
+        """Check all limits for a new run. Returns the keys under which the limits count it."""
         if self.draining:
             raise ServerDraining
         try:
             if len(self._runs) >= self.limits.max_runs:
                 raise TooManyRuns(self.limits.max_runs)
             # The quota is checked last, so that a message that another check rejects does not count.
-            return None if self.quota is None else self.quota.take(admission, inbound.contact_id, self._loop.time())
+            return None if self.quota is None else self.quota.acquire(admission, inbound.contact_id, self._loop.time())
         except DomainError as error:
             self.refusals.count(error)
             raise
@@ -461,7 +461,7 @@ class RunService:
         if self.draining:
             raise ServerDraining
         if self.quota is not None:  # it counts as a message, and as a run that ends at once
-            self.quota.release(self.quota.take(admission, contact_id, self._loop.time()))
+            self.quota.release(self.quota.acquire(admission, contact_id, self._loop.time()))
         plan = ThreadPlan(
             thread_id=uuid7() if thread_id is None else thread_id,
             contact_id=contact_id,

@@ -73,7 +73,7 @@ class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class Activity(msgspec.Struct, frozen=True):
-    """Something that an agent does now, such as a call of a tool that begins or has ended.
+    """Something that an agent does now, such as a tool call that begins or has ended.
 
     The stored event has the same identifier. It replaces this one, and may have more data. If the run fails, there is
     no stored event.

@@ -237,7 +237,7 @@ class Webhooks:
             await asyncio.wait(self._tasks, timeout=1.0)
         if self._pending:
             self.outcomes["dropped"] += len(self._pending)
-            logger.error("%d webhooks are dropped, because the process ends", len(self._pending))
+            logger.error("dropped undelivered webhooks at shutdown: %d; they will not be retried", len(self._pending))
             self._pending.clear()
         self._threads.shutdown(wait=False, cancel_futures=True)
         await self._transport.aclose()

@@ -73,15 +73,15 @@ def _attribute(attribute: _Value) -> str:
     name, codec = NAMES.get(number), _CODECS.get(value.tag)
     if name is not None and codec is not None:
         try:
-            return f"{name}={_escaped(value.content.decode(codec))}"
+            return f"{name}={_escape(value.content.decode(codec))}"
         except UnicodeDecodeError:
             pass
     return f"{name or number}=#{value.whole.hex()}"  # RFC 4514, section 2.4
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     """Return a value, escaped as in RFC 4514, section 2.4. Characters that are not printable are written as bytes."""
-    escaped = "".join(map(_escaped_character, text))
+    escaped = "".join(map(_escape_character, text))
     if text[:1] in ("#", " "):
         escaped = "\\" + escaped
     if len(text) > 1 and text[-1] == " ":
@@ -89,7 +89,7 @@ def _escaped(text: str) -> str:
     return escaped
 
 
-def _escaped_character(character: str) -> str:
+def _escape_character(character: str) -> str:
     if character in '"+,;<>\\':
         return "\\" + character
     return character if character.isprintable() else "".join(f"\\{byte:02X}" for byte in character.encode())

@@ -142,7 +142,7 @@ class _RequestText:
             self._fields, self._text = fields, text
         route = record.route
         if route == UNMATCHED:
-            route = f"{route} path={_shown_path(record.path)}"
+            route = f"{route} path={_quote_path(record.path)}"
         return (
             f"{timestamp} INFO jimsapi.access request method={record.method} route={route} status={record.status}"
             f" duration={record.duration:.6f} request_id={record.request_id}{self._text}\n"
@@ -153,7 +153,7 @@ def _request_as_json(timestamp: str, record: RequestRecord) -> str:
     fields = {
         "method": record.method,
         "route": record.route,
-        **({"path": _shown_path(record.path)} if record.route == UNMATCHED else {}),
+        **({"path": _quote_path(record.path)} if record.route == UNMATCHED else {}),
         "status": record.status,
         "duration": round(record.duration, 6),
         "request_id": record.request_id,
@@ -162,7 +162,7 @@ def _request_as_json(timestamp: str, record: RequestRecord) -> str:
     return _json((timestamp, "INFO", "jimsapi.access", "request"), fields, "")
 
 
-def _shown_path(path: str) -> str:
+def _quote_path(path: str) -> str:
     """Return a path that no route matches, percent-encoded and shortened: it may contain any characters."""
     shown = quote(path[:MAX_PATH], safe="/:@~", errors="replace")
     return shown if len(path) <= MAX_PATH else f"{shown}..."
@@ -194,14 +194,14 @@ def _text(head: Head, fields: dict[str, Any], exception: str) -> str:
 
 def _one_line(text: str) -> str:
     """Return a text with line ends and control characters escaped, so that no caller can forge a log entry."""
-    return text if text.isprintable() else _CONTROL.sub(_escaped, text)
+    return text if text.isprintable() else _CONTROL.sub(_escape, text)
 
 
 def _as_json_escape(found: re.Match[str]) -> str:
     return f"\\u{ord(found[0]):04x}"
 
 
-def _escaped(found: re.Match[str]) -> str:
+def _escape(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape").decode()
 
 

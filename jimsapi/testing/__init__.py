@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jimsapi.exports import lazy_attributes
+from jimsapi.lazy_attributes import lazy_attributes
 
 if TYPE_CHECKING:
     from jimsapi.testing.apps import AppAdapterContract, AppLoaderContract

@@ -1,4 +1,4 @@
-"""What an agent does while it answers: calls of tools, the use of models, reasoning, and sources.
+"""What an agent does while it answers: tool calls, the use of models, reasoning, and sources.
 
 Each is an event of the thread. Clients that watch the run get it at once, before it is stored.
 """
@@ -31,14 +31,14 @@ ANSWER_SOURCE = "answer.source"
 """`{"url", "title"}`. One of them may be null."""
 
 CANCELLED = "cancelled"
-"""The `error` of a call of a tool that was cancelled."""
+"""The `error` of a tool call that was cancelled."""
 
 SendActivity = Callable[[UUID, str, dict[str, Any]], None]
 """Receives the identifier, the type and the data of an event."""
 
 
 class ToolCall:
-    """One call of a tool, from the beginning of a `with` block to its end:
+    """One tool call, from the beginning of a `with` block to its end:
 
         async with ctx.tool("search", {"q": "quokka"}) as call:
             call.result = await search("quokka")
@@ -158,5 +158,14 @@ def source_data(url: str | None, title: str | None) -> dict[str, Any]:
     if not url and not title:
         raise ValueError("a source needs a url or a title")
     if url and urlsplit(url).scheme not in ("http", "https"):
-        raise ValueError("the url of a source must begin with http:// or https://; other sources have only a title")
+        raise ValueError(
+            f"invalid source url {_start_of(url)!r}: it must begin with http:// or https://; for any other source, "
+            "pass only a title"
+        )
     return {"url": url or None, "title": title or None}
+
+
+def _start_of(url: str) -> str:
+    """Return the beginning of a URL for an error, without a query and without a user's name and password."""
+    shown = url.partition(":")[0] + ":…" if "@" in url else url.partition("?")[0]
+    return shown[:60]

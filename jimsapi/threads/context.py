@@ -412,7 +412,7 @@ class ThreadContext:
 
     @_in_loop
     def tool(self, name: str, arguments: Mapping[str, Any] | None = None, *, id: str | None = None) -> ToolCall:
-        """Record a call of a tool (`tool.call`), with its result or error and its duration:
+        """Record a tool call (`tool.call`), with its result or error and its duration:
 
             async with ctx.tool("search", {"q": "quokka"}) as call:
                 call.result = await search("quokka")
@@ -465,7 +465,7 @@ class ThreadContext:
         cached_tokens: int = 0,
         cost: float | Decimal | None = None,
     ) -> None:
-        """Record what one call of a model has used (`model.usage`).
+        """Record what one model call has used (`model.usage`).
 
         `cached_tokens` are those of `input_tokens` that the model's provider had in its cache. `cost` is in US dollars.
         If it is None, the prices of `jimsapi[prices]` apply, if that is installed and has the model; else the cost is
@@ -508,7 +508,7 @@ class ThreadContext:
         self._ensure_open()
         question = make_question(key, text, options, schema, expires, answerable_by, stays_open)
         answer_type = schema if isinstance(schema, type) else None
-        return await self._asking.ask(question, answer_type, _typed)
+        return await self._asking.ask(question, answer_type, _convert_state)
 
     def once(self, key: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function once in a turn, and return its result. `function` is `def` or `async def`.
@@ -590,7 +590,7 @@ class ThreadContext:
         """
         for event in reversed(self.events):
             if event.event_type == STATE_PREFIX + state_name:
-                return _typed(event.event_data, state_type)
+                return _convert_state(event.event_data, state_type)
         return None
 
     def with_status_updater(self, status_updater: StatusUpdater) -> "ThreadContext":
@@ -726,7 +726,7 @@ def _plain(state: Any) -> Any:
     return state
 
 
-def _typed(data: Any, state_type: type[Any]) -> Any:
+def _convert_state(data: Any, state_type: type[Any]) -> Any:
     if hasattr(state_type, "model_validate"):
         return state_type.model_validate(data)
     if state_type is dict:

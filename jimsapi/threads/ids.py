@@ -50,7 +50,7 @@ _UNKNOWN = SafeUUID.unknown
 
 
 def uuid7() -> UUID:
-    """Return a new identifier that is greater than all earlier ones of this process.
+    """Return a new UUIDv7 that is greater than every UUID that this function returned before in this process.
 
     Within a millisecond, the random part is increased by a random step (RFC 9562, section 6.2, method 2). So the
     identifiers sort by time and are hard to guess. The last digit is always `f`: an SQLite column with the type `UUID`

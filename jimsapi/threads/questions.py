@@ -188,7 +188,7 @@ def answers_event(message_id: UUID, question: Question, value: Any) -> NewEvent:
 
 def load_question(row: Row) -> Question | None:
     """Return the question in an event `question.asked`; None if a pipeline sent other data with this type."""
-    return _decoded(row, Question)
+    return _decode_data(row, Question)
 
 
 def ends_of_questions(asked: Iterable[Row], now: datetime) -> list[tuple[UUID, UUID]]:
@@ -225,8 +225,11 @@ class _OfMessage(msgspec.Struct):
 
 
 def load_answer(row: Row) -> GivenAnswer | None:
-    """Return the answer in an event `question.answered`; None if a pipeline sent other data with this type."""
-    return _decoded(row, GivenAnswer)
+    """Return the answer from a `question.answered` event, or None if its data is malformed.
+
+    A pipeline can send an event of this type itself.
+    """
+    return _decode_data(row, GivenAnswer)
 
 
 def answers_in_text(rows: Sequence[Row]) -> set[UUID]:
@@ -234,7 +237,7 @@ def answers_in_text(rows: Sequence[Row]) -> set[UUID]:
     given = (load_answer(row) for row in rows if row.event_type == QUESTION_ANSWERED)
     answers = {answer.message_id for answer in given if answer is not None}
     if answers:
-        beside = (_decoded(row, _OfMessage) for row in rows if row.event_type == MESSAGE_ANSWERS)
+        beside = (_decode_data(row, _OfMessage) for row in rows if row.event_type == MESSAGE_ANSWERS)
         answers -= {one.message_id for one in beside if one is not None}
     return answers
 
@@ -246,7 +249,7 @@ def counts(answer: EventRow, closing: EventRow | None) -> bool:
 
 def message_in_turn(row: Row, turn: UUID) -> UUID | None:
     """Return the message that came with answers of a turn, if `row` is the event `message.answers` beside it."""
-    beside = _decoded(row, _OfMessage) if row.event_type == MESSAGE_ANSWERS else None
+    beside = _decode_data(row, _OfMessage) if row.event_type == MESSAGE_ANSWERS else None
     return beside.message_id if beside is not None and beside.turn == turn else None
 
 
@@ -260,7 +263,7 @@ def answered_message(row: Row) -> UUID:
     return UUID(orjson.loads(row.data or b"")["message_id"])
 
 
-def _decoded(row: Row, kind: type[Decoded]) -> Decoded | None:
+def _decode_data(row: Row, kind: type[Decoded]) -> Decoded | None:
     try:
         return msgspec.json.decode(row.data or b"", type=kind)
     except ValueError:

@@ -403,7 +403,7 @@ class ThreadStore(Protocol):
         ...
 
     async def purge(self, older_than: timedelta) -> int:
-        """Delete the records of runs that ended longer ago than `older_than`. Their events stay. Returns their number.
+        """Delete the record of each run that ended longer ago than `older_than`. The events stay. Returns their number.
 
         Idempotency keys that are older than `keep_keys` are deleted, too.
         """

@@ -25,7 +25,7 @@ _MOST_COST = 1_000_000_000.0
 
 
 class UsageTotal(msgspec.Struct, frozen=True, gc=False):
-    """What a number of calls of models have used. `cached_tokens` are among the input tokens.
+    """What a number of model calls have used. `cached_tokens` are among the input tokens.
 
     `cost` is in US dollars. Calls whose cost is not known add nothing to it.
     """

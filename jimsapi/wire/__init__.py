@@ -7,7 +7,7 @@ protocol.
 
 from typing import TYPE_CHECKING
 
-from jimsapi.exports import lazy_attributes
+from jimsapi.lazy_attributes import lazy_attributes
 
 if TYPE_CHECKING:
     from jimsapi.wire.answer import (
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jimsapi.wire.branch import Change, Listed, Replaced, StoredMessage, branch
     from jimsapi.wire.errors import TRANSIENT, error_answer, error_content
     from jimsapi.wire.files import NotAFile, file_of_base64, file_of_url, named_file
-    from jimsapi.wire.history import Answered, UserSaid, event_json, file_url, history_of, said, text_of
+    from jimsapi.wire.history import Answered, UserSaid, event_data_json, file_url, history_of, said, text_of
     from jimsapi.wire.leaving import stop_left, watch_leaving
     from jimsapi.wire.request import idempotency_key, read_body, read_json, reading_body, refuse_foreign_form
     from jimsapi.wire.speech import (
@@ -99,7 +99,7 @@ __all__ = [
     "data_event",
     "error_answer",
     "error_content",
-    "event_json",
+    "event_data_json",
     "failure",
     "file_of_base64",
     "file_of_url",
@@ -152,7 +152,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
             "jimsapi.wire.history": (
                 "Answered",
                 "UserSaid",
-                "event_json",
+                "event_data_json",
                 "file_url",
                 "history_of",
                 "said",

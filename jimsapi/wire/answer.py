@@ -118,7 +118,7 @@ def data_event(value: Any) -> bytes:
 class Refusal(msgspec.Struct, frozen=True):
     """An error, for a protocol's own error format. `field` is the invalid part of the body, such as `messages.0`."""
 
-    status: int
+    status_code: int
     text: str
     field: str | None = None
 

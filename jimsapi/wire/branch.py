@@ -14,7 +14,7 @@ from jimsapi.threads.event import MESSAGE_CLIENT_ID, EventRow, NewEvent, row_id
 from jimsapi.threads.facts import ForkPlan
 from jimsapi.threads.run import ThreadQuery
 from jimsapi.threads.window import COMM_PREFIX
-from jimsapi.wire.history import NEWEST, event_json, newest_events
+from jimsapi.wire.history import NEWEST, event_data_json, newest_events
 from jimsapi.wire.speech import message_role, message_text
 from jimsapi.wire.turn import ThreadNames, Turn, request_key
 
@@ -224,7 +224,7 @@ async def _messages(service: RunService, thread_id: UUID, limit: int) -> tuple[l
     messages: list[StoredMessage] = []
     for row in rows:
         if row.event_type.startswith(COMM_PREFIX):
-            event = NewEvent(row_id(row), row.event_type, event_json(row.data))
+            event = NewEvent(row_id(row), row.event_type, event_data_json(row.data))
             known = sent.get(event.event_id, _Sent(event.event_id))
             is_of_user = message_role(event) == "user"
             messages.append(StoredMessage(event.event_id, is_of_user, message_text(event), known.client_id, known.key))

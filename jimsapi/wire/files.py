@@ -31,7 +31,7 @@ def file_of_url(url: str, name: str = "", kind: str = "") -> SentFile:
         raise NotAFile("This server fetches no files: send the content of the file as a data: URL")
     declared, *parameters = described.split(";")
     is_base64 = bool(parameters) and parameters[-1].strip().lower() == "base64"
-    return _named(name, kind or declared or "text/plain", _decoded(_plain(data)) if is_base64 else _unquoted(data))
+    return _named(name, kind or declared or "text/plain", _decode_base64(_plain(data)) if is_base64 else _unquote(data))
 
 
 def named_file(url: str) -> str | None:
@@ -42,7 +42,7 @@ def named_file(url: str) -> str | None:
 
 def file_of_base64(data: str, name: str = "", kind: str = "") -> SentFile:
     """Return the file whose content is `data` in base64. Raises `NotAFile`."""
-    return _named(name, kind or OCTETS, _decoded(data))
+    return _named(name, kind or OCTETS, _decode_base64(data))
 
 
 def _named(name: str, kind: str, content: bytes) -> SentFile:
@@ -55,14 +55,14 @@ def _plain(data: str) -> str:
     return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), data) if "%" in data else data
 
 
-def _unquoted(data: str) -> bytes:
+def _unquote(data: str) -> bytes:
     """Return the content of a `data:` URL that is not base64. Raises `NotAFile` if it is long."""
     if len(data) > MOST_QUOTED:
         raise NotAFile("Send a file as base64: this data: URL is too long without it")
     return unquote_to_bytes(data)
 
 
-def _decoded(data: str) -> bytes:
+def _decode_base64(data: str) -> bytes:
     """Decode base64 (RFC 4648). Raises `NotAFile`."""
     try:
         return b64decode(data, validate=True)

@@ -112,7 +112,7 @@ async def newest_events(service: RunService, thread_id: UUID, limit: int) -> tup
 
 def said(rows: Sequence[EventRow]) -> Iterator[UserSaid | Answered]:
     """Yield what the events of a thread say, oldest first. An answer to a question is a message of the user."""
-    events = [NewEvent(row_id(row), row.event_type, event_json(row.data)) for row in rows]
+    events = [NewEvent(row_id(row), row.event_type, event_data_json(row.data)) for row in rows]
     files = files_by_message(events)
     messages = {event.event_id for event in events if _is_of_user(event)}
     answer: list[NewEvent] = []
@@ -150,7 +150,7 @@ def _answered(events: Sequence[NewEvent]) -> Iterator[Answered]:
         yield Answered(events[0].event_id, items)
 
 
-def event_json(data: bytes | str | None) -> bytes:
+def event_data_json(data: bytes | str | None) -> bytes:
     """Return the stored data of an event as JSON that every parser accepts."""
     return orjson.dumps(None if data is None else stored_json(data))
 

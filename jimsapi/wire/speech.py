@@ -82,7 +82,7 @@ class ToolStarted(msgspec.Struct, frozen=True):
 
 
 class ToolEnded(msgspec.Struct, frozen=True):
-    """A call of a tool has ended. `error` is None if it has a result."""
+    """A tool call has ended. `error` is None if it has a result."""
 
     event_id: UUID
     result: Any
@@ -98,7 +98,7 @@ class SourceNamed(msgspec.Struct, frozen=True):
 
 
 class ModelUsed(msgspec.Struct, frozen=True):
-    """A call of a model used these tokens. `cost` is in US dollars, None if it is not known."""
+    """A model call used these tokens. `cost` is in US dollars, None if it is not known."""
 
     model: str
     input_tokens: int
@@ -134,7 +134,7 @@ SpokenItem = (
 async def spoken_items(request: Connection, service: RunService, run: LiveRun) -> AsyncIterator[SpokenItem]:
     """Yield the items of a run for the caller of `request`.
 
-    A message is complete before the next message begins, and so is reasoning. Calls of tools may overlap. Each one that
+    A message is complete before the next message begins, and so is reasoning. Tool calls may overlap. Each one that
     starts also ends. Other events come after all messages.
     """
     try:
@@ -257,7 +257,7 @@ class _Speech:
             yield PersonAsked(event.event_id, question)
             return
         data = _agent_data(event)
-        if data is None or (isinstance(data, _Call) and data.duration is None):  # the context stores a duration
+        if data is None or (isinstance(data, _ToolCallData) and data.duration is None):  # the context stores a duration
             yield from self._interrupt_reasoning()
             if not self._missed:  # if pieces were missed, the message's own event has the rest
                 yield from self._end_message()
@@ -266,17 +266,17 @@ class _Speech:
             yield from self._agent_event(event.event_id, data)
 
     def _agent_event(self, event_id: UUID, data: "_AgentData") -> Iterator[SpokenItem]:
-        if isinstance(data, _Reasoning):
+        if isinstance(data, _ReasoningData):
             yield from self._reasoning(event_id, data.content)
             return
         yield from self._interrupt_reasoning()
-        if isinstance(data, _Call):
+        if isinstance(data, _ToolCallData):
             yield from self._call(event_id, data)
             return
         self._shown.add(event_id)
-        yield SourceNamed(event_id, data.url, data.title) if isinstance(data, _Source) else data
+        yield SourceNamed(event_id, data.url, data.title) if isinstance(data, _SourceData) else data
 
-    def _call(self, event_id: UUID, call: "_Call") -> Iterator[SpokenItem]:
+    def _call(self, event_id: UUID, call: "_ToolCallData") -> Iterator[SpokenItem]:
         if event_id not in self._open_calls:
             self._open_calls[event_id] = None
             yield ToolStarted(event_id, call.name, call.arguments)
@@ -298,10 +298,10 @@ class _Speech:
 
 
 UNFINISHED = "the call did not end"
-"""The `error` of a call of a tool that the run has left open."""
+"""The `error` of a tool call that the run has left open."""
 
 
-class _Call(msgspec.Struct):
+class _ToolCallData(msgspec.Struct):
     """The data of `tool.call`."""
 
     id: str
@@ -312,24 +312,24 @@ class _Call(msgspec.Struct):
     duration: float | None = None
 
 
-class _Reasoning(msgspec.Struct):
+class _ReasoningData(msgspec.Struct):
     """The data of `model.reasoning`."""
 
     content: str
 
 
-class _Source(msgspec.Struct):
+class _SourceData(msgspec.Struct):
     """The data of `answer.source`."""
 
     url: str | None
     title: str | None
 
 
-_AgentData = _Call | _Reasoning | _Source | ModelUsed
+_AgentData = _ToolCallData | _ReasoningData | _SourceData | ModelUsed
 _AGENT_EVENTS: dict[str, type[_AgentData]] = {
-    TOOL_CALL: _Call,
-    MODEL_REASONING: _Reasoning,
-    ANSWER_SOURCE: _Source,
+    TOOL_CALL: _ToolCallData,
+    MODEL_REASONING: _ReasoningData,
+    ANSWER_SOURCE: _SourceData,
     MODEL_USAGE: ModelUsed,
 }
 
@@ -341,7 +341,7 @@ def _agent_data(event: NewEvent) -> _AgentData | None:
         return None
     try:
         data = msgspec.json.decode(event.data, type=data_type)
-        if isinstance(data, _Source):
+        if isinstance(data, _SourceData):
             source_data(data.url, data.title)
     except ValueError:  # a pipeline sent it with `send_event`, with other data
         return None

@@ -107,8 +107,8 @@ async def test_contacts_are_listed_with_their_threads_and_their_last_activity(cl
     active_at = (await client.get(f"/api/v1/threads/{thread_id}")).json()["active_at"]
     first = (await client.get("/api/v1/contacts", params={"limit": 1})).json()
     rest = (await client.get("/api/v1/contacts", params={"limit": 5, "after": first["next"]})).json()
-    assert first["contacts"] == [{"contact_id": "ann", "threads": 2, "active_at": active_at}]
-    assert [(contact["contact_id"], contact["threads"]) for contact in rest["contacts"]] == [("bob", 1)]
+    assert first["contacts"] == [{"contact_id": "ann", "thread_count": 2, "active_at": active_at}]
+    assert [(contact["contact_id"], contact["thread_count"]) for contact in rest["contacts"]] == [("bob", 1)]
     assert rest["next"] is None
     named = await client.get("/api/v1/contacts", params={"contact_id": "bob"})
     assert named.json()["contacts"] == rest["contacts"]
@@ -151,4 +151,4 @@ async def test_a_public_server_lists_only_what_a_caller_can_name() -> None:
         assert await runs(client, contact_id="ann") == [run["run_id"]]
         assert await runs(client, thread_id=run["thread_id"]) == [run["run_id"]]
         named = await client.get("/api/v1/contacts", params={"contact_id": "ann"})
-        assert [contact["threads"] for contact in named.json()["contacts"]] == [1]
+        assert [contact["thread_count"] for contact in named.json()["contacts"]] == [1]

@@ -101,7 +101,10 @@ async def test_a_mounted_app_reads_a_file_only_if_it_is_named(tmp_path: Path, mo
         (f'api-key = "{SECRET}"', "jimsapi.toml: api_key is a secret: put it in a file of its own"),
         (f'api-key = ["{SECRET}"]', "jimsapi.toml: api_key is a secret"),
         ('api-key-file = "nowhere"', "jimsapi.toml: api_key_file: cannot read nowhere: No such file"),
-        ("api-key-file = 1", "jimsapi.toml: api_key_file: the value is not a path"),
+        (
+            "api-key-file = 1",
+            "jimsapi.toml: api_key_file: expected a file path as a string, got int; write the path in quotes",
+        ),
         ('config = "other.toml"', "jimsapi.toml: config has no effect in the file itself"),
         ("auth-order = 2026-01-01", "auth_order: a value of the type date is not text"),
         ('[authentik]\nurl = "https://a.example"', "jimsapi.toml: authentik_url is set, but jimsapi-authentik is not"),

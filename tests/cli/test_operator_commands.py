@@ -326,7 +326,7 @@ def test_contacts_are_listed_with_their_threads(stored: Stored, site: Path) -> N
     assert head.split() == ["THREADS", "ACTIVE", "CONTACT"]
     assert [line.split()[2:] for line in lines] == [[], ["ann"], ["bob"]]
     listed = objects(printed(site, "contacts", "list", "--json"))
-    assert [(contact["contact_id"], contact["threads"]) for contact in listed] == [("", 1), ("ann", 1), ("bob", 1)]
+    assert [(contact["contact_id"], contact["thread_count"]) for contact in listed] == [("", 1), ("ann", 1), ("bob", 1)]
 
 
 # All of them

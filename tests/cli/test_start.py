@@ -70,7 +70,7 @@ def test_a_host_that_is_not_ours_is_one_line(bot: Path, host: str) -> None:
         ("sqlite:///missing/jims.db", "missing"),
         ("sqlite:///folder", "folder"),
         ("sqlite:///garbage.db", "garbage.db"),
-        ("sqlite:///", "give sqlite:///relative.db"),
+        ("sqlite:///", "use sqlite:///relative.db"),
         ("sqlite:///x.db?mode=ro", "cannot have parameters"),
         ("postgresql://user:sesame@db/jims", "postgresql://***@db/jims: PostgreSQL needs jimsapi-postgres"),
         ("postgresql://postgres:postgres@db/x", "postgresql://***@db/x: PostgreSQL needs jimsapi-postgres"),

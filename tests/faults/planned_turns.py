@@ -1,7 +1,7 @@
 """Turns of the planned bot: what each must leave in the store and outside of it, whatever was killed meanwhile.
 
 A turn has *endings*, in the order of its steps: each of its questions, and its answer at last. A run that completes
-adds one ending, with the calls of tools that its steps made before it. So the endings that a store holds are the first
+adds one ending, with the tool calls that its steps made before it. So the endings that a store holds are the first
 ones of the plan, each once, and there is one more of them than there are answers to its questions at most.
 """
 

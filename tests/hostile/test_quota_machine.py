@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from jimsapi.runs.admission import Admission
-from jimsapi.runs.quota import Account, Quota, QuotaExceeded, QuotaLimits, Rate, RateLimit, RunLimit
+from jimsapi.runs.quota import Quota, QuotaExceeded, QuotaKeys, QuotaLimits, Rate, RateLimit, RunLimit
 from jimsapi.threads.identity import Identity
 from tests.hostile.machines import run_machine
 
@@ -57,7 +57,7 @@ class QuotaMachine(RuleBasedStateMachine):
         self.now = Fraction(0)
         self.buckets: dict[tuple[int, Key], _Bucket] = {}
         self.open: Counter[tuple[int, Key]] = Counter()
-        self.accounts: list[tuple[Account, int, str]] = []
+        self.counted: list[tuple[QuotaKeys, int, str]] = []
 
     @rule(half_seconds=st.integers(1, 40))
     def wait(self, half_seconds: int) -> None:
@@ -67,7 +67,7 @@ class QuotaMachine(RuleBasedStateMachine):
     def take(self, caller: int, contact: str) -> None:
         allowed = self.model_allows(caller, contact, self.now)
         try:
-            account = self.quota.take(CALLERS[caller], contact, float(self.now))
+            keys = self.quota.acquire(CALLERS[caller], contact, float(self.now))
         except QuotaExceeded as refusal:
             self.check_refusal(refusal, allowed, caller, contact)
             return
@@ -76,7 +76,7 @@ class QuotaMachine(RuleBasedStateMachine):
             self.buckets.setdefault((place, key), _Bucket(rate)).take(self.now)
         for place, _, key in self.run_keys(caller, contact):
             self.open[place, key] += 1
-        self.accounts.append((account, caller, contact))
+        self.counted.append((keys, caller, contact))
 
     def check_refusal(self, refusal: QuotaExceeded, allowed: bool, caller: int, contact: str) -> None:
         assert not allowed or self.room == ROOM  # buckets that are shared refuse more
@@ -87,18 +87,18 @@ class QuotaMachine(RuleBasedStateMachine):
         for place, rate, key in self.rate_keys(caller, contact):
             assert self.buckets.get((place, key), _Bucket(rate)).left(later) >= 1
 
-    @precondition(lambda self: self.accounts)
+    @precondition(lambda self: self.counted)
     @rule(pick=st.integers(0, 20))
     def give_back(self, pick: int) -> None:
-        account, caller, contact = self.accounts.pop(pick % len(self.accounts))
-        self.quota.release(account)
+        keys, caller, contact = self.counted.pop(pick % len(self.counted))
+        self.quota.release(keys)
         for place, _, key in self.run_keys(caller, contact):
             self.open[place, key] -= 1
 
     @invariant()
     def what_is_left_is_never_more_than_the_model_has(self) -> None:
-        for account, caller, contact in self.accounts:
-            told = {one.policy.name: one.remaining for one in self.quota.allowances(account, float(self.now))}
+        for keys, caller, contact in self.counted:
+            told = {one.policy.name: one.remaining for one in self.quota.allowances(keys, float(self.now))}
             for name, (place, rate, key) in zip(self.names(self.rates), self.rate_keys(caller, contact), strict=True):
                 left = int(self.buckets.get((place, key), _Bucket(rate)).left(self.now))
                 assert told[name] == left or (self.room == ROOM and told[name] <= left)
@@ -111,7 +111,7 @@ class QuotaMachine(RuleBasedStateMachine):
     def nothing_is_kept_of_runs_that_have_ended(self) -> None:
         for limit in self.quota._limits:
             if isinstance(limit, RunLimit):
-                assert len(limit) <= len(self.accounts)
+                assert len(limit) <= len(self.counted)
             elif isinstance(limit, RateLimit):
                 assert len(limit) <= self.room + 256
 

@@ -546,7 +546,7 @@ async def test_a_near_miss_is_a_warning_and_not_a_refusal(
         ({"durability": "never"}, "--durability: 'never' is not one of durable, relaxed"),
         ({"auth_order": "door"}, "--auth-order names door"),
         ({"store": "tape:x"}, "--store tape:x: no installed plugin keeps threads there"),
-        ({"store": "sqlite://x.db"}, "--store sqlite://x.db: give sqlite:///relative.db"),
+        ({"store": "sqlite://x.db"}, "--store sqlite://x.db: invalid SQLite URL; use sqlite:///relative.db"),
         ({"store": "db://user:sesame@host/x"}, r"--store db://.*\*\*\*@host/x: no installed plugin"),
     ],
 )

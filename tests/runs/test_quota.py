@@ -26,7 +26,7 @@ from jimsapi.runs.errors import (
 )
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import Stop
-from jimsapi.runs.quota import Quota, QuotaExceeded, QuotaLimits, Rate, RateLimit, account_of
+from jimsapi.runs.quota import Quota, QuotaExceeded, QuotaLimits, Rate, RateLimit, quota_keys
 from jimsapi.runs.service import RunService
 from jimsapi.stores.memory import MemoryStore
 from jimsapi.threads.errors import DomainError, InputRefused, StoreUnavailable, ThreadNotFound
@@ -50,7 +50,7 @@ def quota(room: int = 100_000, **limits: Any) -> Quota:
 def passes(limited: Quota, now: float, contact: str = "ann", admission: Admission | None = None) -> bool:
     """Whether a message gets through; its run has ended at once."""
     try:
-        limited.release(limited.take(admission or caller(), contact, now))
+        limited.release(limited.acquire(admission or caller(), contact, now))
     except QuotaExceeded:
         return False
     return True
@@ -58,7 +58,7 @@ def passes(limited: Quota, now: float, contact: str = "ann", admission: Admissio
 
 def refusal(limited: Quota, now: float, contact: str = "ann") -> QuotaExceeded:
     with pytest.raises(QuotaExceeded) as raised:
-        limited.take(caller(), contact, now)
+        limited.acquire(caller(), contact, now)
     return raised.value
 
 
@@ -117,11 +117,11 @@ def test_a_refusal_says_when_to_come_back_in_whole_seconds_and_no_less_than_one(
 
 def test_what_is_left_is_told_with_the_time_until_it_is_more() -> None:
     limited = quota(rate="4/min", identity_rate="10/min", contact_runs=2, identity_runs=3)
-    account = limited.take(caller(), "ann", 0.0)
-    limited.take(caller(), "ben", 3.0)
-    told = [(left.policy.name, left.remaining, left.seconds) for left in limited.allowances(account, 3.0)]
+    keys = limited.acquire(caller(), "ann", 0.0)
+    limited.acquire(caller(), "ben", 3.0)
+    told = [(left.policy.name, left.remaining, left.seconds) for left in limited.allowances(keys, 3.0)]
     assert told == [("contact", 3, 12), ("identity", 8, 3), ("contact-runs", 1, None), ("identity-runs", 1, None)]
-    later = [(left.remaining, left.seconds) for left in limited.allowances(account, 15.0)]
+    later = [(left.remaining, left.seconds) for left in limited.allowances(keys, 15.0)]
     assert later == [(4, 15), (10, 6), (1, None), (1, None)]
 
 
@@ -138,8 +138,8 @@ def test_contacts_callers_and_providers_are_counted_apart() -> None:
 
 
 def test_the_same_letters_in_other_places_are_other_callers() -> None:
-    accounts = [
-        account_of(caller(subject, provider), contact)
+    all_keys = [
+        quota_keys(caller(subject, provider), contact)
         for subject, provider, contact in [
             ("ab", "k", "c"),
             ("a", "k", "bc"),
@@ -151,7 +151,7 @@ def test_the_same_letters_in_other_places_are_other_callers() -> None:
         ]
     ]
     # Without the bytes that are there for finding a caller's shared bucket, and too few to tell callers apart.
-    assert len({account.contact[2:] for account in accounts}) == len(accounts)
+    assert len({keys.contact[2:] for keys in all_keys}) == len(all_keys)
 
 
 def test_inventing_contacts_does_not_pass_the_limit_of_the_caller() -> None:
@@ -163,10 +163,10 @@ def test_inventing_contacts_does_not_pass_the_limit_of_the_caller() -> None:
 
 def test_a_refused_message_takes_nothing_of_any_limit() -> None:
     limited = quota(rate="2/day", identity_rate="3/day", contact_runs=1)
-    account = limited.take(caller(), "ann", 0.0)
+    keys = limited.acquire(caller(), "ann", 0.0)
     for _ in range(9):
         assert refusal(limited, 0.0).exhausted[0].policy.name == "contact-runs"
-    limited.release(account)
+    limited.release(keys)
     assert passes(limited, 0.0)
     for _ in range(9):
         assert [left.policy.name for left in refusal(limited, 0.0).exhausted] == ["contact"]
@@ -177,7 +177,7 @@ def test_a_refused_message_takes_nothing_of_any_limit() -> None:
 
 def test_of_several_limits_the_longest_wait_is_told() -> None:
     limited = quota(rate="1/min", identity_rate="1/h", contact_runs=1)
-    limited.take(caller(), "ann", 0.0)
+    limited.acquire(caller(), "ann", 0.0)
     refused = refusal(limited, 0.0)
     assert refused.retry_after == 3600
     assert [left.policy.name for left in refused.exhausted] == ["contact", "identity", "contact-runs"]
@@ -186,22 +186,22 @@ def test_of_several_limits_the_longest_wait_is_told() -> None:
 
 def test_as_many_runs_may_be_open_as_the_limit_says() -> None:
     limited = quota(contact_runs=2, identity_runs=3)
-    first = limited.take(caller(), "ann", 0.0)
-    limited.take(caller(), "ann", 0.0)
+    first = limited.acquire(caller(), "ann", 0.0)
+    limited.acquire(caller(), "ann", 0.0)
     refused = refusal(limited, 0.0)
     assert refused.retry_after == 1
     assert str(refused) == "Too many messages of this contact are being answered: at most 2 at once; try again later"
-    limited.take(caller(), "ben", 0.0)
+    limited.acquire(caller(), "ben", 0.0)
     assert "of this caller are being answered: at most 3 at once" in str(refusal(limited, 0.0, "cem"))
-    limited.take(caller("desk"), "ann", 0.0)
+    limited.acquire(caller("desk"), "ann", 0.0)
     limited.release(first)
-    limited.take(caller(), "ann", 0.0)
+    limited.acquire(caller(), "ann", 0.0)
 
 
 def test_nothing_is_kept_of_callers_without_an_open_run_or_with_a_full_bucket() -> None:
     limit = RateLimit("contact", Rate.parse("60/min"), by_contact=True)
     for number in range(1000):
-        limit.take(account_of(caller(), f"{number}").contact, float(number))
+        limit.acquire(quota_keys(caller(), f"{number}").contact, float(number))
     assert len(limit) < 10
     runs = quota(contact_runs=1, identity_runs=5)
     for number in range(1000):
@@ -338,7 +338,7 @@ async def test_without_a_limit_nothing_is_counted() -> None:
     async with serving(Bot()) as service:
         run = service.begin(inbound("hi"), PUBLIC)
         await run.answer
-        assert (service.quota, run.account, service.allowances(run)) == (None, None, ())
+        assert (service.quota, run.quota_keys, service.allowances(run)) == (None, None, ())
 
 
 async def test_a_refused_message_is_not_stored_and_opens_no_run() -> None:

@@ -689,7 +689,7 @@ async def test_a_drain_waits_for_no_second_call_and_what_is_left_is_dropped(capl
         await webhooks.flush(3600)
         assert receiver.calls.qsize() == 2
     assert webhooks.outcomes == {"dropped": 2}
-    assert "2 webhooks are dropped, because the process ends" in caplog.messages
+    assert "dropped undelivered webhooks at shutdown: 2; they will not be retried" in caplog.messages
 
 
 async def test_a_receiver_that_does_not_answer_holds_up_no_drain(monkeypatch: pytest.MonkeyPatch) -> None:

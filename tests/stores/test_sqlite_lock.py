@@ -89,7 +89,7 @@ async def test_a_folder_in_the_place_of_a_file_beside_the_database_is_refused_by
     beside.unlink(missing_ok=True)
     beside.mkdir()
     for look in (open_and_close(path), preflight(path)):
-        with pytest.raises(StoreUnusable, match=f"{beside}(,| cannot be opened)"):
+        with pytest.raises(StoreUnusable, match=f"{beside}(,| is not a regular file; move it away)"):
             await look
 
 

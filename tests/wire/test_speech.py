@@ -330,7 +330,7 @@ def test_a_name_is_another_thread_for_every_caller_person_and_protocol() -> None
 
 
 def form(refused: Refusal) -> Any:
-    return [refused.status, refused.text, refused.field]
+    return [refused.status_code, refused.text, refused.field]
 
 
 FAULTS: list[dict[str, Any]] = [

@@ -91,7 +91,7 @@ class RichConversation(Conversation):
         current = self._thread if self._last is None else self._last.thread_id
         for number, thread in enumerate(self._listed, 1):
             mark = "*" if thread.thread_id == current else " "
-            self.screen.line(f"{mark}{number:>3}. {_described(thread)}")
+            self.screen.line(f"{mark}{number:>3}. {_thread_line(thread)}")
         self.screen.line("/switch NUMBER continues one of them." if self._listed else "There are no threads.")
 
     def _switch(self, argument: str) -> None:
@@ -106,7 +106,7 @@ class RichConversation(Conversation):
         if self._contact is not None:
             self._contact = thread.contact_id
         self._continue(thread.thread_id)
-        self.screen.line(f"Your messages continue this thread: {_described(thread)}")
+        self.screen.line(f"Your messages continue this thread: {_thread_line(thread)}")
 
     def _list_threads(self) -> bool:
         """List the threads of all contacts of this conversation. Returns whether that was possible."""
@@ -142,6 +142,6 @@ def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else 0
 
 
-def _described(thread: Thread) -> str:
+def _thread_line(thread: Thread) -> str:
     title = clean_line(thread.title or "(no title)")
     return title if thread.active_at is None else f"{title}, {thread.active_at.astimezone():%Y-%m-%d %H:%M}"

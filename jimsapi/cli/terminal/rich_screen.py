@@ -37,7 +37,7 @@ class RichScreen(Screen):
     def status(self, text: str) -> None:
         """Show a status line. An empty one ends it."""
         with self._lock:
-            self._area.status(self._rendered(_dim_line(text, end="")) if text else "")
+            self._area.status(self._render(_dim_line(text, end="")) if text else "")
 
     def write(self, text: str) -> None:
         """Show the next piece of a message."""
@@ -55,10 +55,10 @@ class RichScreen(Screen):
     def note(self, text: str) -> None:
         """Show a dim line, above the block of the message that is not complete."""
         with self._lock:
-            self._area.insert(self._rendered(_dim_line(text)))
+            self._area.insert(self._render(_dim_line(text)))
 
     def tool_call(self, name: str, seconds: float, error: str | None) -> None:
-        """Show that a call of a tool has ended, how long it took, and its error."""
+        """Show that a tool call has ended, how long it took, and its error."""
         duration = f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
         self.note(f"Tool: {name}, {duration}" if error is None else f"Tool: {name}, failed after {duration}: {error}")
 
@@ -71,7 +71,7 @@ class RichScreen(Screen):
             lines.append(f"{number:>3}. ", "cyan").append(f"{clean_line(option)}\n")
         with self._lock:
             self._end_line()
-            self._write(self._rendered(lines))
+            self._write(self._render(lines))
 
     def _end_line(self) -> None:
         self._area.erase()
@@ -82,17 +82,17 @@ class RichScreen(Screen):
     def _show(self, blocks: Sequence[Block]) -> None:
         for block in blocks:
             gap = "\n" if self._has_blocks and not block.tight else ""
-            self._write(gap + self._rendered_block(block.text))
+            self._write(gap + self._render_block(block.text))
             self._has_blocks = True
 
-    def _rendered_block(self, text: str) -> str:
+    def _render_block(self, text: str) -> str:
         try:
             # Without the space around a block: rich fills lines up with blanks, which would be copied with the text.
-            return _TRAILING.sub("\n", self._rendered(_markdown(text)).lstrip("\n"))
+            return _TRAILING.sub("\n", self._render(_markdown(text)).lstrip("\n"))
         except Exception:  # a fault of the libraries, which ends neither the message nor the conversation
-            return self._rendered(Text(text))
+            return self._render(Text(text))
 
-    def _rendered(self, shown: RenderableType) -> str:
+    def _render(self, shown: RenderableType) -> str:
         with self._console.capture() as capture:
             self._console.print(_Cleaned(shown))
         return capture.get()

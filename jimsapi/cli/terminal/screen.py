@@ -53,7 +53,7 @@ class Screen:
             self._write(f"{clean(text)}\n")
 
     def tool_call(self, name: str, seconds: float, error: str | None) -> None:
-        """Show that a call of a tool has ended."""
+        """Show that a tool call has ended."""
         self.status(f"Tool: {name}")
 
     def choices(self, text: str, options: Sequence[str], first: int) -> None:

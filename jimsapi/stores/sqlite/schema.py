@@ -256,10 +256,12 @@ def refuse_place(path: str) -> None:
     if os.path.exists(path) and not os.path.isfile(path):
         raise StoreUnusable(f"{path}: is not a regular file; name another with --store")
     for log_file in (f"{path}-wal", f"{path}-shm"):
-        if os.path.exists(log_file) and not (os.path.isfile(log_file) and os.access(log_file, os.R_OK | os.W_OK)):
-            raise StoreUnusable(
-                f"{path}: {log_file} cannot be opened for reading and writing; check what it is, and its permissions"
-            )
+        if not os.path.exists(log_file):
+            continue
+        if not os.path.isfile(log_file):
+            raise StoreUnusable(f"{path}: its log {log_file} is not a regular file; move it away")
+        if not os.access(log_file, os.R_OK | os.W_OK):
+            raise StoreUnusable(f"{path}: no read and write access to {log_file}; fix its permissions")
 
 
 def refuse_file(path: str) -> None:

@@ -104,9 +104,9 @@ class ThreadStoreContract(
             await store.accept(plans[1])
             outcome = Outcome(RunStatus.COMPLETED, (make_event(data={"content": "\N{FOX FACE}"}),), None, 2)
             await store.finish(plans[0].run_id, plans[0].owner, outcome)
-            before = await _shown(store, thread_id, plans)
+            before = await _read_all(store, thread_id, plans)
         async with reopen(store) as again:
-            assert await _shown(again, thread_id, plans) == before
+            assert await _read_all(again, thread_id, plans) == before
             with pytest.raises(KeyUsed):
                 await again.accept(make_plan(idempotency=key))
             started = await again.start(plans[1].run_id, plans[1].owner, [], ContextLimits())
@@ -118,7 +118,7 @@ class ThreadStoreContract(
         run_store_machine(self.open_store, self.recover, self.adopt, self.disturb, reopens)
 
 
-async def _shown(store: ThreadStore, thread_id: UUID, plans: Sequence[RunPlan]) -> Any:
+async def _read_all(store: ThreadStore, thread_id: UUID, plans: Sequence[RunPlan]) -> Any:
     """Return what readers see of a thread and its runs, as plain data."""
     runs = [await store.run(plan.run_id, None, None) for plan in plans]
     pages = await store.threads(plans[0].contact_id, 10, None), await store.events(thread_id, None, 10, None)

@@ -48,7 +48,7 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
         conversation goes on in the fork.
 
         The answer is a stream of AG-UI events: `RUN_STARTED`, a step for each status, and what the agent does as it
-        happens: messages and reasoning in pieces, calls of tools with their results, and sources as `CUSTOM`. After all
+        happens: messages and reasoning in pieces, tool calls with their results, and sources as `CUSTOM`. After all
         events are stored, `CUSTOM` for each other event of the run, and at the end `RUN_FINISHED` with the usage of
         models, or `RUN_ERROR`.
 

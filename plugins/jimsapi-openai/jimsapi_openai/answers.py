@@ -56,7 +56,7 @@ class Completion:
     ) -> AsyncGenerator[bytes, None]:
         """Yield the completion as server-sent events as its pieces arrive. After an error there is no `[DONE]`.
 
-        Calls of tools that the server made have no place here: a client would make them too.
+        Tool calls that the server made have no place here: a client would make them too.
         """
         yield self._chunk({"role": "assistant", "content": ""})
         pieces: list[str] = []
@@ -112,7 +112,7 @@ def _annotation(url: str, title: str | None) -> dict[str, Any]:
 
 def error(refusal: Refusal) -> dict[str, Any]:
     """Return an error in the format that the SDKs parse."""
-    status = refusal.status
+    status = refusal.status_code
     kind = "server_error" if status >= 500 else _TYPES.get(status, "invalid_request_error")
     code = _CODES.get(status) or HTTPStatus(status).name.lower()
     return {"error": {"message": refusal.text, "type": kind, "param": refusal.field, "code": code}}

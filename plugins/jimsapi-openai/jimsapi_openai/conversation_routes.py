@@ -18,7 +18,7 @@ from jimsapi.runs import (
     thread_metadata,
 )
 from jimsapi.threads import Event, IdentifierTaken, KeyMismatch, ThreadChange, ThreadRecord, derived_id
-from jimsapi.wire import REFUSALS, ThreadNames, Turn, event_json, read_json
+from jimsapi.wire import REFUSALS, ThreadNames, Turn, event_data_json, read_json
 from jimsapi_openai.answers import in_error_form
 from jimsapi_openai.conversations import ConversationItems, ListQuery, page
 from jimsapi_openai.ids import conversation_id
@@ -99,7 +99,7 @@ def add_conversation_routes(
         )
         if key is None:
             return JSONResponse(_conversation(thread, body.metadata or {}))
-        if orjson.loads(event_json(thread.thread_config)).get(REQUEST) not in (None, config[REQUEST]):
+        if orjson.loads(event_data_json(thread.thread_config)).get(REQUEST) not in (None, config[REQUEST]):
             raise KeyMismatch
         return await shown(thread)
 
@@ -139,7 +139,7 @@ def add_conversation_routes(
 
     @router.post(items, scope=THREADS, body=NewItems, responses=found, **options)
     async def add_items(request: Request) -> Response:
-        """Add items to a conversation: messages, reasoning, and calls of tools. No run answers them."""
+        """Add items to a conversation: messages, reasoning, and tool calls. No run answers them."""
         body = convert_body(await read_json(request, service), NewItems)
         thread = await placement.thread(request, request.path_params["id"])
         admission = _admission(request)
@@ -202,7 +202,7 @@ async def _append_once(
     except IdentifierTaken:
         raise KeyMismatch from None
     rows = await service.store.events_by_id(thread_id, ids)  # with the one that a longer request would have
-    stored = [(row.event_type, orjson.loads(event_json(row.data))) for row in rows]
+    stored = [(row.event_type, orjson.loads(event_data_json(row.data))) for row in rows]
     if stored != [(event.event_type, event.event_data) for event in events]:
         raise KeyMismatch
     return added

@@ -12,7 +12,7 @@ import orjson
 from jimsapi.asgi import HTTPError, Request
 from jimsapi.runs import RunService
 from jimsapi.threads import Event, EventRow, StoredRun, id_beside, row_id
-from jimsapi.wire import event_json, said
+from jimsapi.wire import event_data_json, said
 from jimsapi_openai.ids import event_of
 from jimsapi_openai.items import items_of
 
@@ -171,7 +171,7 @@ def _is_of_user(row: EventRow) -> bool:
     if not row.event_type.startswith("comm."):
         return False
     try:
-        data = orjson.loads(event_json(row.data))
+        data = orjson.loads(event_data_json(row.data))
     except orjson.JSONDecodeError:  # another JIMS program stored it, with a text that is not Unicode
         return False
     return isinstance(data, dict) and data.get("role") == "user"

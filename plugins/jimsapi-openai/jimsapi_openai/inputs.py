@@ -283,7 +283,7 @@ def _summary(place: str, summary: Any) -> str:
 
 
 def _call(place: str, item: dict[str, Any]) -> dict[str, Any]:
-    """Return the data of the event for a call of a tool."""
+    """Return the data of the event for a tool call."""
     try:
         arguments = orjson.loads(_string(item.get("arguments")) or "{}")
     except orjson.JSONDecodeError:

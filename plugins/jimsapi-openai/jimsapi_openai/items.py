@@ -55,7 +55,7 @@ class Speech:
     """Converts spoken items to the items of a response, `output`, and to the events that bring them.
 
     `thread_id` is the thread of the run, None for a run outside of every thread. Its questions cannot be answered. If
-    `as_functions` is true, calls of tools are the pairs that Open WebUI shows, and questions are only texts.
+    `as_functions` is true, tool calls are the pairs that Open WebUI shows, and questions are only texts.
     """
 
     def __init__(self, thread_id: UUID | None, *, as_functions: bool = False) -> None:

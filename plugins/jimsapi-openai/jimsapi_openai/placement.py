@@ -39,7 +39,7 @@ from jimsapi.threads import (
     row_id,
     uuid7,
 )
-from jimsapi.wire import PersonAsked, ThreadNames, Turn, approving_option, begin_turn, event_json, stored_items
+from jimsapi.wire import PersonAsked, ThreadNames, Turn, approving_option, begin_turn, event_data_json, stored_items
 from jimsapi_openai.conversations import last_event_of
 from jimsapi_openai.ids import question_of, run_of, thread_of
 from jimsapi_openai.inputs import (
@@ -224,7 +224,7 @@ class Placement:
             thread_id, question_id = found
             thread = await self.thread(request, f"conv_{thread_id.hex}")
             rows = await self._service.store.events_by_id(thread_id, [question_id])
-            asked = [NewEvent(row_id(row), row.event_type, event_json(row.data)) for row in rows]
+            asked = [NewEvent(row_id(row), row.event_type, event_data_json(row.data)) for row in rows]
             for item in stored_items(asked):
                 if isinstance(item, PersonAsked):
                     return thread, item.question

@@ -18,7 +18,7 @@ from jimsapi.wire import (
     UserSaid,
     answer_of,
     error_answer,
-    event_json,
+    event_data_json,
     read_json,
     said,
     spoken_items,
@@ -217,12 +217,12 @@ def add_response_routes(
 
 def _items(run: StoredRun) -> list[SpokenItem]:
     """Return what a stored run said and did."""
-    events = [NewEvent(event.event_id, event.event_type, event_json(event.event_data)) for event in run.events]
+    events = [NewEvent(event.event_id, event.event_type, event_data_json(event.event_data)) for event in run.events]
     return stored_items(events)
 
 
 def _data(row: EventRow) -> dict[str, Any]:
-    data = orjson.loads(event_json(row.data))
+    data = orjson.loads(event_data_json(row.data))
     return data if isinstance(data, dict) else {}
 
 

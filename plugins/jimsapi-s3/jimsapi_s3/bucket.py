@@ -107,8 +107,8 @@ class Bucket:
         """
         return self._read(Key=key, Range=f"bytes={begin}-{end - 1}")[0]
 
-    def length(self, key: str) -> int:
-        """Return the length of an object. Raises `Missing`."""
+    def object_size(self, key: str) -> int:
+        """Return the number of bytes of an object. Raises `Missing`."""
         answer = self._send("head_object", Key=key)
         return int(answer["ContentLength"])
 

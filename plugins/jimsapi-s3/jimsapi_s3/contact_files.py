@@ -113,7 +113,7 @@ class ContactFiles:
         try:
             if begin < end:
                 return self.bucket.get_part(content_key(file_id), begin, end)
-            self.bucket.length(content_key(file_id))
+            self.bucket.object_size(content_key(file_id))
         except Missing:
             raise StoredFileNotFound from None
         return b""

@@ -180,7 +180,7 @@ class Upload:
     def _is_joined(self, key: str) -> bool:
         """Return whether the content is complete. A repeated request does not find the parts that the first joined."""
         try:
-            return self._bucket.length(key) == self._size
+            return self._bucket.object_size(key) == self._size
         except Missing:
             return False
 

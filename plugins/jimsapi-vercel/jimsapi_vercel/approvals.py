@@ -41,7 +41,7 @@ def approves(question_input: Mapping[str, Any], value: Any) -> bool:
 
 
 def call_of(question: Question) -> dict[str, Any]:
-    """Return the call of a tool that stands for a question, with its name and input, as chunks and parts have it."""
+    """Return a tool call that stands for a question, with its name and input, as chunks and parts have it."""
     return {"toolCallId": str(question.question_id), "toolName": question.key, "input": question.shown()}
 
 

@@ -30,7 +30,7 @@ def ui_messages(
 ) -> list[dict[str, Any]]:
     """Return a conversation as `useChat` takes it for `messages`.
 
-    With `approvals`, a question that is an approval is the call of a tool, if it is open or was answered without a
+    With `approvals`, a question that is an approval is a tool call, if it is open or was answered without a
     message. The answer is then in that call, and what follows it is in the same message.
     """
     answers = {one.answer.question_id: one.answer.value for one in said if isinstance(one, UserSaid) and one.answer}
@@ -105,7 +105,7 @@ def _answer(answered: Answered, approvals: Mapping[UUID, dict[str, Any] | None])
 
 
 def usage_of(used: Sequence[ModelUsed]) -> dict[str, int]:
-    """Return the sum of what calls of models have used, by the names of the AI SDK."""
+    """Return the sum of what model calls have used, by the names of the AI SDK."""
     sent, received = sum(one.input_tokens for one in used), sum(one.output_tokens for one in used)
     cached = sum(one.cached_tokens for one in used)
     return {"inputTokens": sent, "outputTokens": received, "totalTokens": sent + received, "cachedInputTokens": cached}

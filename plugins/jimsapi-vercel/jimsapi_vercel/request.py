@@ -24,7 +24,7 @@ class Approved(msgspec.Struct):
 class Part(msgspec.Struct, rename="camel"):
     """A part of a message. Parts of the type `text` have its text, and those of the type `file` a file.
 
-    A part with the state `approval-responded` is the call of a tool that a person has approved or denied.
+    A part with the state `approval-responded` is a tool call that a person has approved or denied.
     """
 
     type: str

@@ -20,12 +20,12 @@ export function Contacts({ session }) {
   );
 }
 
-function Contact({ session, contact: { contact_id: name, threads, active_at: at } }) {
+function Contact({ session, contact: { contact_id: name, thread_count: count, active_at: at } }) {
   return (
     <li>
       <p class="step plain">{name || "the contact without a name"}</p>
       <p class="facts">
-        {threads} {threads === 1 ? "conversation" : "conversations"}
+        {count} {count === 1 ? "conversation" : "conversations"}
         {at && `, the newest event ${new Date(at).toLocaleString()}`}
       </p>
       <div class="tools">
