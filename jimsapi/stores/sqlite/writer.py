@@ -157,7 +157,7 @@ class Writer:
             future.set_exception(StoreUnavailable("the store is closed"))
             return future
         operation = _Operation(work, future, brief, first)
-        was_idle = not self._has_waiting and not self._busy
+        was_idle = not (self._brief or self._long or self._busy)
         queue = self._brief if brief else self._long
         if first:
             queue.insert(0, operation)
@@ -169,10 +169,6 @@ class Writer:
         elif was_idle:
             self._collect()
         return future
-
-    @property
-    def _has_waiting(self) -> bool:
-        return bool(self._brief or self._long)
 
     def _collect(self) -> None:
         """Begin a transaction when no further operations come.
@@ -196,7 +192,7 @@ class Writer:
 
         No transaction stays open between two turns, since code that blocks the loop would block other programs' writes.
         """
-        if not self._has_waiting:
+        if not (self._brief or self._long):
             return
         operations = self._next_operations()
         self._busy = True
@@ -319,9 +315,10 @@ class Writer:
     def _settle(self, batch: _Batch) -> None:
         self._busy = False  # first, so that the next batch can start even if a callback raises
         changes, self._changes = self._changes, self._connection.total_changes
-        self._put_back(batch.left)
+        if batch.left:
+            self._put_back(batch.left)
         self._one_by_one = batch.found_idle and perf_counter() - batch.began < QUICK
-        if self._has_waiting:
+        if self._brief or self._long:
             self._collect()
         elif self._closing:
             self._handed_over.put(None)
@@ -339,8 +336,6 @@ class Writer:
 
     def _put_back(self, left: list[_Operation]) -> None:
         """Put operations back into the queue, before later ones but after those that are `first`."""
-        if not left:
-            return
         if left[0].brief:
             self._brief = sorted(left + self._brief, key=lambda operation: not operation.first)
         else:
