@@ -1,5 +1,6 @@
 """A bot that asks before it pays, and writes a line to the file in `PAID` for each payment."""
 
+import asyncio
 import os
 
 from jimsapi import JimsApp, ThreadContext
@@ -23,4 +24,11 @@ async def answer(ctx: ThreadContext) -> None:
     ctx.send_message(f"{receipt}: {happy}")
 
 
+async def ask_both(ctx: ThreadContext) -> None:
+    """Ask two questions at the same time."""
+    name, city = await asyncio.gather(ctx.ask("name", "Your name?"), ctx.ask("city", "Your city?"))
+    ctx.send_message(f"{name} of {city}")
+
+
 app = JimsApp(answer)
+both = JimsApp(ask_both)

@@ -283,8 +283,8 @@ class Answer:
                 self._show_tool_call(event_id, str(name), call)  # if the stream did not have it before
             case Result(questions=questions):
                 self.questions = questions
-                for question in questions:
-                    self._show_question(question)
+                if questions:  # one after another: a typed line answers the one that is shown
+                    self._show_question(questions[0])
             case Gap():
                 self._deltas.clear()  # parts may be missing on the screen, so the event shows the whole message again
 
@@ -334,13 +334,13 @@ class Answer:
 
 
 def answers_in(message: str, questions: Sequence[Question]) -> dict[str, Any] | None:
-    """Return the answers that a typed line is: to the only open question. None if it is a message.
+    """Return the answers that a typed line is: to the first open question. None if it is a message.
 
     An option is typed as it is shown, and a form as JSON.
     """
-    if len(questions) != 1:
+    if not questions:
         return None
-    [question] = questions
+    question = questions[0]
     value: Any = message
     if question.options is not None and message not in question.options:
         return None

@@ -76,7 +76,7 @@ class RichConversation(Conversation):
 
     def _chosen(self, message: str) -> str:
         """Return the choice whose number was typed, or else the message itself."""
-        if any(question.options is None for question in self._questions):
+        if self._questions and self._questions[0].options is None:
             return message  # a question without options may be answered by a number
         choices = [] if self._last is None else self._last.choices
         number = _number(message)
