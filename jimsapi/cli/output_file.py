@@ -1,11 +1,13 @@
 """A file that a command writes: it gets its name when it is complete, and only its owner may read it."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from types import FrameType
+from typing import IO, NoReturn
 
 from jimsapi.plugins.errors import StartError
 
@@ -14,8 +16,12 @@ from jimsapi.plugins.errors import StartError
 def new_file(output: Path, *, force: bool) -> Iterator[IO[bytes]]:
     """Open a file beside `output`, and rename it when the block has ended without an error.
 
-    Raises `StartError` if that is not possible, or if `output` exists and `force` is false.
+    Raises `StartError` if that is not possible, or if `output` exists and `force` is false. If a signal ends the
+    command, it raises `SystemExit`, since a file with people's data must not stay behind under a hidden name.
     """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _exit)
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{output.name}.", dir=output.parent)
     except OSError as error:
@@ -38,6 +44,10 @@ def refuse_existing(output: Path, *, force: bool) -> None:
     """Raise `StartError` if a file exists that may not be replaced."""
     if output.exists() and not force:
         raise StartError(f"{output} exists; name another file with --output, or replace it with --force")
+
+
+def _exit(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)  # as shells report a process that a signal has ended
 
 
 def _unwritable(output: Path, error: OSError) -> StartError:

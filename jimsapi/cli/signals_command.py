@@ -37,12 +37,12 @@ def log_level_command() -> click.Command:
 
 def _dump(pid: int) -> None:
     _send("SIGUSR1", pid)
-    click.echo(f"Process {pid} writes its state to its log, in lines with SIGUSR1.")
+    click.echo(f"Process {pid} was told to write its state to its log, in lines with SIGUSR1.")
 
 
 def _set_log_level(level: str, pid: int) -> None:
     _send(_LEVELS[level], pid)
-    click.echo(f"Process {pid} changes the level, and writes a line about it to its log.")
+    click.echo(f"Process {pid} was told to change the level; a line in its log says so.")
 
 
 def _send(name: str, pid: int) -> None:

@@ -608,15 +608,15 @@ class MemoryStore:
         """Yield those of the runs that a list has."""
         for run_id in ids:
             run = self._runs[run_id]
-            if run.thread.deleted or only.thread_id not in (None, run.thread.record.thread_id):
-                continue
-            record = run.record()
+            thread = run.thread.record
             if (
-                may_see(record.contact_id, acting_for)
-                and may_see(record.contact_id, only.contact_id)
-                and only.accepts(record.status, record.accepted_at)
+                not run.thread.deleted
+                and only.thread_id in (None, thread.thread_id)
+                and may_see(thread.contact_id, acting_for)
+                and may_see(thread.contact_id, only.contact_id)
+                and only.accepts(run.status, run.accepted_at.replace(tzinfo=UTC))
             ):
-                yield record
+                yield run.record()
 
     async def contacts(self, acting_for: str | None, limit: int, after: str | None) -> ContactPage:
         edge = None if after is None else decode_contact_cursor(after)
@@ -627,8 +627,8 @@ class MemoryStore:
 
     def _contact(self, contact_id: str) -> ContactRecord:
         threads = self._contacts[contact_id]
-        active_at = max(_time(thread.rows[-1]) for thread in threads)
-        return ContactRecord(contact_id, len(threads), active_at.replace(tzinfo=UTC))
+        active_at = max((_time(thread.rows[-1]) for thread in threads if thread.rows), default=None)
+        return ContactRecord(contact_id, len(threads), active_at and active_at.replace(tzinfo=UTC))
 
     async def find_thread(self, query: ThreadQuery) -> ThreadRecord:
         now = utc_now()

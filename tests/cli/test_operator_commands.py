@@ -4,6 +4,7 @@ import asyncio
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -268,6 +269,19 @@ def test_an_export_replaces_a_file_only_with_force(stored: Stored, site: Path) -
     assert len(orjson.loads((site / "thread.json").read_bytes())["events"]) == 5
     assert "there is no thread" in refusal(command(site, "threads", "export", UNKNOWN, "--output", "none.json"))
     assert not [path for path in site.iterdir() if "none" in path.name]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_an_export_that_a_signal_ends_leaves_nothing_of_a_conversation(number: int, tmp_path: Path) -> None:
+    program = (
+        "import os, pathlib; from jimsapi.cli.output_file import new_file\n"
+        "with new_file(pathlib.Path('thread.json'), force=False) as file:\n"
+        "    file.write(b'a conversation')\n"
+        f"    os.kill(os.getpid(), {int(number)})\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (128 + number, b"")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_thread_is_deleted_with_its_runs(stored: Stored, site: Path) -> None:

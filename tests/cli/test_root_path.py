@@ -79,5 +79,12 @@ def test_the_path_is_removed_once_at_most_so_that_a_rule_of_the_proxy_cannot_be_
         assert client.get(f"{shown.prefix}x/readyz").status_code == 404
 
 
+def test_a_path_with_other_letters_is_kept_too() -> None:
+    with Served("--root-path", "/böse bots", "--root-path-kept") as served, served.client() as client:
+        assert client.get("/b%C3%B6se%20bots/docs").status_code == 200
+        assert client.get("/docs").status_code == 200
+        assert client.get("/b%C3%B6se/docs").status_code == 404
+
+
 def test_a_prefix_is_kept_only_if_one_is_named(tmp_path: Path) -> None:
     assert "name it with --root-path" in refusal(run_command("check", "--root-path-kept", cwd=tmp_path))

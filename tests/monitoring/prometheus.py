@@ -19,7 +19,7 @@ from tests.waiting import eventually
 MONITORING = ROOT / "deploy" / "monitoring"
 RULES = MONITORING / "rules.yml"
 SCRAPE_EVERY = "500ms"
-EARLIER = " offset 2m"
+EARLIER = " offset 3m"
 """How rules look for a failure that is not the newest one."""
 SHARE, SMALL_SHARE = "> 0.8 * jims_run_timeout_seconds", "> 0.01 * jims_run_timeout_seconds"
 _ALERT = re.compile(r"^      - alert: (\w+)\n(.*?)(?=^      -|\Z)", re.DOTALL | re.MULTILINE)

@@ -27,8 +27,9 @@ def test_promtool_accepts_the_rules() -> None:
     assert f"{len(ALERTS)} rules found" in ran.stdout
 
 
-def test_the_unit_tests_of_the_rules_pass() -> None:
-    ran = promtool("test", "rules", "rules_test.yml")
+@pytest.mark.parametrize("tests", ["rules_test.yml", "rules_slow_test.yml"])
+def test_the_unit_tests_of_the_rules_pass(tests: str) -> None:
+    ran = promtool("test", "rules", tests)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 

@@ -24,7 +24,7 @@ SMOKE = Path(__file__).with_name("smoke.py")
 
 # The licences of what is installed with jimsapi and its plugins. Users may use all of these in a service of their own.
 ALLOWED = re.compile(r"MIT|BSD|Apache|ISC|MPL|Mozilla|PSF|Python Software Foundation|Unlicense|Zlib|Public Domain|CC0")
-REFUSED = re.compile(r"\bA?GPL|Affero|GNU General|SSPL|Server Side|Business Source|Commons Clause|Proprietary")
+REFUSED = re.compile(r"GPL|Affero|GNU|SSPL|Server Side|Business Source|Commons Clause|Proprietary", re.IGNORECASE)
 
 UNDECLARED = frozenset({"jims-core"})
 """Packages whose metadata names no licence. Only `jimsapi-jims` requires jims-core, for apps that need it anyway."""
@@ -140,9 +140,10 @@ def check_commit(root: Path) -> str:
 
 def is_allowed(licence: str) -> bool:
     """Return whether a licence, or each or one of several that `AND` or `OR` joins, is one that users may take."""
+    choices = [licence] if "(" in licence else re.split(r"\bOR\b", licence)  # a list of others is not read further
     return any(
-        all(ALLOWED.search(part) and not REFUSED.search(part) for part in re.split(r"\bAND\b|;", choice))
-        for choice in re.split(r"\bOR\b", licence)
+        all(ALLOWED.search(part) for part in re.split(r"\b(?:AND|and)\b|[;,]", choice)) and not REFUSED.search(choice)
+        for choice in choices
     )
 
 

@@ -161,6 +161,9 @@ def test_what_is_not_committed_is_not_published(tmp_path: Path) -> None:
         ("Apache-2.0 AND GPL-3.0-only", False),
         ("MIT License; GNU Affero General Public License v3", False),
         ("GNU General Public License v2 (GPLv2)", False),
+        ("(MIT OR Apache-2.0) AND GPL-3.0-only", False),
+        ("MIT and LGPL-3.0", False),
+        ("MIT, LGPL-2.1", False),
         ("UNKNOWN", False),
     ],
 )

@@ -120,6 +120,23 @@ def test_a_page_of_a_contact_with_many_long_threads_reads_only_the_newest_runs(d
             database.execute("ROLLBACK")
 
 
+def test_a_page_of_a_contact_with_very_many_threads_examines_no_more_than_any_other(tmp_path: Path) -> None:
+    most = lists.THREADS_MERGED
+    with closing(open_writer(str(tmp_path / "threads.db"), "relaxed")) as connection:
+        connection.execute("BEGIN")
+        rows = [(UUID(int=(number << 8) | 0xF).hex, "ann") for number in range(20 * most)]
+        connection.executemany("INSERT INTO threads VALUES (?, ?, NULL, '2026-01-01 00:00:00', '{}')", rows)
+        for number in range(3):
+            at = f"{FIRST + timedelta(seconds=number):%Y-%m-%d %H:%M:%S.000000}"
+            connection.execute(RUN, (run_id(number).hex, rows[number][0], status(number), at))
+        connection.execute("COMMIT")
+        page = lists.read_runs(connection, None, 10, None, RunFilter(contact_id="ann"))
+        assert [run.run_id for run in page.runs] == [run_id(number) for number in (2, 1, 0)]
+        assert lists.read_runs(connection, None, 10, None, RunFilter(contact_id="bob")).runs == []
+        spent = steps(connection, lambda: lists.read_runs(connection, None, 10, None, RunFilter(contact_id="ann")))
+        assert spent < most / 5  # hundreds of instructions: 20 a thread that is looked at
+
+
 async def test_a_run_of_a_thread_that_another_program_deleted_is_not_listed(store: SQLiteStore, path: Path) -> None:
     plans = [make_plan(contact) for contact in ("ann", "bob")]
     for plan in plans:

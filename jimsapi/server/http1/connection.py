@@ -26,6 +26,7 @@ from jimsapi.server.http1.head import (
     Refused,
     authority,
     check_coding,
+    encoded_path,
     fault_of,
     is_below,
     path_of,
@@ -560,9 +561,9 @@ class Http1Protocol(asyncio.Protocol):
             "headers": headers,
             "state": self.app_state.copy(),
         }
-        if self.root_path and not (self.root_path_kept and is_below(raw_path, self.root_path.encode())):
+        if self.root_path and not (self.root_path_kept and is_below(raw_path, encoded_path(self.root_path))):
             scope["path"] = self.root_path + path
-            scope["raw_path"] = self.root_path.encode() + raw_path
+            scope["raw_path"] = encoded_path(self.root_path) + raw_path
         return scope
 
     def _start(self, exchange: Exchange) -> None:

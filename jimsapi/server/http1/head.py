@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
+from urllib.parse import quote
 
 import httptools
 
@@ -40,6 +42,12 @@ def check_coding(value: bytes) -> None:
 def path_of(url: bytes) -> str:
     """Return the path of a request target, as the client sent it."""
     return url.partition(b"?")[0].partition(b"#")[0].decode("ascii", "replace")
+
+
+@lru_cache
+def encoded_path(path: str) -> bytes:
+    """Return a path as clients send it (RFC 3986, 2.1)."""
+    return quote(path, safe="/:@!$&'()*+,;=~").encode()
 
 
 def is_below(path: bytes, root: bytes) -> bool:

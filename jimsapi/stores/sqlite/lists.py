@@ -2,7 +2,7 @@
 
 No index is for these lists alone, so a chat does not pay for them. The primary key of the runs has their order, and the
 indexes that runs need anyway find the open ones, and those of a thread and of a contact. Only a list of runs that ended
-in some way examines others, so a page examines at most `RUNS_EXAMINED`.
+in some way, or those of a contact with very many threads, examines others, so a page examines at most `RUNS_EXAMINED`.
 """
 
 import heapq
@@ -34,6 +34,9 @@ from jimsapi.threads.transitions import may_see
 
 RUNS_EXAMINED = 10_000
 """The most runs that a page examines, since other reads wait meanwhile: about 20 ms."""
+
+THREADS_MERGED = 1000
+"""The most threads of a contact whose runs are read thread by thread, each with a statement of its own: about 20 ms."""
 
 _COLUMNS = "run_id, r.thread_id, status, accepted_at, started_at, finished_at, failure"
 _RANGE = "run_id >= ?2 AND run_id < ?3 ORDER BY run_id DESC LIMIT ?4"
@@ -101,9 +104,10 @@ def _examined(
         return connection.execute(_OF_THREAD, (only.thread_id.hex, *bounds))
     if contact_id is not None:
         # Not in one statement: a column of other JIMS programs may have an identifier as a number.
-        threads = connection.execute(_THREADS_OF_CONTACT, (contact_id,))
-        of_threads = [connection.execute(_OF_THREAD, (id_text(thread), *bounds)) for (thread,) in threads.fetchall()]
-        return islice(heapq.merge(*of_threads, reverse=True), bounds[2])  # it reads a run of a thread when it needs it
+        threads = connection.execute(_THREADS_OF_CONTACT, (contact_id,)).fetchmany(THREADS_MERGED + 1)
+        if len(threads) <= THREADS_MERGED:
+            of_threads = [connection.execute(_OF_THREAD, (id_text(thread), *bounds)) for (thread,) in threads]
+            return islice(heapq.merge(*of_threads, reverse=True), bounds[2])  # it reads a run when it needs it
     if only.statuses and all(status in OPEN for status in only.statuses):
         return connection.execute(_OPEN, (None, *bounds))
     return connection.execute(_NEWEST, (None, *bounds))

@@ -2,7 +2,8 @@
 
 No index is for these lists alone, so a chat does not pay for them. The primary key of the runs has their order, and the
 indexes that runs need anyway find the open ones, and those of a thread and of a contact. Only a list of runs that ended
-in some way examines others, so a page examines at most `RUNS_EXAMINED`.
+in some way, or those of a thread or contact with more runs than that, examines others, so a page examines at most
+`RUNS_EXAMINED`.
 """
 
 from typing import Any
@@ -45,6 +46,7 @@ _OF_CONTACT = """
     WHERE r.thread_id = ANY (ARRAY(SELECT t.thread_id FROM threads t WHERE t.contact_id = $1::text))
         AND r.finished_at IS NOT NULL
 """
+_COUNT = f"SELECT count(*) FROM (SELECT FROM ({{source}}) e LIMIT {RUNS_EXAMINED + 1}) counted"
 # The result has a row without a run if the list has none, since the last run that was examined is needed, too. A run
 # of which another program has deleted the thread is left out.
 _RUNS = f"""
@@ -69,6 +71,7 @@ _RUNS = f"""
         WHERE x.status = ANY ($4::text[])
             AND ($5::timestamptz IS NULL OR x.accepted_at >= $5) AND ($6::timestamptz IS NULL OR x.accepted_at < $6)
             AND ($7::text IS NULL OR t.contact_id = $7) AND ($8::text IS NULL OR t.contact_id = $8)
+            AND ($10::uuid IS NULL OR x.thread_id = $10)
         ORDER BY x.run_id DESC
         LIMIT $9
     ) f ON true
@@ -109,7 +112,7 @@ async def read_runs(
     least, edge = only.id_range()
     if after is not None:
         edge = min(edge, decode_id_cursor("runs", after))
-    query, subject = _source(acting_for, only)
+    query, subject = await _source(acting_for, only, connection)
     found = await connection.fetch(
         _RUNS.format(source=query),
         subject,
@@ -121,6 +124,7 @@ async def read_runs(
         acting_for,
         only.contact_id,
         limit + 1,
+        only.thread_id,
     )
     last, more = found[0][:2]
     listed = [_run(row[2:]) for row in found if row[2] is not None]
@@ -129,13 +133,13 @@ async def read_runs(
     return RunPage(listed, encode_id_cursor("runs", last) if more else None)
 
 
-def _source(acting_for: str | None, only: RunFilter) -> tuple[str, Any]:
+async def _source(acting_for: str | None, only: RunFilter, connection: Connection) -> tuple[str, Any]:
     """Return the query that examines the fewest runs, and the thread or contact in it."""
-    if only.thread_id is not None:
-        return _OF_THREAD, only.thread_id
     contact_id = only.contact_id if acting_for is None else acting_for
-    if contact_id is not None:
-        return _OF_CONTACT, contact_id
+    query, subject = (_OF_THREAD, only.thread_id) if only.thread_id is not None else (_OF_CONTACT, contact_id)
+    # No index has the runs of a thread in their order, so these queries read and sort all of them.
+    if subject is not None and await connection.fetchval(_COUNT.format(source=query), subject) <= RUNS_EXAMINED:
+        return query, subject
     if only.statuses and all(status in _OPEN for status in only.statuses):
         return _ALL_OPEN, None
     return _NEWEST, None
@@ -159,7 +163,7 @@ async def read_contacts(acting_for: str | None, limit: int, after: str | None, c
     """Return a page of contacts in the order of the database (`ThreadStore.contacts`)."""
     edge = None if after is None else decode_contact_cursor(after)
     if acting_for is not None:
-        found = await connection.fetch(_OWN_CONTACT, acting_for, 1)
+        found = await connection.fetch(_OWN_CONTACT, acting_for, 1) if edge is None or acting_for > edge else []
     else:
         found = await connection.fetch(_FIRST_CONTACTS if edge is None else _NEXT_CONTACTS, edge, limit + 1)
     page = [ContactRecord(contact_id, threads, active_at) for contact_id, threads, active_at in found[:limit]]

@@ -64,7 +64,7 @@ async def many(request: pytest.FixtureRequest, url: str) -> AsyncIterator[Any]:
 
 
 class Counting:
-    """A connection that counts the pages that the last query read."""
+    """A connection that counts the pages that its queries read."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -73,8 +73,11 @@ class Counting:
     async def fetch(self, query: str, *arguments: Any) -> Any:
         explained = await self._connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query}", *arguments)
         plan = json.loads(explained)[0]["Plan"]
-        self.pages = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+        self.pages += plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
         return await self._connection.fetch(query, *arguments)
+
+    async def fetchval(self, query: str, *arguments: Any) -> Any:
+        return (await self.fetch(query, *arguments))[0][0]
 
 
 async def test_pages_end_early_and_reach_a_run_that_is_far_back(many: Any) -> None:
@@ -88,7 +91,6 @@ async def test_pages_end_early_and_reach_a_run_that_is_far_back(many: Any) -> No
 
 
 async def test_a_list_that_has_an_index_reads_few_pages(many: Any) -> None:
-    connection = Counting(many)
     for only, listed in (
         (RunFilter(OPEN), 1),
         (RunFilter(contact_id="c0"), 10),
@@ -97,11 +99,34 @@ async def test_a_list_that_has_an_index_reads_few_pages(many: Any) -> None:
         (RunFilter(accepted_from=FIRST + timedelta(days=3)), 0),
         (RunFilter(accepted_before=FIRST - timedelta(days=3)), 0),
     ):
+        connection = Counting(many)
         page = await lists.read_runs(None, 10, None, only, connection)
         assert len(page.runs) == listed
         assert connection.pages < 150, only
+    connection = Counting(many)
     assert len((await lists.read_contacts(None, 10, None, connection)).contacts) == 10
     assert connection.pages < 150
+
+
+async def test_a_page_of_a_thread_or_contact_with_very_many_runs_reads_no_more_than_the_runs_that_it_examines(
+    many: Any,
+) -> None:
+    every = Counting(many)
+    await lists.read_runs(None, 10, None, RunFilter((RunStatus.FAILED,)), every)
+    await many.execute("UPDATE jimsapi_runs SET thread_id = $1", UUID(int=1))
+    await many.execute("VACUUM jimsapi_runs")
+    for only in (RunFilter(contact_id="c0"), RunFilter(thread_id=UUID(int=1))):
+        connection = Counting(many)
+        page = await lists.read_runs(None, 10, None, only, connection)
+        assert [run.run_id for run in page.runs] == [run_id(MANY - 1 - number) for number in range(10)]
+        assert connection.pages < 3 * every.pages, only
+        after, found = None, []
+        while not found or after is not None:
+            page = await lists.read_runs(None, 1000, after, only, many)
+            found += page.runs
+            after = page.next
+        assert len(found) == MANY
+    assert (await lists.read_runs(None, 10, None, RunFilter(thread_id=UUID(int=2)), many)).runs == []
 
 
 async def test_what_other_programs_delete_and_add_is_listed_as_it_is(store: PostgresStore, outside: Any) -> None:

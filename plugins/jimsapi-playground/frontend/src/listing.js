@@ -26,12 +26,21 @@ export class Listing {
     if (!this.isReading) await this.readPage(this.next);
   }
 
+  // The next page that is not empty, or the last one: a page may be empty although others follow.
+  async nextWithItems(query, after) {
+    for (;;) {
+      const page = await getJson(this.path, { limit: PAGE, after, ...query });
+      if (page[this.field].length || !page.next || query !== this.query) return page;
+      after = page.next;
+    }
+  }
+
   async readPage(after) {
     const { query } = this;
     this.isReading = true;
     this.onChange();
     try {
-      const page = await getJson(this.path, { limit: PAGE, after, ...query });
+      const page = await this.nextWithItems(query, after);
       if (query !== this.query) return; // a later reading has begun
       this.items = after ? [...this.items, ...page[this.field]] : page[this.field];
       this.next = page.next;
