@@ -627,8 +627,8 @@ class MemoryStore:
 
     def _contact(self, contact_id: str) -> ContactRecord:
         threads = self._contacts[contact_id]
-        active_at = max((_time(thread.rows[-1]) for thread in threads if thread.rows), default=None)
-        return ContactRecord(contact_id, len(threads), active_at and active_at.replace(tzinfo=UTC))
+        active_at = max(_time(thread.rows[-1]) for thread in threads)
+        return ContactRecord(contact_id, len(threads), active_at.replace(tzinfo=UTC))
 
     async def find_thread(self, query: ThreadQuery) -> ThreadRecord:
         now = utc_now()

@@ -20,7 +20,6 @@ from jimsapi.testing.store.samples import (
     take_turn,
 )
 from jimsapi.threads.errors import InvalidCursor, ThreadNotFound
-from jimsapi.threads.facts import ThreadPlan
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import (
     OPEN,
@@ -189,11 +188,6 @@ class Lists(StoreTests):
         for contact in ("ann", "bob", ""):
             left = (await store.contacts(contact, 10, after)).contacts
             assert [one.contact_id for one in left] == ([contact] if contact == last.contact_id else [])
-
-    async def test_a_contact_of_a_thread_without_events_has_no_last_activity(self, store: ThreadStore) -> None:
-        await store.create(ThreadPlan(thread_id=uuid7(), contact_id="ann", events=(), thread_config=b"{}"))
-        [contact] = await all_contacts(store)
-        assert (contact.contact_id, contact.threads, contact.active_at) == ("ann", 1, None)
 
     async def test_a_cursor_of_a_list_that_the_store_did_not_make_is_refused(self, store: ThreadStore) -> None:
         for contact in ("ann", "bob"):
