@@ -15,7 +15,7 @@ from jimsapi_postgres.store import PostgresStore
 from jimsapi_postgres.url import parse_url
 
 from jimsapi.testing.store import make_plan
-from jimsapi.threads.run import OPEN, RunFilter, RunStatus
+from jimsapi.threads.run import OPEN, ListedRun, RunFilter, RunStatus
 from tests.command import run_command
 from tests.serving import Served
 
@@ -123,7 +123,8 @@ async def test_a_page_of_a_thread_or_contact_with_very_many_runs_reads_no_more_t
         page = await lists.read_runs(None, 10, None, only, connection)
         assert [run.run_id for run in page.runs] == [run_id(MANY - 1 - number) for number in range(10)]
         assert connection.pages < 2 * every.pages, only
-        after, found = None, []
+        after: str | None = None
+        found: list[ListedRun] = []
         while not found or after is not None:
             page = await lists.read_runs(None, lists.RUNS_EXAMINED, after, only, many)
             found += page.runs
