@@ -63,7 +63,7 @@ class AuthProviderContract(NamedContract):
             distribution = "jimsapi-ticket"
             settings = {"ticket_secret": "sesame"}
             secrets = ("sesame",)
-            good = {"holder": {"x-ticket": "sesame"}}
+            good = {"ticket": {"x-ticket": "sesame"}}
             foreign = ({"authorization": "Bearer sesame"},)
             malformed = DoesNotApply("every text may be a ticket")
             wrong = ({"x-ticket": "simsim"},)
@@ -119,7 +119,7 @@ class AuthProviderContract(NamedContract):
 
         If `one_time` is set, they must be new whenever this is read.
         """
-        raise self.undeclared("good", 'valid headers by subject: {"holder": {"x-ticket": "sesame"}}')
+        raise self.undeclared("good", 'valid headers by subject: {"ticket": {"x-ticket": "sesame"}}')
 
     @cached_property
     def secrets(self) -> Sequence[str]:
