@@ -45,6 +45,20 @@ def test_auto_serves_the_page_if_the_server_listens_for_this_machine_alone(
         assert status_of(server) == status
 
 
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ((), "the playground is at the path /, for browsers of this machine\n"),
+        (("--playground", "on", "--host", "0.0.0.0"), "the playground is at the path /\n"),
+        (("--host", "0.0.0.0"), "the playground is not served, since others than this machine may reach the server:"),
+    ],
+    ids=str,
+)
+def test_the_log_says_whether_the_page_is_served(options: tuple[str, ...], line: str) -> None:
+    with Served(*APP, *options) as server:
+        assert f"INFO jimsapi.playground {line}" in server.stderr
+
+
 def test_an_unknown_value_of_the_option_stops_the_start() -> None:
     refused = "'maybe' is not one of auto, on, off"
     with pytest.raises(RuntimeError, match=refused), Served(*APP, "--playground", "maybe"):
