@@ -23,6 +23,13 @@ PAGES = [
 ELSEWHERE = ("--signed-", "--ticket-secret", "--config production.toml", "--without-plugin front-door")
 """Parts of commands that the tests of tutorials run, and of one for a plugin that is not installed here."""
 
+VARIABLES = {
+    "$RUN": "01a225a7-8b12-7c3e-9f00-5d8f2b6c1e4a",
+    "$THREAD": "01a225a7-8b12-7c3e-9f00-5d8f2b6c1e4b",
+    "$PID": "7",
+}
+"""Values for the variables of a shell whose options are checked while they are read."""
+
 _COMMAND = re.compile(r"^(?:[A-Z_]+=\S+ )*jimsapi(?: (?P<arguments>.*))?$")
 _ENDS = {"|", ">", ">>", "&&", "&", ";"}
 
@@ -42,7 +49,7 @@ def arguments_of(line: str) -> list[str]:
     lexer.whitespace_split = True
     arguments = list(lexer)
     end = next((number for number, argument in enumerate(arguments) if argument in _ENDS), len(arguments))
-    return [argument for argument in arguments[:end] if argument != "…"]
+    return [VARIABLES.get(argument, argument) for argument in arguments[:end] if argument != "…"]
 
 
 def parse(arguments: list[str]) -> list[dict[str, Any]]:
