@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from jimsapi.api.admission import Gate, GateWithHeaders, security_schemes
 from jimsapi.api.chat import chat_routes
+from jimsapi.api.contacts import contact_routes
+from jimsapi.api.feedback import feedback_routes
 from jimsapi.api.metrics import LoopCollector, MetricsOptions, MetricsPort, ServiceCollector, metrics_text
 from jimsapi.api.probes import probe_routes
 from jimsapi.api.runs import run_ended, run_routes
@@ -188,11 +190,12 @@ class Api(App):
         cancels = core.on_disconnect == "cancel"
         for router in (chat_routes(service, cancels=cancels), stream_routes(service, cancels=cancels)):
             self.include(router)
-        for routes in (probe_routes, run_routes, websocket_routes):
-            self.include(routes(service))
-        threads = ThreadService(service)
-        self.include(thread_routes(threads, Lists(service)))
-        self.include(usage_routes(threads))
+        threads, lists = ThreadService(service), Lists(service)
+        for router in (probe_routes(service), run_routes(service, lists), websocket_routes(service)):
+            self.include(router)
+        for routes in (thread_routes, feedback_routes, usage_routes):
+            self.include(routes(threads))
+        self.include(contact_routes(threads, lists))
         if core.docs != "off":
             self.docs(public=core.docs == "public")
         resources = add_plugin_routes(self, plugins, service, composition.settings)

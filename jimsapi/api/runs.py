@@ -7,8 +7,8 @@ from uuid import UUID
 import msgspec
 
 from jimsapi.api.chat import ChatAnswer, begin_in_background, chat_answer
+from jimsapi.api.lookup import LACKING, PageQuery
 from jimsapi.api.stream import after_last_event, event_stream
-from jimsapi.api.threads import LACKING, PageQuery
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
@@ -102,11 +102,11 @@ class RunQuery(msgspec.Struct):
     after: str | None = None
 
 
-def run_routes(service: RunService) -> Router:
+def run_routes(service: RunService, lists: Lists) -> Router:
     """The routes of runs. Most declare no scope, because it depends on the run: a caller's own run needs `chat`, a run
     of another caller `threads`."""
     router = Router()
-    runs, lists = Runs(service), Lists(service)
+    runs = Runs(service)
     lookup_responses = {**LOOKUP_REFUSALS, 404: "There is no such run."}
 
     @router.post(

@@ -1,29 +1,27 @@
-"""The routes of threads and contacts: list, read and delete threads, events and contacts."""
+"""The routes of threads and their events: list, search, read, change, fork and delete."""
 
 import asyncio
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, cast
 from uuid import UUID
 
 import msgspec
 import orjson
 
+from jimsapi.api.lookup import LACKING, ContactQuery, Limit, PageQuery, contact_of, identity_of, utc_text
 from jimsapi.asgi.connection import Request
-from jimsapi.asgi.errors import Fault, ValidationError
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
 from jimsapi.runs.admission import Admission
 from jimsapi.runs.inbound import MAX_METADATA, check_text, thread_metadata
-from jimsapi.runs.lists import Lists
 from jimsapi.runs.scopes import THREADS
 from jimsapi.runs.threads import ThreadService
 from jimsapi.threads.errors import InputRefused
 from jimsapi.threads.event import EventRow, row_id
-from jimsapi.threads.facts import MAX_TITLE, Feedback, Rating, ThreadChange, ThreadSummary
-from jimsapi.threads.identity import Identity
-from jimsapi.threads.run import ContactRecord, EventRecord, ThreadRecord
+from jimsapi.threads.facts import MAX_TITLE, ThreadChange, ThreadSummary
+from jimsapi.threads.run import EventRecord, ThreadRecord
 from jimsapi.threads.search import (
     MAX_CONDITIONS,
     MAX_QUERY,
@@ -38,12 +36,6 @@ from jimsapi.threads.search import (
 from jimsapi.threads.storable import Unstorable, dump_storable, load_stored, storable_text, stored_json
 from jimsapi.wire.answer import LOOKUP_REFUSALS
 from jimsapi.wire.request import idempotency_key
-
-Limit = Annotated[int, msgspec.Meta(ge=1, le=1000, description="The maximum number of items in a page.")]
-Contact = Annotated[
-    str | None, msgspec.Meta(description="The contact. The default is the one that the caller is bound to.")
-]
-
 
 _SEARCHABLE = r"[^\u0000-/:-@\[-`{-\u007f]"
 """A character that is not a sign of ASCII. A query without one is a mistake; one of other signs finds nothing."""
@@ -70,32 +62,16 @@ MetadataText = Annotated[
         extra_json_schema={"contentMediaType": "application/json", "contentSchema": _CONDITIONS},
     ),
 ]
-Comment = Annotated[str, msgspec.Meta(max_length=10_000)]
 Metadata = Annotated[
     dict[str, Any], msgspec.Meta(description=f"At most {MAX_METADATA} bytes of JSON. It replaces what was there.")
 ]
 Title = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TITLE)]
-
-LACKING = "The store is of a plugin for an earlier version, and lacks what this request needs."
 
 TITLE_LENGTH = 80
 PREVIEW_LENGTH = 200
 """The most characters of a message that a list shows as the title and as the preview of its thread."""
 SUMMARIES_AT_ONCE = 25
 """The threads of a list whose first and newest messages are in memory at once. Each may have a mebibyte."""
-
-
-class PageQuery(msgspec.Struct):
-    """The page: `after` is the `next` of the previous page."""
-
-    limit: Limit = 100
-    after: str | None = None
-
-
-class ContactQuery(msgspec.Struct):
-    """The contact of the threads."""
-
-    contact_id: Contact = None
 
 
 class ListQuery(ContactQuery):
@@ -175,28 +151,6 @@ class ThreadList(msgspec.Struct):
     next: str | None
 
 
-class ContactListQuery(ContactQuery):
-    """The page, or the only contact to show."""
-
-    limit: Limit = 100
-    after: str | None = None
-
-
-class ContactItem(msgspec.Struct):
-    """A contact: the number of its threads, and the time of their newest event."""
-
-    contact_id: str
-    thread_count: int
-    active_at: datetime | None
-
-
-class ContactList(msgspec.Struct):
-    """A page of contacts, in an order that does not change."""
-
-    contacts: list[ContactItem]
-    next: str | None
-
-
 class EventItem(msgspec.Struct):
     """An event of a thread."""
 
@@ -213,29 +167,8 @@ class EventList(msgspec.Struct):
     next: str | None
 
 
-class GivenRating(msgspec.Struct):
-    """What a person thinks of an event: 1 is good, -1 is bad."""
-
-    rating: Literal[1, -1]
-    comment: Comment | None = None
-
-
-class FeedbackItem(GivenRating, kw_only=True):
-    """The rating of an event."""
-
-    event_id: UUID
-    given_at: datetime
-
-
-class FeedbackList(msgspec.Struct):
-    """A page of the ratings of a thread's events, in the order of the events."""
-
-    feedback: list[FeedbackItem]
-    next: str | None
-
-
-def thread_routes(threads: ThreadService, lists: Lists) -> Router:
-    """The routes of threads, events and contacts."""
+def thread_routes(threads: ThreadService) -> Router:
+    """The routes of threads and their events."""
     router = Router()
     tags = ("threads",)
     lookup_responses = {**LOOKUP_REFUSALS, 404: "There is no such thread.", 501: LACKING}
@@ -250,9 +183,9 @@ def thread_routes(threads: ThreadService, lists: Lists) -> Router:
     )
     async def list_threads(request: Request) -> Response:
         """List a contact's threads, newest first, or search them."""
-        query, contact_id = _contact_of(request, ListQuery)
+        query, contact_id = contact_of(request, ListQuery)
         only = ThreadFilter(_wanted_metadata(query.metadata), query.parent)
-        identity, limit, after = _identity(request), query.limit, query.after
+        identity, limit, after = identity_of(request), query.limit, query.after
         if query.q is None:
             page = await threads.threads(identity, contact_id, limit, after, query.archived, only)
             return JSONResponse({"threads": await _thread_items(threads, page.threads), "next": page.next})
@@ -268,7 +201,7 @@ def thread_routes(threads: ThreadService, lists: Lists) -> Router:
     @router.get("/api/v1/threads/{id:uuid}", scope=THREADS, response=ThreadItem, responses=lookup_responses, tags=tags)
     async def get_thread(request: Request) -> Response:
         """Show one thread."""
-        thread = await threads.thread(_identity(request), request.path_params["id"])
+        thread = await threads.thread(identity_of(request), request.path_params["id"])
         [shown] = await _thread_items(threads, [thread])
         return JSONResponse(shown)
 
@@ -283,7 +216,7 @@ def thread_routes(threads: ThreadService, lists: Lists) -> Router:
     async def change_thread(request: Request) -> Response:
         """Give a thread a title or metadata, or archive it."""
         changes = await request.typed(ThreadChanges)
-        identity, thread_id = _identity(request), request.path_params["id"]
+        identity, thread_id = identity_of(request), request.path_params["id"]
         await threads.change(identity, thread_id, _change(changes))
         [shown] = await _thread_items(threads, [await threads.thread(identity, thread_id)])
         return JSONResponse(shown)
@@ -329,104 +262,16 @@ def thread_routes(threads: ThreadService, lists: Lists) -> Router:
     async def list_events(request: Request) -> Response:
         """List a thread's events, oldest first."""
         query = request.typed_query(PageQuery)
-        page = await threads.events(_identity(request), request.path_params["id"], query.limit, query.after)
+        page = await threads.events(identity_of(request), request.path_params["id"], query.limit, query.after)
         return JSONResponse({"events": [event_item(event) for event in page.events], "next": page.next})
-
-    rated = "/api/v1/threads/{id:uuid}/events/{event_id:uuid}/feedback"
-    event_responses = {**lookup_responses, 404: "There is no such thread, or it has no such event."}
-
-    @router.put(rated, scope=THREADS, body=GivenRating, status=204, responses=event_responses, tags=tags)
-    async def rate_event(request: Request) -> Response:
-        """Rate an event, such as an answer. An earlier rating is replaced. Sinks get the rating."""
-        given = await request.typed(GivenRating)
-        path = request.path_params
-        await threads.rate(_identity(request), path["id"], path["event_id"], Rating(given.rating, given.comment))
-        return Response(status=204)
-
-    @router.delete(rated, scope=THREADS, status=204, responses=event_responses, tags=tags)
-    async def remove_rating(request: Request) -> Response:
-        """Remove the rating of an event, if it has one."""
-        await threads.rate(_identity(request), request.path_params["id"], request.path_params["event_id"], None)
-        return Response(status=204)
-
-    @router.get(
-        "/api/v1/threads/{id:uuid}/feedback",
-        scope=THREADS,
-        query=PageQuery,
-        response=FeedbackList,
-        responses=lookup_responses,
-        tags=tags,
-    )
-    async def list_feedback(request: Request) -> Response:
-        """List the ratings of a thread's events, in the order of the events."""
-        query = request.typed_query(PageQuery)
-        page = await threads.feedback(_identity(request), request.path_params["id"], query.limit, query.after)
-        return JSONResponse({"feedback": [feedback_item(one) for one in page.feedback], "next": page.next})
 
     @router.delete("/api/v1/threads/{id:uuid}", scope=THREADS, status=204, responses=lookup_responses, tags=tags)
     async def delete_thread(request: Request) -> Response:
         """Delete a thread with all its events. Its open runs are cancelled."""
-        await threads.delete_thread(_identity(request), request.path_params["id"])
-        return Response(status=204)
-
-    @router.get(
-        "/api/v1/contacts",
-        scope=THREADS,
-        query=ContactListQuery,
-        response=ContactList,
-        responses={**LOOKUP_REFUSALS, 501: LACKING},
-        tags=tags,
-    )
-    async def list_contacts(request: Request) -> Response:
-        """List the contacts that have threads.
-
-        A caller that is bound to a contact gets only this one. If the server admits every caller, `contact_id` is
-        required.
-        """
-        query = request.typed_query(ContactListQuery)
-        admission = cast(Admission, request.admission)
-        if query.contact_id is not None:
-            request.person = query.contact_id
-        page = await lists.contacts(admission, query.limit, query.after, query.contact_id)
-        return JSONResponse({"contacts": [contact_item(contact) for contact in page.contacts], "next": page.next})
-
-    @router.delete(
-        "/api/v1/contacts", scope=THREADS, query=ContactQuery, status=204, responses=LOOKUP_REFUSALS, tags=tags
-    )
-    async def delete_contact(request: Request) -> Response:
-        """Delete all threads of a contact, if there are any."""
-        _, contact_id = _contact_of(request, ContactQuery)
-        await threads.delete_contact(_identity(request), contact_id)
+        await threads.delete_thread(identity_of(request), request.path_params["id"])
         return Response(status=204)
 
     return router
-
-
-def _identity(request: Request) -> Identity:
-    return cast(Admission, request.admission).identity
-
-
-Query = TypeVar("Query", bound=ContactQuery)
-
-
-def _contact_of(request: Request, model: type[Query]) -> tuple[Query, str]:
-    """The query, and the contact: the one in the query, else the one that the caller is bound to.
-
-    Raises `ValidationError` if there is neither: a request must not apply to the threads of all contacts.
-    """
-    own_contact = _identity(request).contact_id
-    omitted = "contact_id" not in request.query and own_contact is None
-    missing: Fault = {"type": "missing", "loc": ["query", "contact_id"], "msg": "Field required", "input": None}
-    faults = [missing] if omitted else []
-    try:
-        query = request.typed_query(model)
-    except ValidationError as invalid:
-        raise ValidationError([*faults, *invalid.faults]) from None
-    contact_id = own_contact if query.contact_id is None else query.contact_id
-    if contact_id is None:
-        raise ValidationError([missing])
-    request.person = contact_id
-    return query, contact_id
 
 
 def _change(changes: ThreadChanges) -> ThreadChange:
@@ -450,12 +295,12 @@ def thread_item(thread: ThreadRecord, summary: ThreadSummary) -> dict[str, Any]:
     return {
         "thread_id": thread.thread_id,
         "contact_id": thread.contact_id,
-        "created_at": _utc(thread.created_at),
+        "created_at": utc_text(thread.created_at),
         "thread_config": stored_json(thread.thread_config),
         "title": _words(summary.first, TITLE_LENGTH) if facts.title is None else facts.title,
         "preview": _words(summary.newest, PREVIEW_LENGTH),
-        "active_at": summary.active_at and _utc(summary.active_at),
-        "archived_at": facts.archived_at and _utc(facts.archived_at),
+        "active_at": summary.active_at and utc_text(summary.active_at),
+        "archived_at": facts.archived_at and utc_text(facts.archived_at),
         "metadata": stored_json(facts.metadata),
         "parent": facts.parent and {"thread_id": facts.parent.thread_id, "event_id": facts.parent.event_id},
         "forks": summary.forks,
@@ -498,17 +343,6 @@ def _match(title: str | None, match: ThreadMatch, query: SearchQuery) -> dict[st
     return {"event_id": event_id, "text": snippet(text or "", query, PREVIEW_LENGTH)}
 
 
-def feedback_item(given: Feedback) -> dict[str, Any]:
-    """Return a rating as the JSON object that clients get."""
-    rating = given.rating
-    return {
-        "event_id": given.event_id,
-        "rating": rating.rating,
-        "comment": rating.comment,
-        "given_at": _utc(given.given_at),
-    }
-
-
 def _words(message: EventRow | None, length: int) -> str | None:
     """Return the beginning of a message's text on one line, cut at a word if there is one."""
     data = None if message is None or message.data is None else load_stored(message.data)
@@ -522,25 +356,11 @@ def _words(message: EventRow | None, length: int) -> str | None:
     return (words[: length - 1].rpartition(" ")[0] or words[: length - 1]) + "…"
 
 
-def contact_item(contact: ContactRecord) -> dict[str, Any]:
-    """Return a contact as the JSON object that clients get."""
-    return {
-        "contact_id": contact.contact_id,
-        "thread_count": contact.threads,
-        "active_at": contact.active_at and _utc(contact.active_at),
-    }
-
-
 def event_item(event: EventRecord) -> dict[str, Any]:
     """Return an event as the JSON object that clients get."""
     return {
         "event_id": event.event_id,
-        "created_at": _utc(event.created_at),
+        "created_at": utc_text(event.created_at),
         "event_type": event.event_type,
         "event_data": None if event.event_data is None else stored_json(event.event_data),
     }
-
-
-def _utc(time: datetime) -> str:
-    """A time with the zone UTC in the format of RFC 3339: `2026-01-31T12:00:00.000000Z`."""
-    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, cast
 
 import msgspec
 
-from jimsapi.api.threads import LACKING
+from jimsapi.api.lookup import LACKING
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router

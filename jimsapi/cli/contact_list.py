@@ -2,7 +2,7 @@
 
 import click
 
-from jimsapi.api.threads import contact_item
+from jimsapi.api.contacts import contact_item
 from jimsapi.cli.opened_store import complete, opened
 from jimsapi.cli.printing import print_json, print_row
 from jimsapi.plugins.compose import Configuration

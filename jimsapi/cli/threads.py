@@ -10,7 +10,8 @@ from uuid import UUID
 import click
 import orjson
 
-from jimsapi.api.threads import event_item, feedback_item, thread_item
+from jimsapi.api.feedback import feedback_item
+from jimsapi.api.threads import event_item, thread_item
 from jimsapi.cli.contact_archive import thread_json
 from jimsapi.cli.opened_store import complete, opened
 from jimsapi.cli.output_file import new_file, refuse_existing
