@@ -174,8 +174,9 @@ class NginxBelow(Nginx):
         command = super().command()
         configuration = self.folder / "jimsapi.conf"
         text = configuration.read_text()
-        assert text.count("location / {") == 1
-        configuration.write_text(text.replace("location / {", "location /bot/ {"))
+        redirects, serves = text.rsplit("\nserver {", 1)
+        assert serves.count("location / {") == 1
+        configuration.write_text(f"{redirects}\nserver {{{serves.replace('location / {', 'location /bot/ {')}")
         return command
 
     @property
