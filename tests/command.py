@@ -1,6 +1,7 @@
 """The command, run to its end: a real process whose output and exit status are looked at."""
 
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -29,6 +30,25 @@ def run_command(
         timeout=20,
         check=False,
     )
+
+
+def answer_command(*arguments: str, answer: str, cwd: Path) -> tuple[int, str]:
+    """Run `python -m jimsapi` with a terminal, on which a person types one line. Returns its status and what it wrote."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "jimsapi", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": python_path(cwd)},
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as ran:
+        os.write(ours, f"{answer}\n".encode())
+        output, _ = ran.communicate(timeout=20)
+    os.close(ours)
+    os.close(theirs)
+    return ran.returncode, output
 
 
 def refusal(ran: subprocess.CompletedProcess[str]) -> str:

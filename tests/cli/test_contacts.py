@@ -2,10 +2,8 @@
 
 import asyncio
 import os
-import pty
 import sqlite3
 import subprocess
-import sys
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from contextlib import closing
@@ -28,7 +26,7 @@ from jimsapi.threads.facts import ForkPlan, Rating, ThreadChange
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import Idempotency, New
 from jimsapi.threads.store import ThreadStore
-from tests.command import ROOT, python_path, refusal, run_command
+from tests.command import ROOT, answer_command, refusal, run_command
 from tests.serving import Served
 
 pytestmark = pytest.mark.anyio
@@ -300,23 +298,9 @@ def test_a_deletion_without_a_terminal_needs_yes(site: Path) -> None:
 @pytest.mark.parametrize(("answer", "deletes"), [("y", True), ("n", False)])
 def test_a_deletion_asks_on_a_terminal(site: Path, answer: str, deletes: bool) -> None:
     stored(site)
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "jimsapi", "contacts", "delete", "ann", *STORE]
-    with subprocess.Popen(
-        command,
-        cwd=site,
-        env={**os.environ, "PYTHONPATH": python_path(site)},
-        stdin=theirs,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as ran:
-        os.write(ours, f"{answer}\n".encode())
-        output, _ = ran.communicate(timeout=20)
-    os.close(ours)
-    os.close(theirs)
+    status, output = answer_command("contacts", "delete", "ann", *STORE, answer=answer, cwd=site)
     assert "Delete 2 threads and 0 files (0 bytes) of the contact 'ann' from sqlite:///" in output
-    assert (ran.returncode == 0) is deletes
+    assert (status == 0) is deletes
     assert ("'ann'" in everything(site / "jims.db")) is not deletes
 
 

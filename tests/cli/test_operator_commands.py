@@ -21,7 +21,7 @@ from jimsapi.testing.store import OWNER, completed, make_event, make_plan
 from jimsapi.threads.facts import ForkPlan, Rating, ThreadChange
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import ById, FailureKind, New, Outcome, RunStatus
-from tests.command import python_path, refusal, run_command
+from tests.command import answer_command, python_path, refusal, run_command
 from tests.plugins.distributions import install
 from tests.serving import Served
 
@@ -298,22 +298,9 @@ def test_a_thread_is_deleted_with_its_runs(stored: Stored, site: Path) -> None:
 
 @pytest.mark.parametrize(("answer", "deletes"), [("y", True), ("n", False)])
 def test_a_deletion_asks_on_a_terminal(stored: Stored, site: Path, answer: str, deletes: bool) -> None:
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "jimsapi", "threads", "delete", str(stored.thread_id), *STORE],
-        cwd=site,
-        env={**os.environ, "PYTHONPATH": python_path(site)},
-        stdin=theirs,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as ran:
-        os.write(ours, f"{answer}\n".encode())
-        output, _ = ran.communicate(timeout=20)
-    os.close(ours)
-    os.close(theirs)
+    status, output = answer_command("threads", "delete", str(stored.thread_id), *STORE, answer=answer, cwd=site)
     assert f"Delete the thread {stored.thread_id} of the contact 'ann' from sqlite:///" in output
-    assert (ran.returncode == 0) is deletes
+    assert (status == 0) is deletes
     assert bool(command(site, "threads", "list", "ann").stdout) is not deletes
 
 
