@@ -33,7 +33,7 @@ def run_command(
 
 
 def answer_command(*arguments: str, answer: str, cwd: Path) -> tuple[int, str]:
-    """Run `python -m jimsapi` with a terminal, on which a person types one line. Returns its status and what it wrote."""
+    """Run `python -m jimsapi` with a terminal, on which a person types a line. Returns its status and what it wrote."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "jimsapi", *arguments],
