@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import wraps
@@ -65,7 +66,11 @@ def new(file: KeysFile, name: str, scopes: tuple[str, ...], contact: str | None,
     """Create a key and print it. The file stores only its hash, so it cannot be printed again."""
     expires_at = None if expires is None else parse_expiry(expires, datetime.now(UTC))
     key, entry = file.add(name, scopes=scopes, contact_id=contact, expires=expires_at)
-    click.echo(f"{entry.name}: {_limits(entry)}. This is its key, which cannot be shown again:", err=True)
+    if sys.stdout.isatty():
+        shown = "This is its key, which cannot be shown again:"
+    else:
+        shown = "Its key is written to standard output, and cannot be shown again."
+    click.echo(f"{entry.name}: {_limits(entry)}. {shown}", err=True)
     click.echo(key)
 
 

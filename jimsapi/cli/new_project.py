@@ -34,6 +34,7 @@ def new_project(name: str) -> None:
     click.echo("  jimsapi")
     click.echo("The last one serves the bot on http://localhost:8080. Chat with it in another terminal:")
     click.echo("  jimsapi chat")
+    click.echo("With the plugin jimsapi-playground, http://localhost:8080 is a page to chat with it in a browser.")
 
 
 def words_of(name: str) -> dict[str, str]:

@@ -1,6 +1,8 @@
 """`jimsapi keys`: what it prints, what it refuses, and that a server takes the keys that it made."""
 
 import asyncio
+import os
+import pty
 import re
 import subprocess
 import sys
@@ -54,6 +56,22 @@ def test_new_prints_the_key_alone_and_what_it_may_do_beside_it(keys: Run, path: 
     assert out.strip() not in told
     [entry] = KeysFile(path).read()
     assert (entry.scopes, entry.contact_id) == (("chat",), "ann")
+
+
+def test_new_says_where_the_key_is_if_standard_output_is_not_a_terminal(keys: Run) -> None:
+    _, _, told = keys("new", "website")
+    assert told.endswith(". Its key is written to standard output, and cannot be shown again.\n")
+
+
+def test_new_announces_the_key_in_the_next_line_of_a_terminal(path: Path) -> None:
+    controller, terminal = pty.openpty()
+    command = [sys.executable, "-m", "jimsapi", "keys", "new", "website", "--keys-file", str(path)]
+    subprocess.run(command, cwd=ROOT, stdout=terminal, stderr=terminal, check=True, timeout=60)
+    os.close(terminal)
+    announced, key = os.read(controller, 4096).decode().splitlines()
+    os.close(controller)
+    assert announced.endswith(". This is its key, which cannot be shown again:")
+    assert key.startswith("jims_")
 
 
 @pytest.mark.parametrize(

@@ -88,8 +88,10 @@ def test_the_printed_steps_lead_to_an_answered_chat(written: Written) -> None:
 
 
 def test_the_project_listens_on_the_loopback_address(written: Written) -> None:
-    with written.served() as server:
+    port = free_port()
+    with written.served({"JIMS_METRICS_PORT": str(port)}) as server:
         assert "http://127.0.0.1:" in server.stderr
+        assert f"metrics on 127.0.0.1:{port}" in server.stderr
 
 
 def test_the_server_keeps_the_conversation_in_the_project(written: Written) -> None:
@@ -108,17 +110,18 @@ def indented(text: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def with_wheel(written: Written) -> Written:
-    """The project after the first block of its README, which builds jimsapi's wheel from a checkout."""
+    """The project after the command of its README that builds jimsapi's wheel from a checkout."""
     shutil.copy(our_wheel(), written.project / "wheels")
     return written
 
 
 def test_the_readme_s_commands_work(with_wheel: Written) -> None:
     readme = (with_wheel.project / "README.md").read_text(encoding="utf-8")
-    wheel, _tests, chat, message, key, permissions, _up, keyed_chat = indented(readme)
+    tests, chat, message, wheel, key, permissions, _up, keyed_chat = indented(readme)
+    assert tests.splitlines() == ["pip install pytest", "pytest", "jimsapi"]
     build, *install = wheel.splitlines()
     assert build == "pip wheel --no-deps --wheel-dir wheels ../jimsapi"
-    with_wheel.shell("\n".join(install))
+    assert "Successfully installed jimsapi" in with_wheel.shell("\n".join(install))
     with with_wheel.served() as server:
         assert with_wheel.shell(f"echo Hello | {chat} --url {server.url}") == "You said: Hello\n"
         answer = with_wheel.shell(f"{message} --silent".replace("http://localhost:8080", server.url))
@@ -170,8 +173,10 @@ def test_the_image_serves_on_all_addresses_keeps_its_database_in_the_volume_and_
     assert found["CMD"] == '["jimsapi"]'
     health = re.search(r"CMD (\[.*\])", found["HEALTHCHECK"])
     assert health is not None
-    with written.served(env, app) as server:
+    port = free_port()
+    with written.served({**env, "JIMS_METRICS_PORT": str(port)}, app) as server:
         assert "http://0.0.0.0:" in server.stderr
+        assert f"metrics on 0.0.0.0:{port}" in server.stderr
         with server.client() as client:
             client.post("/api/v1/chat", json={"contact_id": "ann", "message": "hi"}).raise_for_status()
         python, *arguments = json.loads(health[1].replace("8080", str(server.port)))

@@ -51,9 +51,11 @@ def test_the_configuration_file_of_the_page_is_accepted(tmp_path: Path) -> None:
 
 
 def test_the_commands_for_keys_create_list_and_revoke_one(tmp_path: Path) -> None:
-    printed = run_block("jimsapi keys new", tmp_path)
+    printed = run_block("install -m 600 /dev/null website.key", tmp_path)
     assert re.search(r'^website: chat only, contact "visitor", expires ', printed)
-    assert (tmp_path / "website.key").read_text(encoding="utf-8").strip()
+    key = tmp_path / "website.key"
+    assert key.read_text(encoding="utf-8").strip()
+    assert key.stat().st_mode & 0o777 == 0o600
 
 
 def test_the_commands_export_and_delete_a_contact(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -81,9 +82,28 @@ def test_the_quick_start_s_commands_serve_the_bot_and_send_it_a_message(bot: Pat
     serve, message = indented(PAGE)[1:3]
     assert serve == "jimsapi --app bot:app"
     with Served(*serve.split()[1:], folder=bot) as served:
-        code = message.replace("http://localhost:8080", served.url).replace("curl", "curl --silent")
-        done = subprocess.run(["bash", "-euc", code], capture_output=True, check=True, timeout=30)
-    assert orjson.loads(done.stdout)["assistant_messages"] == ["You said: Hello"]
+        assert sent(message, served, bot)["assistant_messages"] == ["You said: Hello"]
+
+
+def test_the_commands_for_a_key_create_one_with_which_a_caller_chats(bot: Path) -> None:
+    [start] = [code for code in indented(PAGE) if "jimsapi keys new" in code]
+    [message] = [code for code in indented(PAGE) if "Authorization: Bearer" in code]
+    *create, serve = start.splitlines()
+    code = "\n".join(create).replace("jimsapi keys", f"{sys.executable} -m jimsapi keys")
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(["bash", "-euc", code], cwd=bot, env=env, capture_output=True, check=True, timeout=60)
+    assert (bot / "me.key").stat().st_mode & 0o777 == 0o600
+    with Served(*serve.split()[1:], folder=bot) as served:
+        assert sent(message, served, bot)["assistant_messages"] == ["You said: Hello"]
+        with served.client() as client:
+            assert client.post("/api/v1/chat", json=HELLO).status_code == 401
+
+
+def sent(curl: str, served: Served, folder: Path) -> Any:
+    """The server's answer to a command of the page."""
+    code = curl.replace("http://localhost:8080", served.url).replace("curl", "curl --silent")
+    done = subprocess.run(["bash", "-euc", code], cwd=folder, capture_output=True, check=True, timeout=30)
+    return orjson.loads(done.stdout)
 
 
 async def test_the_bot_answers(bot: Path) -> None:

@@ -17,14 +17,24 @@ _SERVES = re.compile(r"jimsapi( --.*)?")
 
 
 class Step(NamedTuple):
-    """A block of the page: a file (`python`, `toml`, `md`), commands (`sh`), or what they print (`text`)."""
+    """A block of the page: a file (`python`, `toml`, `md`), commands (`sh`), or what they print (`text`).
+
+    `stops_server` says whether the text before the block, after the block before, has the reader press Ctrl-C.
+    """
 
     language: str
     code: str
+    stops_server: bool = False
 
 
 def steps(page: str) -> list[Step]:
-    return [Step(*found) for found in _BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))]
+    found: list[Step] = []
+    end = 0
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for block in _BLOCK.finditer(text):
+        found.append(Step(block[1], block[2], "Ctrl-C" in text[end : block.start()]))
+        end = block.end()
+    return found
 
 
 def walk(page: str, folder: Path) -> None:
@@ -33,6 +43,8 @@ def walk(page: str, folder: Path) -> None:
     all_steps = steps(page)
     try:
         for step, following in zip(all_steps, [*all_steps[1:], Step("", "")], strict=True):
+            if step.stops_server:
+                walker.stop()
             match step.language:
                 case "sh" if _SERVES.fullmatch(step.code.strip()):
                     walker.serve(step.code.strip())
@@ -87,8 +99,8 @@ class Walker:
         self.folder = Path(ended.read_text(encoding="utf-8").strip())
 
     def serve(self, code: str) -> None:
-        """Stop the server, start another one, and leave it to run. A request waits until the server answers."""
-        self.stop()
+        """Start a server and leave it to run. A request waits until the server answers."""
+        assert self.server is None, f"a server runs: the page does not say to stop it before\n{code}"
         ports = f"--port {self.ports[PORT]} --metrics-port {self.ports[METRICS_PORT]}"
         self.server = subprocess.Popen(
             ["bash", "-euc", f"exec {code} {ports}"],
@@ -108,6 +120,7 @@ class Walker:
             self.server.terminate()
             self.server.communicate(timeout=30)
             assert self.server.returncode == 0
+            self.server = None
 
     def compare(self, expected: str) -> None:
         """Fail unless the last commands printed these lines in this order; `…` stands for anything.
