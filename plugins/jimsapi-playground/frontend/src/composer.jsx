@@ -2,6 +2,9 @@
 
 import { useState } from "preact/hooks";
 import { focusMessage } from "./focus.js";
+import { scrollPage } from "./scroll.js";
+
+const PAGES = { PageUp: -1, PageDown: 1 };
 
 export function Composer({ session }) {
   const { live, draft } = session;
@@ -18,6 +21,9 @@ export function Composer({ session }) {
     if (!(await session.send(text, files))) session.write({ text: session.draft.text || text, files });
   };
   const press = (event) => {
+    const direction = PAGES[event.key];
+    const { scrollHeight, clientHeight } = event.currentTarget;
+    if (direction && scrollHeight <= clientHeight) scrollPage(direction); // the field itself has nothing to scroll
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) void send(event);
   };
   const attach = async (event) => {

@@ -4,7 +4,7 @@ export function Contacts({ session }) {
   const { operator } = session;
   const { contacts } = operator;
   return (
-    <div class="conversation">
+    <div class="conversation" role="region" aria-label="Contacts" tabIndex={0}>
       {operator.needsContact && <p class="note">This server admits every caller, so it lists one contact only.</p>}
       {contacts.problem && <p class="problem" role="alert">{contacts.problem}</p>}
       <ol class="rows" aria-label="Contacts" aria-busy={contacts.isReading}>

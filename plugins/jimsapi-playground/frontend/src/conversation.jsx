@@ -17,7 +17,7 @@ export function Conversation({ session }) {
   useEffect(toEnd, [session.threadId, newest, live]);
   useEffect(followEnd);
   return (
-    <div class="conversation">
+    <div class="conversation" role="region" aria-label="Messages" tabIndex={0}>
       {session.threadProblem && <p class="problem" role="alert">{session.threadProblem}</p>}
       {session.isReading && !turns.length && <p class="note">Reading {session.passed || ""} events</p>}
       {session.hasEarlier && (
