@@ -74,6 +74,11 @@ async def answer(ctx: ThreadContext) -> None:
             await ctx.stream("Wait, ")
             await doors.setdefault(argument, asyncio.Event()).wait()
             await ctx.stream("done")
+        case "think":
+            ctx.reasoning("The person waits. ")
+            await doors.setdefault(argument, asyncio.Event()).wait()
+            ctx.reasoning("Not any more.")
+            ctx.send_message("thought")
         case "open":
             doors.setdefault(argument, asyncio.Event()).set()
             ctx.send_message("open")

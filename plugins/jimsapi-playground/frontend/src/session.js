@@ -372,7 +372,7 @@ export class Session {
     this.past = [live, ...this.past].slice(0, RUNS_REMEMBERED);
     if (live.threadId === this.threadId) await this.reread();
     this.runs = this.runs.filter((run) => run !== live);
-    if (!live.isUnknown) this.announce(live.error ? `The run failed: ${live.error}` : `Answer: ${answersOf(live)}`);
+    if (!live.isUnknown) this.announce(endingOf(live));
     this.changed();
     await this.readList();
   }
@@ -464,6 +464,12 @@ export class Session {
       this.announce(error.message);
     }
   }
+}
+
+// What a screen reader announces when a run has ended.
+function endingOf(live) {
+  if (live.state === "stopped") return "Stopped";
+  return live.error ? `The run failed: ${live.error}` : `Answer: ${answersOf(live)}`;
 }
 
 function answersOf(live) {

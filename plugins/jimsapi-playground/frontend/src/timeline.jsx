@@ -2,6 +2,7 @@
 
 import { useState } from "preact/hooks";
 import { Code, languageOf, queriesIn } from "./highlight.jsx";
+import { LiveText } from "./live_text.jsx";
 import { Link } from "./markdown.jsx";
 import { isObject, roleOf, textOf } from "./turns.js";
 
@@ -72,7 +73,8 @@ function Step({ step }) {
 function shownOf({ kind, text, type, missed, pieces, event }) {
   if (kind === "status") return { title: text, facts: type === "status" ? [] : [type], content: null };
   if (kind === "gap") return { title: "Missed", facts: [missed === null ? "some items" : `${missed} items`], content: null };
-  if (!event) return { title: kind === "reasoning" ? "Reasoning" : "Message", facts: [], content: null };
+  if (!event && kind === "reasoning") return { title: "Reasoning", facts: [], content: <LiveText pieces={pieces} /> };
+  if (!event) return { title: "Message", facts: [], content: null };
   const data = event.event_data;
   if (!isObject(data)) return { title: event.event_type, facts: [], content: <Data value={data} name="data" /> };
   if (Object.hasOwn(SHOWN_AS, event.event_type)) return SHOWN_AS[event.event_type](data, pieces);
