@@ -5,6 +5,7 @@ import { serverSent } from "./sse.js";
 export const ROOT = document.documentElement.dataset.root;
 const KEY = "jimsapi.playground.key";
 const ATTEMPTS = 6;
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/; // the place of a fault in an answer; a person has no use for it
 
 export class ApiError extends Error {
   constructor(status, detail) {
@@ -64,7 +65,7 @@ async function detailOf(response) {
   try {
     const { detail } = JSON.parse(text);
     if (typeof detail === "string") return detail;
-    return detail.map(({ loc, msg }) => `${loc?.at(-1) ?? "request"}: ${msg}`).join("; ");
+    return detail.map(({ loc, msg }) => (UUID.test(loc?.at(-1)) ? msg : `${loc?.at(-1) ?? "request"}: ${msg}`)).join("; ");
   } catch {
     return text || `The server answered with ${response.status}`;
   }

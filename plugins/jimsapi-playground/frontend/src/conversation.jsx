@@ -37,8 +37,10 @@ export function Conversation({ session }) {
           <LiveAnswer live={live} />
         </article>
       )}
-      {refused && <p class="problem" role="alert">The message was not sent: {refused.error}</p>}
-      {!live && questions.map((one) => <Question key={one.question_id} session={session} question={one} />)}
+      {refused && <p class="problem" role="alert">{refused.refusal}</p>}
+      {!live && questions.map((one, index) => (
+        <Question key={one.question_id} session={session} question={one} isFirst={index === 0} />
+      ))}
     </div>
   );
 }

@@ -26,6 +26,10 @@ export class LiveRun {
     return (this.ended ?? performance.now()) - this.began;
   }
 
+  get refusal() {
+    return `The ${this.request.answers ? "answer was not accepted" : "message was not sent"}: ${this.error}`;
+  }
+
   get hasTraceback() {
     return TRACED.test(this.error);
   }

@@ -43,6 +43,7 @@ export class Session {
     this.past = []; // its runs that have ended
     this.draft = { text: "", files: [] }; // of the message that is being written
     this.refused = null; // the newest of them, if no thread has accepted its message
+    this.entered = new Map(); // what was entered into the forms of questions, by their identifiers
     window.addEventListener("hashchange", () => this.follow());
   }
 
@@ -288,7 +289,9 @@ export class Session {
 
   async answer(question, value, shown) {
     const threadId = this.threadId;
-    return this.run(shown, { answers: { [question.question_id]: value } }, async () => threadId);
+    const isAccepted = await this.run(shown, { answers: { [question.question_id]: value } }, async () => threadId);
+    if (isAccepted) this.entered.delete(question.question_id);
+    return isAccepted;
   }
 
   // An edited message, and a message that is sent again, go on in a fork that ends before it.
@@ -372,7 +375,7 @@ export class Session {
     this.past = [live, ...this.past].slice(0, RUNS_REMEMBERED);
     if (live.threadId === this.threadId) await this.reread();
     this.runs = this.runs.filter((run) => run !== live);
-    if (!live.isUnknown) this.announce(endingOf(live));
+    if (!live.isUnknown) this.announce(live === this.refused ? live.refusal : endingOf(live));
     this.changed();
     await this.readList();
   }
