@@ -71,6 +71,7 @@ async function detailOf(response) {
   }
 }
 
+// A text that nobody else has.
 export function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");

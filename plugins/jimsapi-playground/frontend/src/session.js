@@ -1,6 +1,6 @@
 // What the page knows and does. Components call it, and are rendered again when it has changed.
 
-import { ApiError, converse, follow, getJson, hasKey, request, setKey } from "./api.js";
+import { ApiError, converse, follow, getJson, hasKey, newKey, request, setKey } from "./api.js";
 import { focusMessage, focusTitle } from "./focus.js";
 import { LiveRun } from "./live.js";
 import { Operator } from "./operator.js";
@@ -15,6 +15,7 @@ const FIRST_CONTACT = "playground";
 const TURNS_SHOWN = 20;
 const RUNS_REMEMBERED = 50;
 const LIST = 30;
+const FILES = "/api/v1/files";
 const REFUSED_KEY = "The server does not accept this key.";
 
 export class Session {
@@ -77,25 +78,42 @@ export class Session {
 
   async start() {
     try {
-      await getJson("/api/v1/threads", { limit: 1 });
-      this.isBound = true;
+      const offered = await getJson("/openapi.json").catch(() => null); // a server may show it to nobody
+      if (offered && !this.hasKey && needsKey(offered)) return this.ask("");
+      await this.findRights();
+      this.takesFiles = offered ? FILES in offered.paths : await this.findFiles();
     } catch (error) {
-      const { status } = error;
-      if (status === 401) return this.ask(this.hasKey ? REFUSED_KEY : "");
-      if (status === 403) {
-        this.mayList = false;
-        this.list.problem = error.message;
-      } else if (status !== 422) {
-        this.phase = "failed";
-        this.problem = error.message;
-        return this.changed();
-      }
+      if (error.status === 401) return this.ask(this.hasKey ? REFUSED_KEY : "");
+      this.phase = "failed";
+      this.problem = error.message;
+      return this.changed();
     }
-    this.takesFiles = await this.findFiles();
     this.phase = "ready";
     this.follow();
     await this.readList();
     await this.resume();
+  }
+
+  // Finds out whether the caller may list threads, and whether it is bound to a contact. Only a caller that is bound may
+  // not name a contact that nobody has.
+  async findRights() {
+    try {
+      await getJson("/api/v1/threads", { limit: 1, contact_id: newKey() });
+    } catch (error) {
+      if (error.status !== 403) throw error;
+      await this.findRightsOfBound();
+    }
+  }
+
+  async findRightsOfBound() {
+    try {
+      await getJson("/api/v1/threads", { limit: 1 });
+      this.isBound = true;
+    } catch (error) {
+      if (error.status !== 403) throw error;
+      this.mayList = false;
+      this.list.problem = error.message;
+    }
   }
 
   ask(problem) {
@@ -130,7 +148,7 @@ export class Session {
 
   async findFiles() {
     try {
-      await request("GET", "/api/v1/files", { query: { limit: 1, ...this.owner } });
+      await request("GET", FILES, { query: { limit: 1, ...this.owner } });
       return true;
     } catch (error) {
       return error instanceof ApiError && error.status !== 404;
@@ -467,6 +485,13 @@ export class Session {
       this.announce(error.message);
     }
   }
+}
+
+// Whether the server asks for a key, and for nothing else, such as the certificate of a client.
+function needsKey({ paths, components }) {
+  const schemes = Object.values(components?.securitySchemes ?? {});
+  const isKey = ({ type, scheme }) => type === "http" && scheme?.toLowerCase() === "bearer";
+  return Boolean(paths["/api/v1/threads"]?.get?.security?.length) && schemes.every(isKey);
 }
 
 // What a screen reader announces when a run has ended.
