@@ -72,6 +72,13 @@ def test_a_person_edits_and_regenerates(browser: Chromium, site: Served, contact
         person.page.until("document.activeElement.getAttribute('aria-label') === 'The edited message'")
         person.page.evaluate("document.activeElement.select()")
         person.page.write("ONE")
+        person.page.press("Escape")
+        person.page.until("document.activeElement.id === 'message' && !document.querySelector('.said form')")
+        assert person.texts(".said .plain") == ["one", "two"], "Escape closes the editor"
+        person.click("Edit", ".turn:first-of-type")
+        person.page.until("document.activeElement.getAttribute('aria-label') === 'The edited message'")
+        person.page.evaluate("document.activeElement.select()")
+        person.page.write("ONE")
         person.click("Send the edited message")
         person.sees("You said ONE")
         assert person.texts(".said .plain") == ["ONE"]
@@ -137,6 +144,7 @@ def test_a_person_searches_and_finds_a_conversation(browser: Chromium, site: Ser
         person.page.write("quokka")
         person.page.until("document.querySelectorAll('aside li').length === 1")
         assert "quokka" in person.texts("aside li")[0]
+        person.page.until("document.querySelector('[role=status]').textContent === '1 conversation found'")
 
 
 def test_a_person_rates_an_answer_and_says_why(browser: Chromium, site: Served, contact: str) -> None:

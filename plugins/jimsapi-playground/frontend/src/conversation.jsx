@@ -24,6 +24,9 @@ export function Conversation({ session }) {
       {session.hasEarlier && (
         <button type="button" onClick={() => session.showEarlier()}>Show earlier messages</button>
       )}
+      {session.lacksEarlier && (
+        <p class="note">This key may not read conversations, so earlier messages of this one are not shown.</p>
+      )}
       {!session.threadId && !live && !refused && <p class="note">Say something to begin.</p>}
       {turns.map((turn, index) => (
         <Turn
@@ -83,6 +86,9 @@ function Said({ session, turn, isNewest, isBusy }) {
     void session.sendAgain(turn, draft);
     leave();
   };
+  const press = ({ key, isComposing }) => {
+    if (key === "Escape" && !isComposing) leave();
+  };
   const leave = () => {
     setDraft(null);
     focusMessage();
@@ -92,7 +98,7 @@ function Said({ session, turn, isNewest, isBusy }) {
       {draft === null ? (
         <p class="plain">{user.answer ? `Answer: ${user.text}` : user.text}</p>
       ) : (
-        <form onSubmit={save}>
+        <form onSubmit={save} onKeyDown={press}>
           <Draft text={draft} onChange={setDraft} />
           <button class="primary" disabled={!draft.trim()}>Send the edited message</button>
           <button type="button" onClick={leave}>Cancel</button>

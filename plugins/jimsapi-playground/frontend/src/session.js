@@ -7,7 +7,8 @@ import { Operator } from "./operator.js";
 import { ThreadReader } from "./reader.js";
 import { hashOf, routeOf, RUNS } from "./route.js";
 import { saveAs } from "./save.js";
-import { attach, openQuestions, turnsOf } from "./turns.js";
+import { attach, isAnswer, isQuestion, openQuestions, textOf, turnsOf } from "./turns.js";
+import { counted, plainOf } from "./words.js";
 
 const CONTACT = "jimsapi.playground.contact";
 const OPEN_RUN = "jimsapi.playground.run";
@@ -38,6 +39,7 @@ export class Session {
     this.turns = [];
     this.questions = [];
     this.turnsShown = TURNS_SHOWN;
+    this.lacksEarlier = false; // earlier messages are not shown, because this caller may not read them
     this.threadProblem = "";
     this.ratings = new Map();
     this.runs = []; // open runs of this page
@@ -90,6 +92,7 @@ export class Session {
     }
     this.phase = "ready";
     this.follow();
+    if (this.view === "chat") focusMessage();
     await this.readList();
     await this.resume();
   }
@@ -214,7 +217,7 @@ export class Session {
       if (this.asksForKey(error)) return;
       this.list.problem = error.message;
     }
-    if (query) this.announcement = `${this.list.threads.length} conversations found`;
+    if (query) this.announcement = `${counted(this.list.threads.length, "conversation")} found`;
     this.changed();
   }
 
@@ -232,6 +235,7 @@ export class Session {
   async open(threadId) {
     this.threadId = threadId;
     this.reader = threadId && this.mayList ? new ThreadReader(threadId) : null;
+    this.lacksEarlier = threadId !== null && !this.mayList && !this.past.some((run) => run.threadId === threadId);
     this.turns = [];
     this.questions = [];
     this.ratings = new Map();
@@ -380,6 +384,7 @@ export class Session {
     if (live.threadId === this.threadId) return;
     this.threadId = live.threadId;
     this.reader = this.mayList ? new ThreadReader(live.threadId) : null;
+    this.lacksEarlier = false;
     this.turns = [];
     this.questions = [];
     this.ratings = new Map();
@@ -497,12 +502,12 @@ function needsKey({ paths, components }) {
 // What a screen reader announces when a run has ended.
 function endingOf(live) {
   if (live.state === "stopped") return "Stopped";
-  return live.error ? `The run failed: ${live.error}` : `Answer: ${answersOf(live)}`;
-}
-
-function answersOf(live) {
-  const texts = live.events.map(({ event_data: data }) => (data?.role === "assistant" ? data.content : ""));
-  return texts.filter(Boolean).join("\n").slice(0, 1000) || "no message";
+  if (live.error) return `The run failed: ${live.error}`;
+  const said = live.events.flatMap((event) => {
+    if (isAnswer(event)) return [`Answer: ${plainOf(event.event_data.content)}`];
+    return isQuestion(event) ? [`Question: ${plainOf(textOf(event.event_data.text))}`] : [];
+  });
+  return said.join("\n").slice(0, 1000) || "Answer: no message";
 }
 
 function remember({ runId, threadId, text, request }) {
