@@ -69,9 +69,7 @@ def test_an_opened_command_is_in_view(browser: Chromium, site: Served, contact: 
         person.page.until(f"{button} <= document.querySelector('.composer').getBoundingClientRect().top")
 
 
-def test_the_button_send_is_beside_the_message_field_on_a_phone(
-    browser: Chromium, site: Served, contact: str
-) -> None:
+def test_the_button_send_is_beside_the_message_field_on_a_phone(browser: Chromium, site: Served, contact: str) -> None:
     with person_at(browser, site.url, PHONE, contact) as person:
         person.page.until("document.querySelector('input[type=file]')")
         assert person.page.evaluate(

@@ -234,9 +234,7 @@ def test_a_failed_run_is_said_and_stays_after_the_next_message(browser: Chromium
         assert person.texts(".turn .problem") == ["The run failed: Pipeline error: no model"]
 
 
-def test_a_failed_run_is_named_as_in_the_log_of_the_server(
-    browser: Chromium, site: Served, contact: str
-) -> None:
+def test_a_failed_run_is_named_as_in_the_log_of_the_server(browser: Chromium, site: Served, contact: str) -> None:
     with person_at(browser, site.url, contact=contact) as person:
         person.ask("fail", "The run failed")
         [note] = person.texts(".turn .answer > .note")

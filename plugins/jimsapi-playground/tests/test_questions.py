@@ -2,7 +2,7 @@
 
 import json
 
-from person import Person, person_at
+from person import DESKTOP, Person, person_at
 
 from tests.clients.chromium import Chromium
 from tests.serving import Served
@@ -83,7 +83,7 @@ def test_a_question_of_a_type_has_a_field_for_each_part(browser: Chromium, site:
         person.say("deliver")
         person.page.until("document.querySelector('.question form')")
         assert person.texts(".question label") == [
-            "who (required)", "street (required)", "floor", "kind", "street (required)", "floor", "tip",
+            "who (required)", "street (required)", "floor", "kind", "street", "floor", "tip",
         ]  # fmt: skip
         assert person.texts(".question legend") == ["to (required)", "back"]
         described = f"document.getElementById({FOCUS}.getAttribute('aria-describedby'))?.textContent"
@@ -98,6 +98,17 @@ def test_a_question_of_a_type_has_a_field_for_each_part(browser: Chromium, site:
         person.sees(
             "Delivery: Delivery(who='Ann', to=Place(street='Main Street 1', floor=0), kind='van', back=None, tip=None)"
         )
+
+
+def test_the_beginning_of_a_long_form_is_in_view(browser: Chromium, site: Served, contact: str) -> None:
+    place = "document.querySelector('.conversation').getBoundingClientRect()"
+    label = "document.querySelector('.question label').getBoundingClientRect()"
+    with person_at(browser, site.url, DESKTOP._replace(height=600), contact=contact) as person:
+        person.ask("tell me", "Rottnest Island")
+        person.say("deliver")
+        person.page.until(f"{FOCUS}.closest('.question')")
+        person.page.until("document.querySelector('aside .facts')?.textContent.includes('has a question')")
+        person.page.until(f"{label}.top > {place}.top && {label}.bottom < {place}.bottom")
 
 
 def test_an_answer_that_is_not_accepted_stays_in_the_form_with_the_reason(

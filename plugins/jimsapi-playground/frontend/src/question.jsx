@@ -70,7 +70,7 @@ function Fields({ fields, name, values, onChange, isOptional = false }) {
     }
     return (
       <fieldset key={id}>
-        <legend>{field.label}{field.isMarked ? " (required)" : ""}</legend>
+        <legend>{labelOf(field, isOptional)}</legend>
         {field.description && <p class="note">{field.description}</p>}
         <Fields fields={field.fields} name={id} values={value ?? {}} onChange={set} isOptional={isLeftOut(field, value)} />
       </fieldset>
@@ -95,7 +95,7 @@ function Field({ id, field, value, onChange, isOptional }) {
           {label}
         </label>
       ) : (
-        <label for={id}>{label}{field.isMarked ? " (required)" : ""}</label>
+        <label for={id}>{labelOf(field, isOptional)}</label>
       )}
       {kind === "choice" && (
         <select {...control} onChange={text}>
@@ -111,4 +111,8 @@ function Field({ id, field, value, onChange, isOptional }) {
       {note && <p class="note" id={`${id}-note`}>{note}</p>}
     </div>
   );
+}
+
+function labelOf({ label, isMarked }, isOptional) {
+  return isMarked && !isOptional ? `${label} (required)` : label;
 }

@@ -8,6 +8,7 @@ let timer = null;
 export function followEnd() {
   timer ??= setTimeout(() => {
     timer = null;
+    if (document.activeElement.closest(".question")) return; // the person is answering
     const { scrollHeight, scrollTop, clientHeight } = scroller();
     if (scrollHeight - scrollTop - clientHeight < NEAR) toEnd();
   }, PAUSE);
@@ -16,6 +17,8 @@ export function followEnd() {
 export function toEnd() {
   const place = scroller();
   place.scrollTop = place.scrollHeight;
+  const { activeElement: active } = document;
+  if (active.closest(".question")) active.scrollIntoView({ block: "nearest" }); // its form may be longer than the screen
 }
 
 // Scrolls by most of a screen, up or down.
