@@ -144,7 +144,7 @@ class Screen(NamedTuple):
 class Page:
     """A page that stays open: a person uses it by keys, and a test looks at it. `faults` are what it complained of."""
 
-    KEYS: ClassVar = {"Enter": ("\r", 13), "Tab": ("", 9), "Escape": ("", 27), " ": (" ", 32)}
+    KEYS: ClassVar = {"Enter": ("\r", 13), "Tab": ("", 9), "Escape": ("", 27), " ": (" ", 32), "PageUp": ("", 33)}
 
     def __init__(self, call: Callable[..., Any], hear: Callable[[], object]) -> None:
         self.call = call

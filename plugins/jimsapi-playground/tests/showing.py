@@ -1,6 +1,9 @@
 """A bot that does what its message says, and between them all that the page shows."""
 
 import asyncio
+from typing import Annotated, Literal
+
+import msgspec
 
 from jimsapi import JimsApp, StatusEvent, ThreadContext
 
@@ -29,6 +32,27 @@ FORM = {
     "required": ["seats", "meal"],
 }
 
+
+class Place(msgspec.Struct):
+    """Where somebody opens the door."""
+
+    street: str
+    floor: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class Delivery(msgspec.Struct):
+    who: Annotated[str, msgspec.Meta(description="The name at the door.")]
+    to: Place
+    kind: Literal["van", "bicycle"] = "van"
+    back: Place | None = None
+    tip: float | None = None
+
+
+class Route(msgspec.Struct):
+    name: str
+    stops: list[Place]
+
+
 doors: dict[str, asyncio.Event] = {}
 
 
@@ -56,8 +80,19 @@ async def answer(ctx: ThreadContext) -> None:
         case "ask":
             chosen = await ctx.ask("refund", "Refund **20 EUR**?", options=["yes", "no"])
             ctx.send_message(f"You chose {chosen}.")
+        case "late":
+            await doors.setdefault(argument, asyncio.Event()).wait()
+            ctx.send_message(f"You chose {await ctx.ask('late', 'Now?', options=['yes', 'no'])}.")
         case "form":
             ctx.send_message(f"Booked: {await ctx.ask('trip', 'What do you want?', schema=FORM)}")
+        case "free":
+            ctx.send_message(f"Hello {await ctx.ask('name', 'What is your name?')}.")
+        case "deliver":
+            ctx.send_message(f"Delivery: {await ctx.ask('delivery', 'Where to?', schema=Delivery)}")
+        case "route":
+            ctx.send_message(f"Route: {await ctx.ask('route', 'Which way?', schema=Route)}")
+        case "stays":
+            ctx.send_message(f"It stays: {await ctx.ask('stay', 'When?', options=['now'], stays_open=True)}")
         case "buttons":
             ctx.send_message_with_buttons("Choose", [{"text": "say one"}, {"text": "say two"}])
         case "attack":
@@ -74,6 +109,11 @@ async def answer(ctx: ThreadContext) -> None:
             await ctx.stream("Wait, ")
             await doors.setdefault(argument, asyncio.Event()).wait()
             await ctx.stream("done")
+        case "think":
+            ctx.reasoning("The person waits. ")
+            await doors.setdefault(argument, asyncio.Event()).wait()
+            ctx.reasoning("Not any more.")
+            ctx.send_message("thought")
         case "open":
             doors.setdefault(argument, asyncio.Event()).set()
             ctx.send_message("open")

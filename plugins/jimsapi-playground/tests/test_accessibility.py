@@ -126,8 +126,8 @@ def test_nothing_is_wider_than_the_screen(browser: Chromium, site: Served, conta
 def test_a_person_uses_the_page_by_keys_alone(browser: Chromium, site: Served, contact: str) -> None:
     with person_at(browser, site.url, contact=contact) as person:
         page = person.page
-        page.press("Tab")
-        assert page.evaluate("document.activeElement.textContent") == "Go to the message field"
+        page.until("document.activeElement.id === 'message'")
+        reach(page, "Go to the message field", back=True)
         page.press("Enter")
         page.until("document.activeElement.id === 'message'")
         page.write("tell")
@@ -174,6 +174,23 @@ def test_a_screen_reader_hears_of_statuses_and_of_the_whole_answer(
         assert set(person.page.evaluate("window.heard")) <= {"Sent", "Waiting at the door", "Answer: Wait, done"}
 
 
+def test_a_screen_reader_hears_of_a_question_and_no_marks_of_markdown(
+    browser: Chromium, site: Served, contact: str
+) -> None:
+    heard = "document.querySelector('[role=status]').textContent"
+    with person_at(browser, site.url, contact=contact) as person:
+        person.say("ask me")
+        person.page.until(f"{heard} === 'Question: Refund 20 EUR?'")
+        person.say("tell me")
+        person.page.until(f"{heard}.startsWith('Answer: ')")
+        assert person.page.evaluate(heard).splitlines() == [
+            "Answer: Quokkas live on Rottnest Island, and also on Bald Island:", "", "They weigh 2.5 to 5 kg.",
+            "Read more at Wikipedia.", "", "island, animals", "Rottnest, 10000", "Bald, 600",
+        ]  # fmt: skip
+        person.page.until("document.querySelector('aside .preview')?.textContent.startsWith('Quokkas')")
+        assert "**" not in person.texts("aside .preview")[0]
+
+
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """Where pictures go: `JIMSAPI_PICTURES=docs` draws those of the documentation anew."""
@@ -191,7 +208,7 @@ def test_the_pictures_of_the_documentation_show_the_page(
         [summary] = person.texts(".timeline > summary")
         if SCREENS[name].width > 600:
             person.click(summary)
-        person.page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
+        person.page.evaluate("document.activeElement.blur(); document.querySelector('.conversation').scrollTop = 0")
         picture = person.page.picture()
     assert len(picture) < MOST
     (pictures / f"playground-{name}.png").write_bytes(picture)

@@ -229,6 +229,14 @@ def test_a_server_that_admits_everybody_lists_one_contact_only(browser: Chromium
         shows(person, f"{contact} 2")
         person.click("Contacts")
         shows(person, f"{contact}\n")
+        person.page.until("document.querySelector('[role=status]').textContent === '1 contact'")
+        assert "write its name in the field “Contact”" in person.texts("main .note")[0]
+        person.page.evaluate("document.querySelector('#contact').focus(); document.activeElement.select()")
+        person.page.write(f"{contact} 2")
+        person.page.press("Enter")
+        person.page.until("document.querySelectorAll('aside li').length === 1")
+        person.click("Contacts")
+        shows(person, f"{contact} 2")
 
 
 def test_a_key_for_chats_alone_has_no_pages_for_operators(browser: Chromium, tmp_path: Path, contact: str) -> None:
@@ -242,6 +250,26 @@ def test_a_key_for_chats_alone_has_no_pages_for_operators(browser: Chromium, tmp
         assert person.texts("header nav") == []
         person.page.evaluate("location.hash = '#/runs'")
         person.page.until("document.querySelector('main .problem')?.textContent.includes('threads')")
+
+
+def test_a_key_for_chats_alone_is_told_that_earlier_messages_are_not_shown(
+    browser: Chromium, tmp_path: Path, contact: str
+) -> None:
+    keys = tmp_path / "keys.json"
+    key = new_key(keys, "website", "--scope", "chat")
+    lacking = "This key may not read conversations, so earlier messages of this one are not shown."
+    with (
+        Served("--app", "showing:app", "--keys-file", str(keys), folder=Path(__file__).parent) as server,
+        person_at(browser, server.url, contact=contact) as person,
+    ):
+        enter_key(person, key)
+        person.ask("one", "You said one")
+        assert person.texts(".conversation > .note") == []
+        person.page.load()
+        person.page.until("document.querySelector('.conversation > .note')")
+        assert person.texts(".conversation > .note") == [lacking]
+        person.ask("two", "You said one, two")
+        assert person.texts(".conversation > .note") == [lacking]
 
 
 def saved(person: Person) -> dict[str, Any]:

@@ -72,6 +72,13 @@ def test_a_person_edits_and_regenerates(browser: Chromium, site: Served, contact
         person.page.until("document.activeElement.getAttribute('aria-label') === 'The edited message'")
         person.page.evaluate("document.activeElement.select()")
         person.page.write("ONE")
+        person.page.press("Escape")
+        person.page.until("document.activeElement.id === 'message' && !document.querySelector('.said form')")
+        assert person.texts(".said .plain") == ["one", "two"], "Escape closes the editor"
+        person.click("Edit", ".turn:first-of-type")
+        person.page.until("document.activeElement.getAttribute('aria-label') === 'The edited message'")
+        person.page.evaluate("document.activeElement.select()")
+        person.page.write("ONE")
         person.click("Send the edited message")
         person.sees("You said ONE")
         assert person.texts(".said .plain") == ["ONE"]
@@ -137,6 +144,7 @@ def test_a_person_searches_and_finds_a_conversation(browser: Chromium, site: Ser
         person.page.write("quokka")
         person.page.until("document.querySelectorAll('aside li').length === 1")
         assert "quokka" in person.texts("aside li")[0]
+        person.page.until("document.querySelector('[role=status]').textContent === '1 conversation found'")
 
 
 def test_a_person_rates_an_answer_and_says_why(browser: Chromium, site: Served, contact: str) -> None:
@@ -226,6 +234,27 @@ def test_a_failed_run_is_said_and_stays_after_the_next_message(browser: Chromium
         assert person.texts(".turn .problem") == ["The run failed: Pipeline error: no model"]
 
 
+def test_a_failed_run_is_named_as_in_the_log_of_the_server(browser: Chromium, site: Served, contact: str) -> None:
+    with person_at(browser, site.url, contact=contact) as person:
+        person.ask("fail", "The run failed")
+        [note] = person.texts(".turn .answer > .note")
+    with site.client() as client:
+        [run] = client.get("/api/v1/runs", params={"contact_id": contact}).json()["runs"]
+    assert note == f"Run {run['run_id']}. The server’s log has the traceback, with this identifier."
+
+
+def test_reasoning_is_shown_as_it_comes(browser: Chromium, site: Served, contact: str) -> None:
+    with person_at(browser, site.url, contact=contact) as person:
+        person.say(f"think {contact}")
+        person.page.until("document.querySelector('.timeline .plain')?.innerText.includes('The person waits.')")
+        assert person.texts(".status") == ["Working"]
+        with site.client() as client:
+            client.post("/api/v1/chat", json={"contact_id": "door", "message": f"open {contact}"}).raise_for_status()
+        person.sees("thought")
+        person.click(person.texts(".timeline > summary")[0])
+        person.page.until("document.querySelector('.timeline').innerText.includes('The person waits. Not any more.')")
+
+
 def test_a_message_that_is_refused_comes_back(browser: Chromium, site: Served) -> None:
     with person_at(browser, site.url, contact="x" * 500) as person:
         person.page.evaluate("localStorage.setItem('jimsapi.playground.contact', 'ä'.repeat(1500))")
@@ -238,8 +267,14 @@ def test_a_message_that_is_refused_comes_back(browser: Chromium, site: Served) -
 def test_a_person_stops_a_run(browser: Chromium, site: Served, contact: str) -> None:
     with person_at(browser, site.url, contact=contact) as person:
         person.say(f"hold {contact}")
+        person.page.until("document.querySelector('.turn .answer')?.innerText.includes('Wait, ')")
         person.click("Stop")
-        person.sees("The run was cancelled")
+        person.sees("Stopped. The server does not store an answer that was stopped.")
+        assert person.texts(".turn .answer > .plain") == ["Wait, "], "what has arrived stays"
+        assert person.texts(".turn .problem") == []
+        person.page.until("document.querySelector('[role=status]').textContent === 'Stopped'")
+        person.ask("one", ", one")
+        assert "Wait," in person.texts(".turn:first-of-type")[0]
 
 
 def test_a_page_that_is_loaded_again_goes_on_with_the_open_run(browser: Chromium, site: Served, contact: str) -> None:

@@ -49,8 +49,9 @@ export function Curl({ session, turn }) {
       session.announce("The browser does not let the page copy: select the command");
     }
   };
+  const show = ({ currentTarget }) => currentTarget.open && currentTarget.scrollIntoView({ block: "nearest" });
   return (
-    <details class="curl">
+    <details class="curl" onToggle={show}>
       <summary>curl</summary>
       <pre class="code"><code>{command}</code></pre>
       <button type="button" onClick={copy}>{isCopied ? "Copied" : "Copy the command"}</button>

@@ -5,6 +5,7 @@ import { serverSent } from "./sse.js";
 export const ROOT = document.documentElement.dataset.root;
 const KEY = "jimsapi.playground.key";
 const ATTEMPTS = 6;
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/; // the place of a fault in an answer; a person has no use for it
 
 export class ApiError extends Error {
   constructor(status, detail) {
@@ -64,12 +65,13 @@ async function detailOf(response) {
   try {
     const { detail } = JSON.parse(text);
     if (typeof detail === "string") return detail;
-    return detail.map(({ loc, msg }) => `${loc?.at(-1) ?? "request"}: ${msg}`).join("; ");
+    return detail.map(({ loc, msg }) => (UUID.test(loc?.at(-1)) ? msg : `${loc?.at(-1) ?? "request"}: ${msg}`)).join("; ");
   } catch {
     return text || `The server answered with ${response.status}`;
   }
 }
 
+// A text that nobody else has.
 export function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -2,6 +2,11 @@
 
 import { useState } from "preact/hooks";
 import { focusMessage } from "./focus.js";
+import { scrollPage } from "./scroll.js";
+import { answerIn } from "./turns.js";
+
+const WRITE = "Say something";
+const PAGES = { PageUp: -1, PageDown: 1 };
 
 export function Composer({ session }) {
   const { live, draft } = session;
@@ -15,9 +20,14 @@ export function Composer({ session }) {
     if ((!text.trim() && !files.length) || session.live) return;
     session.write({ text: "", files: [] });
     setProblem("");
-    if (!(await session.send(text, files))) session.write({ text: session.draft.text || text, files });
+    const answer = files.length ? null : answerIn(text.trim(), session.questions);
+    const sent = answer ? session.answer(answer.question, answer.value, answer.value) : session.send(text, files);
+    if (!(await sent)) session.write({ text: session.draft.text || text, files });
   };
   const press = (event) => {
+    const direction = PAGES[event.key];
+    const { scrollHeight, clientHeight } = event.currentTarget;
+    if (direction && scrollHeight <= clientHeight) scrollPage(direction); // the field itself has nothing to scroll
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) void send(event);
   };
   const attach = async (event) => {
@@ -52,7 +62,7 @@ export function Composer({ session }) {
       )}
       <label class="hidden" for="message">Message</label>
       <textarea
-        id="message" rows="3" value={text} placeholder="Say something" aria-describedby="keys"
+        id="message" rows="3" value={text} placeholder={live ? WRITE : placeholderFor(session.questions)} aria-describedby="keys"
         onInput={(event) => session.write({ text: event.currentTarget.value })} onKeyDown={press}
       />
       <div class="actions">
@@ -71,4 +81,12 @@ export function Composer({ session }) {
       </div>
     </form>
   );
+}
+
+// Says what becomes of a text while a question is open: a message closes it.
+function placeholderFor(questions) {
+  if (questions.every((one) => one.stays_open)) return WRITE;
+  if (questions.length > 1) return "A message closes the open questions";
+  if (questions[0].options) return "Type an option to answer. A message closes the question";
+  return questions[0].schema ? "A message closes the open question" : "Type the answer to the question";
 }

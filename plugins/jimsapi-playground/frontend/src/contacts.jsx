@@ -1,11 +1,18 @@
 // The contacts that have conversations. An operator goes on to the conversations of one, or to its runs.
 
+import { counted } from "./words.js";
+
 export function Contacts({ session }) {
   const { operator } = session;
   const { contacts } = operator;
   return (
-    <div class="conversation">
-      {operator.needsContact && <p class="note">This server admits every caller, so it lists one contact only.</p>}
+    <div class="conversation" role="region" aria-label="Contacts" tabIndex={0}>
+      {operator.needsContact && (
+        <p class="note">
+          This server admits every caller, so it lists one contact only. To see another, write its name in the field
+          “Contact” above the conversations, and press Enter. A server with a key, as of --api-key, lists all contacts.
+        </p>
+      )}
       {contacts.problem && <p class="problem" role="alert">{contacts.problem}</p>}
       <ol class="rows" aria-label="Contacts" aria-busy={contacts.isReading}>
         {contacts.items.map((contact) => <Contact key={contact.contact_id} session={session} contact={contact} />)}
@@ -25,7 +32,7 @@ function Contact({ session, contact: { contact_id: name, thread_count: count, ac
     <li>
       <p class="step plain">{name || "the contact without a name"}</p>
       <p class="facts">
-        {count} {count === 1 ? "conversation" : "conversations"}
+        {counted(count, "conversation")}
         {at && `, the newest event ${new Date(at).toLocaleString()}`}
       </p>
       <div class="tools">

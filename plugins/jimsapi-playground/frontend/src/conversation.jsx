@@ -1,9 +1,10 @@
 // A conversation: turns, the run that answers now, and open questions.
 
 import { Component } from "preact";
-import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { Curl, Feedback } from "./answer_tools.jsx";
 import { focusMessage } from "./focus.js";
+import { LiveText } from "./live_text.jsx";
 import { Markdown } from "./markdown.jsx";
 import { Question } from "./question.jsx";
 import { followEnd, toEnd } from "./scroll.js";
@@ -17,11 +18,14 @@ export function Conversation({ session }) {
   useEffect(toEnd, [session.threadId, newest, live]);
   useEffect(followEnd);
   return (
-    <div class="conversation">
+    <div class="conversation" role="region" aria-label="Messages" tabIndex={0}>
       {session.threadProblem && <p class="problem" role="alert">{session.threadProblem}</p>}
       {session.isReading && !turns.length && <p class="note">Reading {session.passed || ""} events</p>}
       {session.hasEarlier && (
         <button type="button" onClick={() => session.showEarlier()}>Show earlier messages</button>
+      )}
+      {session.lacksEarlier && (
+        <p class="note">This key may not read conversations, so earlier messages of this one are not shown.</p>
       )}
       {!session.threadId && !live && !refused && <p class="note">Say something to begin.</p>}
       {turns.map((turn, index) => (
@@ -36,8 +40,10 @@ export function Conversation({ session }) {
           <LiveAnswer live={live} />
         </article>
       )}
-      {refused && <p class="problem" role="alert">The message was not sent: {refused.error}</p>}
-      {!live && questions.map((one) => <Question key={one.question_id} session={session} question={one} />)}
+      {refused && <p class="problem" role="alert">{refused.refusal}</p>}
+      {!live && questions.map((one, index) => (
+        <Question key={one.question_id} session={session} question={one} isFirst={index === 0} />
+      ))}
     </div>
   );
 }
@@ -80,6 +86,9 @@ function Said({ session, turn, isNewest, isBusy }) {
     void session.sendAgain(turn, draft);
     leave();
   };
+  const press = ({ key, isComposing }) => {
+    if (key === "Escape" && !isComposing) leave();
+  };
   const leave = () => {
     setDraft(null);
     focusMessage();
@@ -89,7 +98,7 @@ function Said({ session, turn, isNewest, isBusy }) {
       {draft === null ? (
         <p class="plain">{user.answer ? `Answer: ${user.text}` : user.text}</p>
       ) : (
-        <form onSubmit={save}>
+        <form onSubmit={save} onKeyDown={press}>
           <Draft text={draft} onChange={setDraft} />
           <button class="primary" disabled={!draft.trim()}>Send the edited message</button>
           <button type="button" onClick={leave}>Cancel</button>
@@ -128,14 +137,16 @@ function Answer({ session, turn, isBusy }) {
   const answers = turn.events.filter(isAnswer);
   const asked = turn.events.filter(isQuestion);
   const open = new Set(session.questions.map(({ question_id }) => question_id));
-  const isSilent = turn.user && !answers.length && !asked.length && !live?.error;
+  const begun = live ? live.unfinished(turn.events) : [];
+  const isSilent = turn.user && !answers.length && !asked.length && !live?.error && live?.state !== "stopped";
   return (
     <div class="answer">
       {answers.map((event) => <Message key={event.event_id} session={session} event={event} isBusy={isBusy} />)}
       {asked.map(({ event_id, event_data: { question_id, text } }) =>
         open.has(question_id) ? null : <Markdown key={event_id} text={textOf(text)} />,
       )}
-      {live?.error && <p class="problem">The run failed: {live.error}</p>}
+      {begun.map(({ id, pieces }) => <LiveText key={id} pieces={pieces} />)}
+      <Ending live={live} />
       {isSilent && <p class="note">No message answered this.</p>}
       <Timeline turn={turn} live={live} />
       <div class="tools">
@@ -170,26 +181,27 @@ function LiveAnswer({ live }) {
         event ? <Markdown key={id} text={event.event_data.content} /> : <LiveText key={id} pieces={pieces} />,
       )}
       {live.ended === null && <p class="status">{live.status || (live.runId ? "Working" : "Sending")}</p>}
-      {live.error && <p class="problem">The run failed: {live.error}</p>}
+      <Ending live={live} />
       <Timeline live={live} isOpen />
     </div>
   );
 }
 
-const NODE = 8192; // characters; adding to a longer text would copy it each time
-
-// Adds the pieces of a text to the end of what is there. The rest of the page is not rendered again for them.
-function LiveText({ pieces }) {
-  const place = useRef();
-  useLayoutEffect(() => {
-    let node = place.current.appendChild(document.createTextNode(pieces.text));
-    const add = (piece) => {
-      if (node.length > NODE) node = place.current.appendChild(document.createTextNode(piece));
-      else node.appendData(piece);
-      followEnd();
-    };
-    pieces.readers.add(add);
-    return () => pieces.readers.delete(add);
-  }, [pieces]);
-  return <p class="plain" ref={place} />;
+// How a run has ended that this page has followed, if it has no result.
+function Ending({ live }) {
+  if (live?.state === "stopped") {
+    const isBegun = live.unfinished(live.events).length > 0;
+    return <p class="note">Stopped.{isBegun && " The server does not store an answer that was stopped."}</p>;
+  }
+  if (!live?.error) return null;
+  return (
+    <>
+      <p class="problem">The run failed: {live.error}</p>
+      {live.runId && (
+        <p class="note">
+          Run {live.runId}.{live.hasTraceback && " The server’s log has the traceback, with this identifier."}
+        </p>
+      )}
+    </>
+  );
 }

@@ -2,6 +2,9 @@
 
 import { Pieces } from "./pieces.js";
 
+const CANCELLED = "The run was cancelled"; // the server's words
+const TRACED = /^(Pipeline error|Internal Server Error)/; // the errors whose cause the server logs
+
 export class LiveRun {
   constructor(text, request) {
     this.text = text; // what the person said
@@ -10,7 +13,7 @@ export class LiveRun {
     this.threadId = request.thread_id ?? null;
     this.began = performance.now();
     this.ended = null;
-    this.state = "sending"; // then running, and at the end done or failed
+    this.state = "sending"; // then running, and at the end done, failed or stopped
     this.status = "";
     this.error = null;
     this.isUnknown = false;
@@ -21,6 +24,20 @@ export class LiveRun {
 
   get elapsed() {
     return (this.ended ?? performance.now()) - this.began;
+  }
+
+  get refusal() {
+    return `The ${this.request.answers ? "answer was not accepted" : "message was not sent"}: ${this.error}`;
+  }
+
+  get hasTraceback() {
+    return TRACED.test(this.error);
+  }
+
+  // The messages that have begun to arrive, and that are not among the events.
+  unfinished(events) {
+    const known = new Set(events.map(({ event_id }) => event_id));
+    return this.steps.filter(({ kind, id, event }) => kind === "message" && !event && !known.has(id));
   }
 
   // Takes an item of the stream. Returns whether the page has to be rendered: pieces of a text only add to it.
@@ -56,8 +73,12 @@ export class LiveRun {
         this.end("done");
         return true;
       case "error":
-        this.error = data.detail;
-        this.end("failed");
+        if (data.detail === CANCELLED) {
+          this.end("stopped");
+        } else {
+          this.error = data.detail;
+          this.end("failed");
+        }
         return true;
       default:
         return false;

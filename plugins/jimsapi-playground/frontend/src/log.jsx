@@ -14,7 +14,7 @@ export function Log({ session }) {
     setShown(shown + SHOWN);
   };
   return (
-    <div class="conversation">
+    <div class="conversation" role="region" aria-label="Events" tabIndex={0}>
       {session.threadProblem && <p class="problem" role="alert">{session.threadProblem}</p>}
       {session.isReading && <p class="note">Reading {session.passed || ""} events</p>}
       <p class="note">Newest first. Thread {session.threadId}</p>

@@ -7,7 +7,7 @@ const ITEM = /^(\s*)([-*+]|\d{1,9}[.)])\s+/;
 const HEADING = /^\s{0,3}#{1,6}\s/;
 const RULE = /^\s{0,3}([-*_])(?:\s*\1){2,}\s*$/;
 const ROW = /^\s*\|.*\|\s*$/;
-const INLINE =
+export const INLINE =
   /(?<code>`{1,4})(?<inner>[^`]{1,5000})\k<code>|\[(?<text>[^[\]\n]{1,1000})\]\((?<url>[^()\s]{1,2000})\)|(?<bare>https?:\/\/[^\s<>"'`]{1,2000})|\*\*(?<strong>[^*\n]{1,5000})\*\*|(?<![\w*])\*(?<em>[^*\s][^*\n]{0,5000})\*(?!\w)|(?<![\w_])_(?<em2>[^_\s][^_\n]{0,5000})_(?!\w)/g;
 
 export function Markdown({ text }) {

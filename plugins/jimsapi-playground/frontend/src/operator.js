@@ -3,6 +3,7 @@
 import { ApiError, getJson, request } from "./api.js";
 import { Listing } from "./listing.js";
 import { saveAs } from "./save.js";
+import { counted } from "./words.js";
 
 const EVENTS = 1000;
 const RATINGS = 1000;
@@ -44,7 +45,7 @@ export class Operator {
         return this.read(listing, query);
       }
     }
-    session.announce(listing.problem || `${listing.items.length} ${listing.field}`);
+    session.announce(listing.problem || counted(listing.items.length, listing.field.replace(/s$/, "")));
   }
 
   async more(listing) {
@@ -95,7 +96,7 @@ export class Operator {
       const feedback = await this.feedback(threadId);
       const text = JSON.stringify({ ...head, events, feedback, next: null }, null, 1);
       saveAs(`thread-${threadId}.json`, new Blob([text], { type: "application/json" }));
-      session.announce(`${events.length} events were saved`);
+      session.announce(`Saved ${counted(events.length, "event")}`);
     } catch (error) {
       if (!session.asksForKey(error)) session.setProblem(threadId, `The conversation was not saved: ${error.message}`);
     }

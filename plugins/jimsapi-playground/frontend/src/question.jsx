@@ -1,11 +1,15 @@
 // An open question of the pipeline, with the fields that its answer needs.
 
-import { useState } from "preact/hooks";
-import { focusMessage } from "./focus.js";
+import { useLayoutEffect, useState } from "preact/hooks";
+import { focusMessage, focusQuestion } from "./focus.js";
+import { formOf, initialOf, isLeftOut, valueOf } from "./form.js";
 import { Markdown } from "./markdown.jsx";
-import { isObject, textOf } from "./turns.js";
+import { textOf } from "./turns.js";
 
-export function Question({ session, question }) {
+export function Question({ session, question, isFirst }) {
+  useLayoutEffect(() => {
+    if (isFirst) focusQuestion();
+  }, []);
   const answer = (value) => {
     void session.answer(question, value, textOf(value));
     focusMessage();
@@ -22,97 +26,93 @@ export function Question({ session, question }) {
           ))}
         </div>
       ) : (
-        <AnswerForm name={name} schema={question.schema} onAnswer={answer} />
+        <AnswerForm session={session} name={name} question={question} onAnswer={answer} />
       )}
     </section>
   );
 }
 
-function AnswerForm({ name, schema, onAnswer }) {
-  const fields = fieldsOf(schema);
-  const [values, setValues] = useState({});
+// What was entered is kept in the session: an answer that the server does not accept is not lost.
+function AnswerForm({ session: { entered }, name, question, onAnswer }) {
+  const form = formOf(question.schema);
+  const [values, setValues] = useState(entered.get(question.question_id) ?? {});
   const [problem, setProblem] = useState("");
   const submit = (event) => {
     event.preventDefault();
+    setProblem("");
     try {
-      onAnswer(valueOf(schema, fields, values));
+      onAnswer(valueOf(form, values));
     } catch (error) {
       setProblem(error.message);
     }
   };
-  const set = (field) => (value) => setValues((now) => ({ ...now, [field]: value }));
+  const set = (changed) => {
+    entered.set(question.question_id, changed);
+    setValues(changed);
+  };
   return (
     <form onSubmit={submit}>
+      {form.description && <p class="note">{form.description}</p>}
       {problem && <p class="problem" role="alert">{problem}</p>}
-      {fields.map(({ field, label, type, choices, required }) => (
-        <Field
-          key={field} id={`${name}-${field}`} label={label} type={type} choices={choices} required={required}
-          value={values[field]} onChange={set(field)}
-        />
-      ))}
+      <Fields fields={form.fields} name={name} values={values} onChange={set} />
       <button class="primary">Answer</button>
     </form>
   );
 }
 
-function Field({ id, label, type, choices, required, value, onChange }) {
-  const text = ({ currentTarget }) => onChange(currentTarget.value);
-  if (type === "boolean") {
+function Fields({ fields, name, values, onChange, isOptional = false }) {
+  return fields.map((field) => {
+    const id = `${name}-${field.name}`;
+    const value = values[field.name];
+    const set = (changed) => onChange({ ...values, [field.name]: changed });
+    if (field.kind !== "group") {
+      return <Field key={id} id={id} field={field} value={value ?? initialOf(field)} onChange={set} isOptional={isOptional} />;
+    }
     return (
-      <label class="check">
-        <input type="checkbox" checked={value ?? false} onChange={({ currentTarget }) => onChange(currentTarget.checked)} />
-        {label}
-      </label>
+      <fieldset key={id}>
+        <legend>{labelOf(field, isOptional)}</legend>
+        {field.description && <p class="note">{field.description}</p>}
+        <Fields fields={field.fields} name={id} values={value ?? {}} onChange={set} isOptional={isLeftOut(field, value)} />
+      </fieldset>
     );
-  }
+  });
+}
+
+function Field({ id, field, value, onChange, isOptional }) {
+  const { kind, label, description, shape, choices } = field;
+  const isRequired = field.isRequired && !isOptional;
+  const text = ({ currentTarget }) => onChange(currentTarget.value);
+  const note = [description, shape && `JSON: ${shape}`].filter(Boolean).join(" ");
+  const control = { id, required: isRequired, value, "aria-describedby": note ? `${id}-note` : undefined };
   return (
-    <>
-      <label for={id}>{label}</label>
-      {choices ? (
-        <select id={id} required={required} value={value ?? ""} onChange={text}>
-          <option value="" />
-          {choices.map((choice) => <option key={choice} value={choice}>{choice}</option>)}
-        </select>
-      ) : type === "json" ? (
-        <textarea id={id} rows="4" required={required} value={value ?? ""} onInput={text} />
+    <div class="field">
+      {kind === "boolean" ? (
+        <label class="check">
+          <input
+            type="checkbox" checked={value} aria-describedby={control["aria-describedby"]}
+            onChange={({ currentTarget }) => onChange(currentTarget.checked)}
+          />
+          {label}
+        </label>
       ) : (
-        <input
-          id={id} type={type === "string" ? "text" : "number"} step={type === "integer" ? "1" : "any"} required={required}
-          value={value ?? ""} onInput={text}
-        />
+        <label for={id}>{labelOf(field, isOptional)}</label>
       )}
-    </>
+      {kind === "choice" && (
+        <select {...control} onChange={text}>
+          <option value="" />
+          {choices.map((choice) => <option key={choice} value={String(choice)}>{String(choice)}</option>)}
+        </select>
+      )}
+      {kind === "json" && <textarea {...control} rows="4" onInput={text} />}
+      {kind === "string" && <input {...control} type="text" onInput={text} />}
+      {(kind === "integer" || kind === "number") && (
+        <input {...control} type="number" step={kind === "integer" ? "1" : "any"} onInput={text} />
+      )}
+      {note && <p class="note" id={`${id}-note`}>{note}</p>}
+    </div>
   );
 }
 
-const SIMPLE = ["string", "integer", "number", "boolean"];
-
-// The fields of a form: one for each property if all are simple values, else one for the whole answer.
-function fieldsOf(schema) {
-  if (!schema) return [{ field: "value", label: "Answer", type: "string", required: true }];
-  const properties = Object.entries(isObject(schema.properties) ? schema.properties : {});
-  if (schema.type === "object" && properties.length && properties.every(([, part]) => SIMPLE.includes(part.type))) {
-    return properties.map(([field, part]) => fieldOf(field, part, (schema.required ?? []).includes(field)));
-  }
-  if (SIMPLE.includes(schema.type)) return [fieldOf("value", schema, true)];
-  return [{ field: "value", label: "Answer as JSON", type: "json", required: true }];
-}
-
-function fieldOf(field, part, required) {
-  const choices = part.type === "string" && Array.isArray(part.enum) ? part.enum : null;
-  const label = part.title ?? part.description ?? (field === "value" ? "Answer" : field);
-  return { field, label, type: part.type, choices, required };
-}
-
-function valueOf(schema, fields, values) {
-  if (!schema) return values.value;
-  const given = ({ field, type }) => {
-    const value = values[field];
-    if (type === "boolean") return value ?? false;
-    if (value === undefined || value === "") return undefined;
-    if (type === "json") return JSON.parse(value);
-    return type === "string" ? value : Number(value);
-  };
-  if (schema.type !== "object" || fields[0].type === "json") return given(fields[0]);
-  return Object.fromEntries(fields.map((field) => [field.field, given(field)]));
+function labelOf({ label, isMarked }, isOptional) {
+  return isMarked && !isOptional ? `${label} (required)` : label;
 }

@@ -10,7 +10,7 @@ export function Runs({ session }) {
   const { operator } = session;
   const { runs } = operator;
   return (
-    <div class="conversation">
+    <div class="conversation" role="region" aria-label="Runs" tabIndex={0}>
       <Choice session={session} />
       {operator.needsContact && (
         <p class="note">This server admits every caller, so it lists the runs of one contact only.</p>

@@ -1,13 +1,14 @@
 // What the page knows and does. Components call it, and are rendered again when it has changed.
 
-import { ApiError, converse, follow, getJson, hasKey, request, setKey } from "./api.js";
+import { ApiError, converse, follow, getJson, hasKey, newKey, request, setKey } from "./api.js";
 import { focusMessage, focusTitle } from "./focus.js";
 import { LiveRun } from "./live.js";
 import { Operator } from "./operator.js";
 import { ThreadReader } from "./reader.js";
 import { hashOf, routeOf, RUNS } from "./route.js";
 import { saveAs } from "./save.js";
-import { attach, openQuestions, turnsOf } from "./turns.js";
+import { attach, isAnswer, isQuestion, openQuestions, textOf, turnsOf } from "./turns.js";
+import { counted, plainOf } from "./words.js";
 
 const CONTACT = "jimsapi.playground.contact";
 const OPEN_RUN = "jimsapi.playground.run";
@@ -15,6 +16,7 @@ const FIRST_CONTACT = "playground";
 const TURNS_SHOWN = 20;
 const RUNS_REMEMBERED = 50;
 const LIST = 30;
+const FILES = "/api/v1/files";
 const REFUSED_KEY = "The server does not accept this key.";
 
 export class Session {
@@ -37,12 +39,14 @@ export class Session {
     this.turns = [];
     this.questions = [];
     this.turnsShown = TURNS_SHOWN;
+    this.lacksEarlier = false; // earlier messages are not shown, because this caller may not read them
     this.threadProblem = "";
     this.ratings = new Map();
     this.runs = []; // open runs of this page
     this.past = []; // its runs that have ended
     this.draft = { text: "", files: [] }; // of the message that is being written
     this.refused = null; // the newest of them, if no thread has accepted its message
+    this.entered = new Map(); // what was entered into the forms of questions, by their identifiers
     window.addEventListener("hashchange", () => this.follow());
   }
 
@@ -76,25 +80,43 @@ export class Session {
 
   async start() {
     try {
+      const offered = await getJson("/openapi.json").catch(() => null); // a server may show it to nobody
+      if (offered && !this.hasKey && needsKey(offered)) return this.ask("");
+      await this.findRights();
+      this.takesFiles = offered ? FILES in offered.paths : await this.findFiles();
+    } catch (error) {
+      if (error.status === 401) return this.ask(this.hasKey ? REFUSED_KEY : "");
+      this.phase = "failed";
+      this.problem = error.message;
+      return this.changed();
+    }
+    this.phase = "ready";
+    this.follow();
+    if (this.view === "chat") focusMessage();
+    await this.readList();
+    await this.resume();
+  }
+
+  // Finds out whether the caller may list threads, and whether it is bound to a contact. Only a caller that is bound may
+  // not name a contact that nobody has.
+  async findRights() {
+    try {
+      await getJson("/api/v1/threads", { limit: 1, contact_id: newKey() });
+    } catch (error) {
+      if (error.status !== 403) throw error;
+      await this.findRightsOfBound();
+    }
+  }
+
+  async findRightsOfBound() {
+    try {
       await getJson("/api/v1/threads", { limit: 1 });
       this.isBound = true;
     } catch (error) {
-      const { status } = error;
-      if (status === 401) return this.ask(this.hasKey ? REFUSED_KEY : "");
-      if (status === 403) {
-        this.mayList = false;
-        this.list.problem = error.message;
-      } else if (status !== 422) {
-        this.phase = "failed";
-        this.problem = error.message;
-        return this.changed();
-      }
+      if (error.status !== 403) throw error;
+      this.mayList = false;
+      this.list.problem = error.message;
     }
-    this.takesFiles = await this.findFiles();
-    this.phase = "ready";
-    this.follow();
-    await this.readList();
-    await this.resume();
   }
 
   ask(problem) {
@@ -129,7 +151,7 @@ export class Session {
 
   async findFiles() {
     try {
-      await request("GET", "/api/v1/files", { query: { limit: 1, ...this.owner } });
+      await request("GET", FILES, { query: { limit: 1, ...this.owner } });
       return true;
     } catch (error) {
       return error instanceof ApiError && error.status !== 404;
@@ -195,7 +217,7 @@ export class Session {
       if (this.asksForKey(error)) return;
       this.list.problem = error.message;
     }
-    if (query) this.announcement = `${this.list.threads.length} conversations found`;
+    if (query) this.announcement = `${counted(this.list.threads.length, "conversation")} found`;
     this.changed();
   }
 
@@ -213,6 +235,7 @@ export class Session {
   async open(threadId) {
     this.threadId = threadId;
     this.reader = threadId && this.mayList ? new ThreadReader(threadId) : null;
+    this.lacksEarlier = threadId !== null && !this.mayList && !this.past.some((run) => run.threadId === threadId);
     this.turns = [];
     this.questions = [];
     this.ratings = new Map();
@@ -288,7 +311,9 @@ export class Session {
 
   async answer(question, value, shown) {
     const threadId = this.threadId;
-    return this.run(shown, { answers: { [question.question_id]: value } }, async () => threadId);
+    const isAccepted = await this.run(shown, { answers: { [question.question_id]: value } }, async () => threadId);
+    if (isAccepted) this.entered.delete(question.question_id);
+    return isAccepted;
   }
 
   // An edited message, and a message that is sent again, go on in a fork that ends before it.
@@ -359,6 +384,7 @@ export class Session {
     if (live.threadId === this.threadId) return;
     this.threadId = live.threadId;
     this.reader = this.mayList ? new ThreadReader(live.threadId) : null;
+    this.lacksEarlier = false;
     this.turns = [];
     this.questions = [];
     this.ratings = new Map();
@@ -372,7 +398,7 @@ export class Session {
     this.past = [live, ...this.past].slice(0, RUNS_REMEMBERED);
     if (live.threadId === this.threadId) await this.reread();
     this.runs = this.runs.filter((run) => run !== live);
-    if (!live.isUnknown) this.announce(live.error ? `The run failed: ${live.error}` : `Answer: ${answersOf(live)}`);
+    if (!live.isUnknown) this.announce(live === this.refused ? live.refusal : endingOf(live));
     this.changed();
     await this.readList();
   }
@@ -466,9 +492,22 @@ export class Session {
   }
 }
 
-function answersOf(live) {
-  const texts = live.events.map(({ event_data: data }) => (data?.role === "assistant" ? data.content : ""));
-  return texts.filter(Boolean).join("\n").slice(0, 1000) || "no message";
+// Whether the server asks for a key, and for nothing else, such as the certificate of a client.
+function needsKey({ paths, components }) {
+  const schemes = Object.values(components?.securitySchemes ?? {});
+  const isKey = ({ type, scheme }) => type === "http" && scheme?.toLowerCase() === "bearer";
+  return Boolean(paths["/api/v1/threads"]?.get?.security?.length) && schemes.every(isKey);
+}
+
+// What a screen reader announces when a run has ended.
+function endingOf(live) {
+  if (live.state === "stopped") return "Stopped";
+  if (live.error) return `The run failed: ${live.error}`;
+  const said = live.events.flatMap((event) => {
+    if (isAnswer(event)) return [`Answer: ${plainOf(event.event_data.content)}`];
+    return isQuestion(event) ? [`Question: ${plainOf(textOf(event.event_data.text))}`] : [];
+  });
+  return said.join("\n").slice(0, 1000) || "Answer: no message";
 }
 
 function remember({ runId, threadId, text, request }) {

@@ -2,6 +2,7 @@
 
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { hashOf } from "./route.js";
+import { plainOf } from "./words.js";
 
 const PAUSE = 250; // milliseconds without a key before a search begins
 
@@ -26,7 +27,7 @@ export function Threads({ session, isOpen, onLeave }) {
               aria-current={thread.thread_id === threadId ? "page" : undefined}
             >
               <span class="title">{thread.title ?? "Without a title"}</span>
-              <span class="preview">{thread.match?.text ?? thread.preview ?? ""}</span>
+              <span class="preview">{plainOf(thread.match?.text ?? thread.preview ?? "")}</span>
               <span class="facts">{factsOf(thread)}</span>
             </a>
           </li>
@@ -59,7 +60,11 @@ function Contact({ session }) {
   return (
     <form class="contact" onSubmit={use}>
       <label for="contact">Contact</label>
-      <input id="contact" value={text} maxLength={500} onInput={(event) => setText(event.currentTarget.value)} onBlur={use} />
+      <input
+        id="contact" value={text} maxLength={500} aria-describedby="contact-note"
+        onInput={(event) => setText(event.currentTarget.value)} onBlur={use}
+      />
+      <span id="contact-note" class="note">Enter lists the conversations of another contact.</span>
     </form>
   );
 }

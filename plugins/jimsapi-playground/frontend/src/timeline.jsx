@@ -2,8 +2,10 @@
 
 import { useState } from "preact/hooks";
 import { Code, languageOf, queriesIn } from "./highlight.jsx";
+import { LiveText } from "./live_text.jsx";
 import { Link } from "./markdown.jsx";
 import { isObject, roleOf, textOf } from "./turns.js";
+import { counted } from "./words.js";
 
 const SHOWN = 200; // steps
 const LONG = 240; // characters; longer values are folded
@@ -38,10 +40,10 @@ const isBeside = ({ event_type }) => event_type.startsWith("message.");
 const stepOf = (event) => ({ kind: "event", id: event.event_id, event, at: null, pieces: null });
 
 function summaryOf(steps, turn, live) {
-  const facts = [steps.length === 1 ? "1 step" : `${steps.length} steps`];
+  const facts = [counted(steps.length, "step")];
   const usage = steps.filter(({ event }) => event?.event_type === "model.usage").map(({ event }) => event.event_data);
   const sum = (name) => usage.reduce((total, one) => total + (Number(one?.[name]) || 0), 0);
-  if (usage.length) facts.push(`${sum("input_tokens") + sum("output_tokens")} tokens`);
+  if (usage.length) facts.push(counted(sum("input_tokens") + sum("output_tokens"), "token"));
   const cost = sum("cost");
   if (cost) facts.push(`$${cost.toPrecision(2)}`);
   const time = live ? (live.ended === null ? null : live.elapsed) : storedTime(turn);
@@ -71,8 +73,9 @@ function Step({ step }) {
 
 function shownOf({ kind, text, type, missed, pieces, event }) {
   if (kind === "status") return { title: text, facts: type === "status" ? [] : [type], content: null };
-  if (kind === "gap") return { title: "Missed", facts: [missed === null ? "some items" : `${missed} items`], content: null };
-  if (!event) return { title: kind === "reasoning" ? "Reasoning" : "Message", facts: [], content: null };
+  if (kind === "gap") return { title: "Missed", facts: [missed === null ? "some items" : counted(missed, "item")], content: null };
+  if (!event && kind === "reasoning") return { title: "Reasoning", facts: [], content: <LiveText pieces={pieces} /> };
+  if (!event) return { title: "Message", facts: [], content: null };
   const data = event.event_data;
   if (!isObject(data)) return { title: event.event_type, facts: [], content: <Data value={data} name="data" /> };
   if (Object.hasOwn(SHOWN_AS, event.event_type)) return SHOWN_AS[event.event_type](data, pieces);
@@ -98,7 +101,7 @@ const SHOWN_AS = {
   "model.usage": ({ model, input_tokens: read, output_tokens: written, cached_tokens: cached, cost }) => ({
     title: `Model ${model}`,
     facts: [
-      `${read} tokens in${cached ? ` (${cached} cached)` : ""}`,
+      `${counted(read, "token")} in${cached ? ` (${cached} cached)` : ""}`,
       `${written} out`,
       ...(cost === null || cost === undefined ? [] : [`$${Number(cost).toPrecision(2)}`]),
     ],
@@ -141,7 +144,7 @@ function Data({ value, name }) {
 function Json({ value, name, isFolded }) {
   const short = JSON.stringify(value) ?? "null";
   if (!isFolded && short.length <= LONG) return <Value text={short} language="json" label={name} />;
-  const count = Array.isArray(value) ? `${value.length} items` : `${Object.keys(value).length} fields`;
+  const count = Array.isArray(value) ? counted(value.length, "item") : counted(Object.keys(value).length, "field");
   return (
     <Folded label={`${name}, ${count}`}>{() => <Code text={JSON.stringify(value, null, 2)} language="json" />}</Folded>
   );

@@ -60,6 +60,18 @@ export function openQuestions(events, now = Date.now()) {
   return [...open.values()].filter(({ expires_at }) => !expires_at || Date.parse(expires_at) > now);
 }
 
+// The answer that a typed text is, as in `jimsapi chat`: an option of the only open question, or the text that it asks
+// for. Returns {question, value}, or null if the text is a message.
+export function answerIn(text, questions) {
+  if (questions.length !== 1) return null;
+  const [question] = questions;
+  const { options, schema } = question;
+  if (!Array.isArray(options)) return schema ? null : { question, value: text };
+  const folded = text.trim().toLowerCase();
+  const value = options.find((one) => one === text) ?? options.find((one) => one.trim().toLowerCase() === folded);
+  return value === undefined ? null : { question, value };
+}
+
 export function buttonsOf({ event_data: data }) {
   const buttons = Array.isArray(data.buttons) ? data.buttons : [];
   const texts = buttons.map((button) => (typeof button === "string" ? button : (button?.text ?? button?.title)));

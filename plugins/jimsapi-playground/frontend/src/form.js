@@ -1,0 +1,132 @@
+// The form for a JSON Schema: its fields, and the value that they make. An object has a field for each property, and an
+// object within it a group of fields. What has no field of its own is written as JSON.
+
+import { isObject } from "./turns.js";
+
+const DEEPEST = 10; // references that follow each other
+const NAMES = { string: "a text", integer: "a whole number", number: "a number", boolean: "true or false", null: "null" };
+
+const TEXT = { name: "value", label: "Answer", kind: "string", isRequired: true };
+
+// Returns {fields, description, isWhole}. If `isWhole` is true, the only field is the whole answer.
+export function formOf(schema) {
+  if (!schema) return { fields: [TEXT], isWhole: true };
+  const whole = resolved(schema, schema);
+  const fields = hasProperties(whole) ? fieldsOf(whole, schema, 1) : [fieldOf("value", schema, true, schema, 0)];
+  if (hasProperties(whole)) return { fields, description: whole.description, isWhole: false };
+  fields[0].isMarked = false; // it is the only one
+  if (!schema.title) fields[0].label = fields[0].kind === "json" ? "Answer as JSON" : "Answer";
+  return { fields, isWhole: true };
+}
+
+// Returns the value that was entered. Throws an error for a person if a field has no JSON.
+export function valueOf({ fields, isWhole }, values) {
+  return isWhole ? given(fields[0], values.value) : objectOf(fields, values);
+}
+
+// The value of a field before a person changes it, as its control needs it.
+export function initialOf({ kind, initial }) {
+  if (kind === "boolean") return initial ?? false;
+  if (initial === undefined || initial === null) return "";
+  return kind === "json" ? JSON.stringify(initial, null, 2) : String(initial);
+}
+
+function fieldsOf(schema, root, depth) {
+  const required = Array.isArray(schema.required) ? schema.required : [];
+  const initial = isObject(schema.default) ? schema.default : {};
+  return Object.entries(schema.properties).map(([name, part]) => {
+    const field = fieldOf(name, part, required.includes(name), root, depth);
+    return Object.hasOwn(initial, name) ? { ...field, initial: initial[name] } : field;
+  });
+}
+
+function fieldOf(name, part, isRequired, root, depth) {
+  const schema = resolved(part, root);
+  const field = {
+    name,
+    label: part.title ?? name,
+    description: schema.description,
+    initial: schema.default,
+    isRequired: isRequired && !schema.isNullable,
+    isMarked: isRequired && !schema.isNullable && schema.type !== "boolean",
+    empty: isRequired && schema.isNullable ? null : undefined, // what an empty field means
+  };
+  const choices = "const" in schema ? [schema.const] : schema.enum;
+  if (Array.isArray(choices) && !choices.some((one) => typeof one === "object")) return { ...field, kind: "choice", choices };
+  if (schema.type !== "null" && Object.hasOwn(NAMES, schema.type)) return { ...field, kind: schema.type };
+  if (depth === 1 && hasProperties(schema)) {
+    const fields = fieldsOf(schema, root, 2);
+    if (fields.every(({ kind }) => kind !== "json")) return { ...field, kind: "group", fields };
+  }
+  return { ...field, kind: "json", label: `${field.label} as JSON`, shape: shapeOf(part, root, 0) };
+}
+
+function hasProperties({ properties }) {
+  return isObject(properties) && Object.keys(properties).length > 0;
+}
+
+// A schema without references. One form beside null is that form, and may be left out.
+function resolved(schema, root, depth = 0) {
+  if (!isObject(schema) || depth > DEEPEST) return {};
+  const { $ref, allOf, anyOf, oneOf, ...own } = schema;
+  if (typeof $ref === "string") return { ...resolved(referenced($ref, root), root, depth + 1), ...own };
+  if (allOf?.length === 1) return { ...resolved(allOf[0], root, depth + 1), ...own };
+  const all = anyOf ?? oneOf;
+  if (Array.isArray(schema.type)) {
+    const types = schema.type.filter((one) => one !== "null");
+    const type = types.length === 1 ? types[0] : types;
+    return { ...schema, type, isNullable: types.length < schema.type.length };
+  }
+  if (!Array.isArray(all)) return schema;
+  const forms = all.filter((form) => form?.type !== "null");
+  const isNullable = forms.length < all.length;
+  if (forms.length !== 1) return { ...own, forms: all, isNullable };
+  return { ...resolved(forms[0], root, depth + 1), ...own, isNullable };
+}
+
+function referenced(reference, root) {
+  if (reference === "#") return root;
+  const names = reference.replace(/^#\//, "").split("/");
+  return names.reduce((found, name) => (isObject(found) ? found[name] : undefined), root);
+}
+
+// What the JSON of a field has to be, in words, with the names of its fields.
+function shapeOf(part, root, depth) {
+  const schema = resolved(part, root);
+  if (schema.forms) return schema.forms.map((form) => shapeOf(form, root, depth + 1)).join(", or ");
+  if (Array.isArray(schema.enum)) return schema.enum.map((one) => JSON.stringify(one)).join(" or ");
+  if (schema.type === "array") return schema.items && depth < 4 ? `a list, each of it ${shapeOf(schema.items, root, depth + 1)}` : "a list";
+  if (!hasProperties(schema)) return NAMES[schema.type] ?? (schema.type === "object" ? "an object" : "any value");
+  const names = Object.entries(schema.properties).map(([name, inner]) => {
+    const { type, properties, forms } = resolved(inner, root);
+    const isDeep = depth < 3 && (properties || forms || type === "array");
+    const facts = [schema.required?.includes(name) && "required", isDeep && shapeOf(inner, root, depth + 1)].filter(Boolean);
+    return facts.length ? `${name} (${facts.join(", ")})` : name;
+  });
+  return `an object with ${names.length === 1 ? "the field" : "the fields"} ${names.join(", ")}`;
+}
+
+function objectOf(fields, values) {
+  return Object.fromEntries(fields.map((field) => [field.name, given(field, values[field.name])]));
+}
+
+// A group that may be left out, and in which a person has entered nothing, is left out.
+export function isLeftOut({ kind, isRequired }, value) {
+  return kind === "group" && !isRequired && !Object.values(value ?? {}).some((one) => one !== "" && one !== false);
+}
+
+function given(field, value) {
+  const { kind, label, choices, fields, initial, empty } = field;
+  if (kind === "group") return isLeftOut(field, value) ? empty : objectOf(fields, value ?? {});
+  const text = value ?? initialOf(field);
+  if (kind === "boolean") return text;
+  if (text === "") return empty;
+  if (kind === "choice") return choices.find((one) => String(one) === text);
+  if (kind === "string") return text;
+  if (kind !== "json") return Number(text);
+  try {
+    return value === undefined ? initial : JSON.parse(text);
+  } catch {
+    throw new Error(`“${label}” has a text that is not JSON. Texts in JSON have double quotes, for example "Main Street 1".`);
+  }
+}
