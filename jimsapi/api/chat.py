@@ -148,7 +148,7 @@ async def begin_in_background(request: Request, service: RunService) -> Response
         return with_run(request, service, run, refusal)
     stored = await service.store.run(run.known_as, None, None)
     body = {"run_id": run.known_as, "thread_id": stored.thread_id, "status": stored.status}
-    location = f"{request.scope.get('root_path', '').rstrip('/')}/api/v1/runs/{run.known_as}"
+    location = request.link(f"/api/v1/runs/{run.known_as}")
     return with_run(request, service, run, JSONResponse(body, 202, {"location": location}))
 
 

@@ -248,8 +248,7 @@ def thread_routes(threads: ThreadService) -> Router:
         else:
             thread = await threads.fork_once(admission, thread_id, event_id, key, before=before)
         [shown] = await _thread_items(threads, [thread])
-        root = request.scope.get("root_path", "").rstrip("/")
-        return JSONResponse(shown, 201, {"location": f"{root}/api/v1/threads/{thread.thread_id}"})
+        return JSONResponse(shown, 201, {"location": request.link(f"/api/v1/threads/{thread.thread_id}")})
 
     @router.get(
         "/api/v1/threads/{id:uuid}/events",

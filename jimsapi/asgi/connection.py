@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import quote
 
 from .body import decode_json, missing
 from .errors import ClientDisconnected, HTTPError, ValidationError
@@ -95,6 +96,13 @@ class Connection:
     def path(self) -> str:
         """The decoded path within this app, without the `root_path` under which the app is mounted."""
         return local_path(self.scope)
+
+    def link(self, path: str) -> str:
+        """Return the path within this app as clients have to send it: percent-encoded, and below the `root_path`.
+
+        For `Location` and for URLs in answers. `path` begins with a slash.
+        """
+        return quote(self.scope.get("root_path", "").rstrip("/") + path)
 
     @property
     def headers(self) -> Headers:

@@ -19,14 +19,12 @@ def new_file(output: Path, *, force: bool) -> Iterator[IO[bytes]]:
     Raises `StartError` if that is not possible, or if `output` exists and `force` is false. If a signal ends the
     command, it raises `SystemExit`, since a file with people's data must not stay behind under a hidden name.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
+    ending = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    name = ""
+    try:
+        for number in ending:
             signal.signal(number, _exit)
-    try:
         descriptor, name = tempfile.mkstemp(prefix=f".{output.name}.", dir=output.parent)
-    except OSError as error:
-        raise _unwritable(output, error) from error
-    try:
         with os.fdopen(descriptor, "w+b") as file:
             yield file
             file.flush()
@@ -38,6 +36,8 @@ def new_file(output: Path, *, force: bool) -> Iterator[IO[bytes]]:
     finally:
         with suppress(FileNotFoundError):
             os.unlink(name)
+        for number in ending:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def refuse_existing(output: Path, *, force: bool) -> None:

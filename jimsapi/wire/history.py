@@ -169,4 +169,4 @@ def text_of(items: Iterable[SpokenItem]) -> str:
 
 def file_url(request: Connection, file: FileFacts) -> str:
     """Return the URL of a file of a message, as a path on this server."""
-    return f"{request.scope.get('root_path', '').rstrip('/')}/api/v1/files/{file.file_id}"
+    return request.link(f"/api/v1/files/{file.file_id}")

@@ -82,8 +82,13 @@ def test_the_path_is_removed_once_at_most_so_that_a_rule_of_the_proxy_cannot_be_
 def test_a_path_with_other_letters_is_kept_too() -> None:
     with Served("--root-path", "/böse bots", "--root-path-kept") as served, served.client() as client:
         assert client.get("/b%C3%B6se%20bots/docs").status_code == 200
+        assert client.get("/b%c3%b6se%20%62ots/docs").status_code == 200
         assert client.get("/docs").status_code == 200
         assert client.get("/b%C3%B6se/docs").status_code == 404
+        assert client.get("/b%C3%B6se%20bots%2Fdocs").status_code == 404
+        begun = client.post("/api/v1/runs", json=HELLO)
+        assert begun.headers["location"].startswith("/b%C3%B6se%20bots/api/v1/runs/")
+        eventually(lambda: client.get(begun.headers["location"]).json()["status"] == "completed")
 
 
 def test_a_prefix_is_kept_only_if_one_is_named(tmp_path: Path) -> None:

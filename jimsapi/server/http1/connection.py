@@ -561,7 +561,7 @@ class Http1Protocol(asyncio.Protocol):
             "headers": headers,
             "state": self.app_state.copy(),
         }
-        if self.root_path and not (self.root_path_kept and is_below(raw_path, encoded_path(self.root_path))):
+        if self.root_path and not (self.root_path_kept and is_below(raw_path, self.root_path)):
             scope["path"] = self.root_path + path
             scope["raw_path"] = encoded_path(self.root_path) + raw_path
         return scope

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 import httptools
 
@@ -47,12 +47,16 @@ def path_of(url: bytes) -> str:
 @lru_cache
 def encoded_path(path: str) -> bytes:
     """Return a path as clients send it (RFC 3986, 2.1)."""
-    return quote(path, safe="/:@!$&'()*+,;=~").encode()
+    return quote(path).encode()
 
 
-def is_below(path: bytes, root: bytes) -> bool:
-    """Return whether a path, as the client sent it, is `root` or begins with it and a slash."""
-    return path.startswith(root) and path[len(root) : len(root) + 1] in (b"", b"/")
+def is_below(path: bytes, root: str) -> bool:
+    """Return whether a path, as the client sent it, is `root` or begins with it and a slash.
+
+    Clients may encode more characters than they have to. An encoded slash is a part of a name.
+    """
+    names = root.count("/") + 1
+    return unquote_to_bytes(b"/".join(path.split(b"/", names)[:names])) == root.encode()
 
 
 def authority(url: bytes) -> bytes:

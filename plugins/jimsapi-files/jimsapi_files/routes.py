@@ -92,7 +92,7 @@ def add_routes(router: Router, service: RunService, files: Files) -> None:
         """
         with unavailable_explained():
             file = await receive(request, service, files)
-        location = f"{request.scope.get('root_path', '').rstrip('/')}{PATH}/{file.file_id}"
+        location = request.link(f"{PATH}/{file.file_id}")
         return JSONResponse(FileItem(file.file_id, file.name, file.type, file.size), 201, {"location": location})
 
     @router.get(PATH, query=ListQuery, response=FileList, responses=REFUSALS, tags=("files",))
