@@ -1,8 +1,10 @@
 """Questions of a pipeline: answered by what a person types, and by a form."""
 
 import json
+from pathlib import Path
 
 from person import DESKTOP, Person, person_at
+from test_operator_pages import enter_key, new_key
 
 from tests.clients.chromium import Chromium
 from tests.serving import Served
@@ -148,3 +150,40 @@ def test_json_is_asked_for_with_the_names_of_its_fields(browser: Chromium, site:
         fill(person, "stops as JSON (required)", '[{"street": "Main Street 1"}]')
         person.click("Answer", ".question")
         person.sees("Route: Route(name='home', stops=[Place(street='Main Street 1', floor=0)])")
+
+
+def test_a_key_for_chats_alone_answers_one_question_once(browser: Chromium, tmp_path: Path, contact: str) -> None:
+    keys = tmp_path / "keys.json"
+    key = new_key(keys, "site", "--scope", "chat")
+    with (
+        Served("--app", "showing:app", "--keys-file", str(keys), folder=Path(__file__).parent) as server,
+        person_at(browser, server.url, contact=contact) as person,
+    ):
+        enter_key(person, key)
+        person.say("free text")
+        person.page.until("document.querySelector('.question')")
+        person.say("Ann")
+        person.sees("Hello Ann.")
+        assert person.texts(".question") == []
+        person.ask("hello", "You said free text, hello")
+        person.say("ask me")
+        person.page.until("document.querySelector('.question')")
+        person.ask("perhaps", "You said free text, hello, ask me, perhaps")
+        assert person.texts(".question") == [], "the message has closed it"
+        assert person.texts(".said .plain") == ["free text", "Answer: Ann", "hello", "ask me", "perhaps"]
+
+
+def test_a_message_that_is_refused_is_no_turn_for_a_key_for_chats_alone(
+    browser: Chromium, tmp_path: Path, contact: str
+) -> None:
+    keys = tmp_path / "keys.json"
+    key = new_key(keys, "site", "--scope", "chat")
+    with (
+        Served("--app", "showing:app", "--keys-file", str(keys), folder=Path(__file__).parent) as server,
+        person_at(browser, server.url, contact=contact) as person,
+    ):
+        enter_key(person, key)
+        person.ask("one", "You said one")
+        person.paste("x" * 2_000_000)
+        person.page.until("document.querySelector('.conversation > .problem')")
+        assert person.texts(".said .plain") == ["one"]

@@ -7,7 +7,7 @@ import { Operator } from "./operator.js";
 import { ThreadReader } from "./reader.js";
 import { hashOf, routeOf, RUNS } from "./route.js";
 import { saveAs } from "./save.js";
-import { attach, isAnswer, isQuestion, openQuestions, textOf, turnsOf } from "./turns.js";
+import { attach, isAnswer, isQuestion, openQuestions, questionsOf, textOf, turnsOf } from "./turns.js";
 import { counted, plainOf } from "./words.js";
 
 const CONTACT = "jimsapi.playground.contact";
@@ -43,7 +43,7 @@ export class Session {
     this.threadProblem = "";
     this.ratings = new Map();
     this.runs = []; // open runs of this page
-    this.past = []; // its runs that have ended
+    this.past = []; // its runs that have ended, newest first
     this.draft = { text: "", files: [] }; // of the message that is being written
     this.refused = null; // the newest of them, if no thread has accepted its message
     this.entered = new Map(); // what was entered into the forms of questions, by their identifiers
@@ -273,13 +273,14 @@ export class Session {
       attach(this.turns, [...runs, ...(this.live ? [this.live] : [])]);
       this.questions = openQuestions(this.reader.events);
     } else if (this.threadId) {
-      this.turns = runs.map((run, index) => ({
-        key: `run ${index}`,
+      const accepted = runs.filter(({ runId }) => runId).reverse(); // oldest first
+      this.turns = accepted.map((run) => ({
+        key: run.runId,
         user: { text: run.text, answer: Boolean(run.request.answers), files: [], at: null },
         events: run.events,
         live: run,
       }));
-      this.questions = openQuestions(runs.flatMap(({ events }) => events));
+      this.questions = questionsOf(accepted);
     }
     this.changed();
   }

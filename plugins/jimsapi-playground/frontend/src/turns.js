@@ -50,8 +50,20 @@ export function attach(turns, runs) {
   }
 }
 
-export function openQuestions(events, now = Date.now()) {
-  const open = new Map();
+// The open questions of runs, oldest first. The stream of a run does not have the end of a question that the message of
+// the run has closed.
+export function questionsOf(runs) {
+  let open = [];
+  for (const { request, events } of runs) {
+    const { answers } = request;
+    const isOpen = ({ question_id: id, stays_open }) => (answers ? !Object.hasOwn(answers, id) : stays_open);
+    open = openQuestions(events, open.filter(isOpen));
+  }
+  return open;
+}
+
+export function openQuestions(events, before = [], now = Date.now()) {
+  const open = new Map(before.map((question) => [question.question_id, question]));
   for (const { event_type, event_data: data } of events) {
     if (!isObject(data) || typeof data.question_id !== "string") continue;
     if (event_type === "question.asked") open.set(data.question_id, data);
