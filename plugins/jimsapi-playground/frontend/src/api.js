@@ -29,7 +29,9 @@ export function hasKey() {
   return key !== "";
 }
 
+// Returns whether this is another key than before.
 export function setKey(text) {
+  const before = key;
   key = text.trim().replace(/^bearer\s+/i, "");
   try {
     if (key) sessionStorage.setItem(KEY, key);
@@ -37,6 +39,7 @@ export function setKey(text) {
   } catch {
     // the key stays in memory
   }
+  return key !== before;
 }
 
 export function urlOf(path, query = {}) {
