@@ -4,18 +4,31 @@
 import { isObject } from "./turns.js";
 
 const DEEPEST = 10; // references that follow each other
+const DEEPEST_SHAPE = 4; // forms and lists within each other
+const PARTS = 100; // of a schema that are put into words for one field
+const LONGEST_SHAPE = 500; // characters
 const NAMES = { string: "a text", integer: "a whole number", number: "a number", boolean: "true or false", null: "null" };
 
 const TEXT = { name: "value", label: "Answer", kind: "string", isRequired: true };
 
-// Returns {fields, description, isWhole}. If `isWhole` is true, the only field is the whole answer.
+// Returns {fields, description, isWhole}. If `isWhole` is true, the only field is the whole answer. A schema that this
+// page cannot read makes one field for JSON.
 export function formOf(schema) {
+  try {
+    return readForm(schema);
+  } catch {
+    const field = { name: "value", label: "Answer as JSON", kind: "json", isRequired: true, isMarked: false };
+    return { fields: [field], isWhole: true };
+  }
+}
+
+function readForm(schema) {
   if (!schema) return { fields: [TEXT], isWhole: true };
   const whole = resolved(schema, schema);
   const fields = hasProperties(whole) ? fieldsOf(whole, schema, 1) : [fieldOf("value", schema, true, schema, 0)];
-  if (hasProperties(whole)) return { fields, description: whole.description, isWhole: false };
+  if (hasProperties(whole)) return { fields, description: textOr(whole.description), isWhole: false };
   fields[0].isMarked = false; // it is the only one
-  if (!schema.title) fields[0].label = fields[0].kind === "json" ? "Answer as JSON" : "Answer";
+  if (typeof schema.title !== "string") fields[0].label = fields[0].kind === "json" ? "Answer as JSON" : "Answer";
   return { fields, isWhole: true };
 }
 
@@ -26,9 +39,10 @@ export function valueOf({ fields, isWhole }, values) {
 
 // The value of a field before a person changes it, as its control needs it.
 export function initialOf({ kind, initial }) {
-  if (kind === "boolean") return initial ?? false;
+  if (kind === "boolean") return initial === true;
   if (initial === undefined || initial === null) return "";
-  return kind === "json" ? JSON.stringify(initial, null, 2) : String(initial);
+  if (kind === "json") return JSON.stringify(initial, null, 2);
+  return typeof initial === "object" ? "" : String(initial);
 }
 
 function fieldsOf(schema, root, depth) {
@@ -40,12 +54,16 @@ function fieldsOf(schema, root, depth) {
   });
 }
 
+function textOr(value, otherwise) {
+  return typeof value === "string" ? value : otherwise;
+}
+
 function fieldOf(name, part, isRequired, root, depth) {
   const schema = resolved(part, root);
   const field = {
     name,
-    label: part.title ?? name,
-    description: schema.description,
+    label: textOr(part?.title, name),
+    description: textOr(schema.description),
     initial: schema.default,
     isRequired: isRequired && !schema.isNullable,
     isMarked: isRequired && !schema.isNullable && schema.type !== "boolean",
@@ -53,12 +71,13 @@ function fieldOf(name, part, isRequired, root, depth) {
   };
   const choices = "const" in schema ? [schema.const] : schema.enum;
   if (Array.isArray(choices) && !choices.some((one) => typeof one === "object")) return { ...field, kind: "choice", choices };
-  if (schema.type !== "null" && Object.hasOwn(NAMES, schema.type)) return { ...field, kind: schema.type };
+  if (schema.type !== "null" && nameOf(schema)) return { ...field, kind: schema.type };
   if (depth === 1 && hasProperties(schema)) {
     const fields = fieldsOf(schema, root, 2);
     if (fields.every(({ kind }) => kind !== "json")) return { ...field, kind: "group", fields };
   }
-  return { ...field, kind: "json", label: `${field.label} as JSON`, shape: shapeOf(part, root, 0) };
+  const json = { ...field, kind: "json", label: `${field.label} as JSON` };
+  return depth === 2 ? json : { ...json, shape: shortened(shapeOf(part, root)) };
 }
 
 function hasProperties({ properties }) {
@@ -90,17 +109,30 @@ function referenced(reference, root) {
   return names.reduce((found, name) => (isObject(found) ? found[name] : undefined), root);
 }
 
-// What the JSON of a field has to be, in words, with the names of its fields.
-function shapeOf(part, root, depth) {
+function nameOf({ type }) {
+  return typeof type === "string" && Object.hasOwn(NAMES, type) ? NAMES[type] : undefined;
+}
+
+function shortened(text) {
+  return text.length > LONGEST_SHAPE ? `${text.slice(0, LONGEST_SHAPE)}…` : text;
+}
+
+// What the JSON of a field has to be, in words, with the names of its fields. A schema can refer to itself, so its depth
+// and the number of its parts have limits.
+function shapeOf(part, root, depth = 0, count = { parts: 0 }) {
+  count.parts += 1;
+  if (depth > DEEPEST_SHAPE || count.parts > PARTS) return "any value";
   const schema = resolved(part, root);
-  if (schema.forms) return schema.forms.map((form) => shapeOf(form, root, depth + 1)).join(", or ");
-  if (Array.isArray(schema.enum)) return schema.enum.map((one) => JSON.stringify(one)).join(" or ");
-  if (schema.type === "array") return schema.items && depth < 4 ? `a list, each of it ${shapeOf(schema.items, root, depth + 1)}` : "a list";
-  if (!hasProperties(schema)) return NAMES[schema.type] ?? (schema.type === "object" ? "an object" : "any value");
-  const names = Object.entries(schema.properties).map(([name, inner]) => {
+  const within = (inner) => shapeOf(inner, root, depth + 1, count);
+  if (schema.forms) return schema.forms.slice(0, PARTS).map(within).join(", or ");
+  if (Array.isArray(schema.enum)) return schema.enum.slice(0, PARTS).map((one) => JSON.stringify(one)).join(" or ");
+  if (schema.type === "array") return schema.items && depth < DEEPEST_SHAPE ? `a list, each of it ${within(schema.items)}` : "a list";
+  if (!hasProperties(schema)) return nameOf(schema) ?? (schema.type === "object" ? "an object" : "any value");
+  const required = Array.isArray(schema.required) ? schema.required : [];
+  const names = Object.entries(schema.properties).slice(0, PARTS).map(([name, inner]) => {
     const { type, properties, forms } = resolved(inner, root);
-    const isDeep = depth < 3 && (properties || forms || type === "array");
-    const facts = [schema.required?.includes(name) && "required", isDeep && shapeOf(inner, root, depth + 1)].filter(Boolean);
+    const isDeep = depth < DEEPEST_SHAPE - 1 && (properties || forms || type === "array");
+    const facts = [required.includes(name) && "required", isDeep && within(inner)].filter(Boolean);
     return facts.length ? `${name} (${facts.join(", ")})` : name;
   });
   return `an object with ${names.length === 1 ? "the field" : "the fields"} ${names.join(", ")}`;

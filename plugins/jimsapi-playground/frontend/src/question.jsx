@@ -1,6 +1,6 @@
 // An open question of the pipeline, with the fields that its answer needs.
 
-import { useLayoutEffect, useState } from "preact/hooks";
+import { useLayoutEffect, useMemo, useState } from "preact/hooks";
 import { focusMessage, focusQuestion } from "./focus.js";
 import { formOf, initialOf, isLeftOut, valueOf } from "./form.js";
 import { Markdown } from "./markdown.jsx";
@@ -17,7 +17,7 @@ export function Question({ session, question, isFirst }) {
   const name = `question-${question.question_id}`;
   return (
     <section class="question" aria-labelledby={name}>
-      <div id={name}><Markdown text={String(question.text)} /></div>
+      <div id={name}><Markdown text={textOf(question.text)} /></div>
       {question.expires_at && <p class="note">Until {new Date(question.expires_at).toLocaleString()}</p>}
       {Array.isArray(question.options) ? (
         <div class="choices">
@@ -34,7 +34,7 @@ export function Question({ session, question, isFirst }) {
 
 // What was entered is kept in the session: an answer that the server does not accept is not lost.
 function AnswerForm({ session: { entered }, name, question, onAnswer }) {
-  const form = formOf(question.schema);
+  const form = useMemo(() => formOf(question.schema), [question]);
   const [values, setValues] = useState(entered.get(question.question_id) ?? {});
   const [problem, setProblem] = useState("");
   const submit = (event) => {
