@@ -25,7 +25,8 @@ def fill(person: Person, label: str, text: str) -> None:
 def test_a_typed_option_answers_the_question(browser: Chromium, site: Served, contact: str) -> None:
     with person_at(browser, site.url, contact=contact) as person:
         person.say("ask me")
-        person.page.until(f"{PLACEHOLDER} === 'Type an option to answer. A message closes the question'")
+        expected = "Type an option to answer the question. A message closes the open question"
+        person.page.until(f"{PLACEHOLDER} === '{expected}'")
         person.say("Yes")
         person.sees("You chose yes.")
         assert person.texts(".said .plain") == ["ask me", "Answer: yes"]
@@ -56,15 +57,53 @@ def test_the_field_does_not_warn_of_a_question_that_stays_open(browser: Chromium
         assert person.page.evaluate(PLACEHOLDER) == "Say something"
         person.say("form please")
         person.page.until("document.querySelectorAll('.question').length === 2")
-        person.page.until(f"{PLACEHOLDER} === 'A message closes the open questions'")
+        expected = "Type an option to answer the first question. A message closes the open question"
+        person.page.until(f"{PLACEHOLDER} === '{expected}'")
 
 
-def test_a_question_gets_the_focus(browser: Chromium, site: Served, contact: str) -> None:
+def test_a_key_does_not_choose_an_option_of_a_question_that_appears(
+    browser: Chromium, site: Served, contact: str
+) -> None:
     with person_at(browser, site.url, contact=contact) as person:
         person.say("ask me")
-        person.page.until(f"{FOCUS}.textContent === 'yes'")
+        person.page.until("document.querySelector('.question')")
         person.page.press(" ")
-        person.sees("You chose yes.")
+        person.page.press("Enter")
+        person.page.until(f"{FOCUS}.id === 'message' && {FOCUS}.value === ' '")
+        assert person.texts(".said .plain") == ["ask me"]
+        assert person.page.evaluate("document.querySelectorAll('.question button').length") == 2
+
+
+def test_a_question_that_a_typed_text_cannot_answer_gets_the_focus(
+    browser: Chromium, site: Served, contact: str
+) -> None:
+    with person_at(browser, site.url, contact=contact) as person:
+        person.say("form please")
+        person.page.until(f"{FOCUS}.className === 'question'")
+
+
+def test_a_typed_text_answers_the_first_of_several_questions(browser: Chromium, site: Served, contact: str) -> None:
+    with person_at(browser, site.url, contact=contact) as person:
+        person.say("stays")
+        person.page.until("document.querySelector('.question')")
+        person.say("ask me")
+        person.page.until("document.querySelectorAll('.question').length === 2")
+        expected = "Type an option to answer the first question. A message closes the open question"
+        person.page.until(f"{PLACEHOLDER} === '{expected}'")
+        person.say("NOW")
+        person.sees("It stays: now")
+        person.page.until("document.querySelectorAll('.question').length === 1")
+
+
+def test_a_typed_text_is_a_message_while_a_question_for_a_text_stays_open(
+    browser: Chromium, site: Served, contact: str
+) -> None:
+    with person_at(browser, site.url, contact=contact) as person:
+        person.say("keeps")
+        person.page.until("document.querySelector('.question')")
+        assert person.page.evaluate(PLACEHOLDER) == "Say something"
+        person.ask("hello", "You said keeps, hello")
+        assert len(person.texts(".question")) == 1
 
 
 def test_a_question_does_not_take_the_focus_from_somebody_who_writes(
@@ -88,6 +127,7 @@ def test_a_question_of_a_type_has_a_field_for_each_part(browser: Chromium, site:
             "who (required)", "street (required)", "floor", "kind", "street", "floor", "tip",
         ]  # fmt: skip
         assert person.texts(".question legend") == ["to (required)", "back"]
+        person.page.evaluate("document.querySelector('.question input').focus()")
         described = f"document.getElementById({FOCUS}.getAttribute('aria-describedby'))?.textContent"
         person.page.until(f"{described} === 'The name at the door.'")
         assert "Where somebody opens the door." in person.texts(".question fieldset .note")

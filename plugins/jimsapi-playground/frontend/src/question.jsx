@@ -1,14 +1,15 @@
 // An open question of the pipeline, with the fields that its answer needs.
 
-import { useLayoutEffect, useMemo, useState } from "preact/hooks";
+import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { focusMessage, focusQuestion } from "./focus.js";
 import { formOf, initialOf, isLeftOut, valueOf } from "./form.js";
 import { Markdown } from "./markdown.jsx";
-import { textOf } from "./turns.js";
+import { takesText, textOf } from "./turns.js";
 
 export function Question({ session, question, isFirst }) {
+  const section = useRef();
   useLayoutEffect(() => {
-    if (isFirst) focusQuestion();
+    if (isFirst) focusQuestion(section.current, takesText(question));
   }, []);
   const answer = (value) => {
     void session.answer(question, value, textOf(value));
@@ -16,7 +17,7 @@ export function Question({ session, question, isFirst }) {
   };
   const name = `question-${question.question_id}`;
   return (
-    <section class="question" aria-labelledby={name}>
+    <section class="question" ref={section} aria-labelledby={name} tabIndex={-1}>
       <div id={name}><Markdown text={textOf(question.text)} /></div>
       {question.expires_at && <p class="note">Until {new Date(question.expires_at).toLocaleString()}</p>}
       {Array.isArray(question.options) ? (

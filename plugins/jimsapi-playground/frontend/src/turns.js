@@ -72,15 +72,20 @@ export function openQuestions(events, before = [], now = Date.now()) {
   return [...open.values()].filter(({ expires_at }) => !expires_at || Date.parse(expires_at) > now);
 }
 
-// The answer that a typed text is, as in `jimsapi chat`: an option of the only open question, or the text that it asks
-// for. Returns {question, value}, or null if the text is a message.
-export function answerIn(text, questions) {
-  if (questions.length !== 1) return null;
-  const [question] = questions;
-  const { options, schema } = question;
-  if (!Array.isArray(options)) return schema ? null : { question, value: text };
-  const folded = text.trim().toLowerCase();
-  const value = options.find((one) => one === text) ?? options.find((one) => one.trim().toLowerCase() === folded);
+// Whether a typed text can answer a question: as one of its options, or as the text that it asks for. If a question that
+// asks for a text stays open, a typed text is a message.
+export function takesText({ options, schema, stays_open: staysOpen }) {
+  return Array.isArray(options) || (!schema && !staysOpen);
+}
+
+// The answer that a typed text is to the first open question. Upper and lower case are the same in options. Returns
+// {question, value}, or null if the text is a message.
+export function answerIn(text, [question]) {
+  if (!question || !takesText(question)) return null;
+  const { options } = question;
+  if (!Array.isArray(options)) return { question, value: text };
+  const fold = (one) => textOf(one).trim().toLowerCase();
+  const value = options.find((one) => one === text) ?? options.find((one) => fold(one) === fold(text));
   return value === undefined ? null : { question, value };
 }
 
