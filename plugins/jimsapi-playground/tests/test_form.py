@@ -44,3 +44,28 @@ def test_each_schema_makes_a_form(schema: Any, kinds: list[str]) -> None:
     fields = made(schema, {})["form"]["fields"]
     assert [field["kind"] for field in fields] == kinds
     assert all(len(field.get("shape", "")) <= 501 for field in fields)
+
+
+@pytest.mark.parametrize(
+    ("schema", "values", "value"),
+    [
+        (form_of(a=MAYBE), {}, {}),
+        (form_of(a=MAYBE), {"a": "false"}, {"a": False}),
+        (form_of(a={**MAYBE, "default": True}), {}, {"a": True}),
+        ({**form_of(a=MAYBE), "required": ["a"]}, {}, {"a": None}),
+        (form_of(a={"type": "boolean"}), {}, {}),
+        (form_of(a={"type": "boolean"}), {"a": False}, {"a": False}),
+        (form_of(a={"type": "boolean", "default": True}), {}, {"a": True}),
+        ({**form_of(a={"type": "boolean"}), "required": ["a"]}, {}, {"a": False}),
+        (form_of(a=form_of(b={"type": "boolean", "default": True})), {"a": {"b": False}}, {"a": {"b": False}}),
+        (form_of(a=form_of(b={"type": "boolean", "default": True})), {"a": {"b": True}}, {}),
+        (form_of(a=form_of(b={"type": "string"})), {"a": {"b": ""}}, {}),
+        (form_of(a={"enum": ["x", None]}), {"a": "x"}, {"a": "x"}),
+        ({**form_of(a={"enum": ["x", None]}), "required": ["a"]}, {}, {"a": None}),
+        (form_of(constructor={"type": "string"}, toString={"type": "string"}), {}, {}),
+        (form_of(constructor=form_of(toString={"type": "string"})), {}, {}),
+        (form_of(__proto__={"type": "string"}), {"__proto__": "x"}, {"__proto__": "x"}),
+    ],
+)
+def test_a_form_makes_the_value_that_a_person_entered(schema: Any, values: dict[str, Any], value: Any) -> None:
+    assert made(schema, values)["value"] == value

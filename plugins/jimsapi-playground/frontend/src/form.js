@@ -34,7 +34,7 @@ function readForm(schema) {
 
 // Returns the value that was entered. Throws an error for a person if a field has no JSON.
 export function valueOf({ fields, isWhole }, values) {
-  return isWhole ? given(fields[0], values.value) : objectOf(fields, values);
+  return isWhole ? given(fields[0], enteredIn(values, fields[0])) : objectOf(fields, values);
 }
 
 // The value of a field before a person changes it, as its control needs it.
@@ -60,17 +60,18 @@ function textOr(value, otherwise) {
 
 function fieldOf(name, part, isRequired, root, depth) {
   const schema = resolved(part, root);
+  const mayBeNull = schema.isNullable || (Array.isArray(schema.enum) && schema.enum.includes(null));
   const field = {
     name,
     label: textOr(part?.title, name),
     description: textOr(schema.description),
     initial: schema.default,
-    isRequired: isRequired && !schema.isNullable,
-    isMarked: isRequired && !schema.isNullable && schema.type !== "boolean",
-    empty: isRequired && schema.isNullable ? null : undefined, // what an empty field means
+    isRequired: isRequired && !mayBeNull,
+    isMarked: isRequired && !mayBeNull && schema.type !== "boolean",
+    empty: isRequired && mayBeNull ? null : undefined, // what an empty field means
   };
-  const choices = "const" in schema ? [schema.const] : schema.enum;
-  if (Array.isArray(choices) && !choices.some((one) => typeof one === "object")) return { ...field, kind: "choice", choices };
+  const choices = choicesOf(schema);
+  if (choices) return { ...field, kind: "choice", choices };
   if (schema.type !== "null" && nameOf(schema)) return { ...field, kind: schema.type };
   if (depth === 1 && hasProperties(schema)) {
     const fields = fieldsOf(schema, root, 2);
@@ -78,6 +79,16 @@ function fieldOf(name, part, isRequired, root, depth) {
   }
   const json = { ...field, kind: "json", label: `${field.label} as JSON` };
   return depth === 2 ? json : { ...json, shape: shortened(shapeOf(part, root)) };
+}
+
+// The values that a person can choose from, or null. A field that is left empty stands for null.
+function choicesOf(schema) {
+  const all = "const" in schema ? [schema.const] : schema.enum;
+  if (Array.isArray(all) && all.some((one) => one !== null)) {
+    const choices = all.filter((one) => one !== null);
+    return choices.some((one) => typeof one === "object") ? null : choices;
+  }
+  return schema.type === "boolean" && schema.isNullable ? [true, false] : null;
 }
 
 function hasProperties({ properties }) {
@@ -139,17 +150,24 @@ function shapeOf(part, root, depth = 0, count = { parts: 0 }) {
 }
 
 function objectOf(fields, values) {
-  return Object.fromEntries(fields.map((field) => [field.name, given(field, values[field.name])]));
+  return Object.fromEntries(fields.map((field) => [field.name, given(field, enteredIn(values, field))]));
 }
 
-// A group that may be left out, and in which a person has entered nothing, is left out.
-export function isLeftOut({ kind, isRequired }, value) {
-  return kind === "group" && !isRequired && !Object.values(value ?? {}).some((one) => one !== "" && one !== false);
+// What was entered into a field, or undefined. A field can have the name of something that each object has.
+export function enteredIn(values, { name }) {
+  return values !== undefined && Object.hasOwn(values, name) ? values[name] : undefined;
+}
+
+// A group that may be left out, and in which a person has changed nothing, is left out.
+export function isLeftOut({ kind, isRequired, fields }, values) {
+  const isChanged = (field) => (enteredIn(values, field) ?? initialOf(field)) !== initialOf(field);
+  return kind === "group" && !isRequired && !fields.some(isChanged);
 }
 
 function given(field, value) {
-  const { kind, label, choices, fields, initial, empty } = field;
+  const { kind, label, choices, fields, initial, isRequired, empty } = field;
   if (kind === "group") return isLeftOut(field, value) ? empty : objectOf(fields, value ?? {});
+  if (kind === "boolean" && value === undefined && !isRequired) return initial ?? empty;
   const text = value ?? initialOf(field);
   if (kind === "boolean") return text;
   if (text === "") return empty;

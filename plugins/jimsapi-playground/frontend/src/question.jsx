@@ -2,7 +2,7 @@
 
 import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { focusMessage, focusQuestion } from "./focus.js";
-import { formOf, initialOf, isLeftOut, valueOf } from "./form.js";
+import { enteredIn, formOf, initialOf, isLeftOut, valueOf } from "./form.js";
 import { Markdown } from "./markdown.jsx";
 import { takesText, textOf } from "./turns.js";
 
@@ -62,17 +62,17 @@ function AnswerForm({ session: { entered }, name, question, onAnswer }) {
 }
 
 function Fields({ fields, name, values, onChange, isOptional = false }) {
-  return fields.map((field) => {
-    const id = `${name}-${field.name}`;
-    const value = values[field.name];
+  return fields.map((field, index) => {
+    const id = `${name}-${index}`;
+    const value = enteredIn(values, field);
     const set = (changed) => onChange({ ...values, [field.name]: changed });
     if (field.kind !== "group") {
       return <Field key={id} id={id} field={field} value={value ?? initialOf(field)} onChange={set} isOptional={isOptional} />;
     }
     return (
-      <fieldset key={id}>
+      <fieldset key={id} aria-describedby={field.description ? `${id}-note` : undefined}>
         <legend>{labelOf(field, isOptional)}</legend>
-        {field.description && <p class="note">{field.description}</p>}
+        {field.description && <p class="note" id={`${id}-note`}>{field.description}</p>}
         <Fields fields={field.fields} name={id} values={value ?? {}} onChange={set} isOptional={isLeftOut(field, value)} />
       </fieldset>
     );
@@ -101,7 +101,7 @@ function Field({ id, field, value, onChange, isOptional }) {
       {kind === "choice" && (
         <select {...control} onChange={text}>
           <option value="" />
-          {choices.map((choice) => <option key={choice} value={String(choice)}>{String(choice)}</option>)}
+          {choices.map((choice) => <option key={choice} value={String(choice)}>{nameOfChoice(choice)}</option>)}
         </select>
       )}
       {kind === "json" && <textarea {...control} rows="4" onInput={text} />}
@@ -112,6 +112,11 @@ function Field({ id, field, value, onChange, isOptional }) {
       {note && <p class="note" id={`${id}-note`}>{note}</p>}
     </div>
   );
+}
+
+function nameOfChoice(choice) {
+  if (typeof choice === "boolean") return choice ? "yes" : "no";
+  return String(choice);
 }
 
 function labelOf({ label, isMarked }, isOptional) {
