@@ -183,6 +183,8 @@ def test_json_is_asked_for_with_the_names_of_its_fields(browser: Chromium, site:
         person.page.until("document.querySelector('.question .problem')")
         [problem] = person.texts(".problem")
         assert problem.startswith("“stops as JSON” has a text that is not JSON.")
+        described = f"document.getElementById({FOCUS}.getAttribute('aria-describedby').split(' ')[0]).textContent"
+        assert person.page.evaluate(f"[{FOCUS}.ariaInvalid, {described}]") == ["true", problem]
         fill(person, "stops as JSON (required)", '[{"floor": 1}]')
         person.click("Answer", ".question")
         person.page.until("document.querySelector('.conversation > .problem') && document.querySelector('.question')")

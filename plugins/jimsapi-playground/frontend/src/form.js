@@ -32,7 +32,7 @@ function readForm(schema) {
   return { fields, isWhole: true };
 }
 
-// Returns the value that was entered. Throws an error for a person if a field has no JSON.
+// Returns the value that was entered. Throws an error for a person, with the field, if that has no JSON.
 export function valueOf({ fields, isWhole }, values) {
   return isWhole ? given(fields[0], enteredIn(values, fields[0])) : objectOf(fields, values);
 }
@@ -177,6 +177,7 @@ function given(field, value) {
   try {
     return value === undefined ? initial : JSON.parse(text);
   } catch {
-    throw new Error(`“${label}” has a text that is not JSON. Texts in JSON have double quotes, for example "Main Street 1".`);
+    const problem = `“${label}” has a text that is not JSON. Texts in JSON have double quotes, for example "Main Street 1".`;
+    throw Object.assign(new Error(problem), { field });
   }
 }

@@ -35,16 +35,18 @@ export function Question({ session, question, isFirst }) {
 
 // What was entered is kept in the session: an answer that the server does not accept is not lost.
 function AnswerForm({ session: { entered }, name, question, onAnswer }) {
-  const form = useMemo(() => formOf(question.schema), [question]);
+  const form = useMemo(() => formOf(question.schema), [question.question_id]);
   const [values, setValues] = useState(entered.get(question.question_id) ?? {});
-  const [problem, setProblem] = useState("");
+  const [problem, setProblem] = useState(null); // an error, with its field
+  const place = useRef();
+  useLayoutEffect(() => place.current.querySelector("[aria-invalid]")?.focus(), [problem]);
   const submit = (event) => {
     event.preventDefault();
-    setProblem("");
+    setProblem(null);
     try {
       onAnswer(valueOf(form, values));
     } catch (error) {
-      setProblem(error.message);
+      setProblem(error);
     }
   };
   const set = (changed) => {
@@ -52,22 +54,31 @@ function AnswerForm({ session: { entered }, name, question, onAnswer }) {
     setValues(changed);
   };
   return (
-    <form onSubmit={submit}>
+    <form ref={place} onSubmit={submit}>
       {form.description && <p class="note">{form.description}</p>}
-      {problem && <p class="problem" role="alert">{problem}</p>}
-      <Fields fields={form.fields} name={name} values={values} onChange={set} />
+      {problem && <p class="problem" role="alert" id={`${name}-problem`}>{problem.message}</p>}
+      <Fields
+        fields={form.fields} name={name} values={values} onChange={set}
+        invalid={problem?.field} problemId={`${name}-problem`}
+      />
       <button class="primary">Answer</button>
     </form>
   );
 }
 
-function Fields({ fields, name, values, onChange, isOptional = false }) {
+// A group has no JSON, so no field in it is invalid.
+function Fields({ fields, name, values, onChange, invalid, problemId, isOptional = false }) {
   return fields.map((field, index) => {
     const id = `${name}-${index}`;
     const value = enteredIn(values, field);
     const set = (changed) => onChange({ ...values, [field.name]: changed });
     if (field.kind !== "group") {
-      return <Field key={id} id={id} field={field} value={value ?? initialOf(field)} onChange={set} isOptional={isOptional} />;
+      return (
+        <Field
+          key={id} id={id} field={field} value={value ?? initialOf(field)} onChange={set} isOptional={isOptional}
+          problemId={field === invalid ? problemId : null}
+        />
+      );
     }
     return (
       <fieldset key={id} aria-describedby={field.description ? `${id}-note` : undefined}>
@@ -79,18 +90,20 @@ function Fields({ fields, name, values, onChange, isOptional = false }) {
   });
 }
 
-function Field({ id, field, value, onChange, isOptional }) {
+function Field({ id, field, value, onChange, isOptional, problemId }) {
   const { kind, label, description, shape, choices } = field;
   const isRequired = field.isRequired && !isOptional;
   const text = ({ currentTarget }) => onChange(currentTarget.value);
   const note = [description, shape && `JSON: ${shape}`].filter(Boolean).join(" ");
-  const control = { id, required: isRequired, value, "aria-describedby": note ? `${id}-note` : undefined };
+  const described = [problemId, note && `${id}-note`].filter(Boolean).join(" ") || undefined;
+  const invalid = problemId ? "true" : undefined;
+  const control = { id, required: isRequired, value, "aria-describedby": described, "aria-invalid": invalid };
   return (
     <div class="field">
       {kind === "boolean" ? (
         <label class="check">
           <input
-            type="checkbox" checked={value} aria-describedby={control["aria-describedby"]}
+            type="checkbox" checked={value} aria-describedby={described}
             onChange={({ currentTarget }) => onChange(currentTarget.checked)}
           />
           {label}
