@@ -25,10 +25,12 @@ export function Composer({ session }) {
     if (!(await sent)) session.write({ text: session.draft.text || text, files });
   };
   const press = (event) => {
-    const direction = PAGES[event.key];
+    if (event.isComposing) return;
+    const isPlain = !event.ctrlKey && !event.altKey && !event.shiftKey && !event.metaKey;
+    const direction = isPlain && PAGES[event.key];
     const { scrollHeight, clientHeight } = event.currentTarget;
     if (direction && scrollHeight <= clientHeight) scrollPage(direction); // the field itself has nothing to scroll
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) void send(event);
+    if (event.key === "Enter" && !event.shiftKey) void send(event);
   };
   const attach = async (event) => {
     const chosen = [...event.currentTarget.files];

@@ -141,7 +141,7 @@ function Answer({ session, turn, isBusy }) {
   const asked = turn.events.filter(isQuestion);
   const open = new Set(session.questions.map(({ question_id }) => question_id));
   const begun = live ? live.unfinished(turn.events) : [];
-  const isSilent = turn.user && !answers.length && !asked.length && !live?.error && live?.state !== "stopped";
+  const isSilent = turn.user && !answers.length && !asked.length && !begun.length && !live?.error && live?.state !== "stopped";
   return (
     <div class="answer">
       {answers.map((event) => <Message key={event.event_id} session={session} event={event} isBusy={isBusy} />)}
