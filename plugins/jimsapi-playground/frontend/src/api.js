@@ -75,7 +75,7 @@ async function detailOf(response) {
 }
 
 // A text that nobody else has.
-export function newKey() {
+function newIdempotencyKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
@@ -83,7 +83,7 @@ export function newKey() {
 // Sends a message and yields the items of its stream as {name, data}. If the connection breaks, it goes on where it
 // broke: before the run began by the same idempotency key, and later by the identifier of the last item.
 export function converse(message) {
-  const headers = { "idempotency-key": newKey() };
+  const headers = { "idempotency-key": newIdempotencyKey() };
   return follow(null, () => request("POST", "/api/v1/chat/stream", { json: message, headers }));
 }
 

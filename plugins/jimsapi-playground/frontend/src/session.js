@@ -1,6 +1,6 @@
 // What the page knows and does. Components call it, and are rendered again when it has changed.
 
-import { ApiError, converse, follow, getJson, hasKey, newKey, request, setKey } from "./api.js";
+import { ApiError, converse, follow, getJson, hasKey, request, setKey } from "./api.js";
 import { focusMessage, focusTitle } from "./focus.js";
 import { LiveRun } from "./live.js";
 import { Operator } from "./operator.js";
@@ -13,6 +13,7 @@ import { counted, plainOf } from "./words.js";
 const CONTACT = "jimsapi.playground.contact";
 const OPEN_RUN = "jimsapi.playground.run";
 const FIRST_CONTACT = "playground";
+const NOBODY = "nobody-7f3c1e9a"; // a contact that no server has
 const TURNS_SHOWN = 20;
 const RUNS_REMEMBERED = 50;
 const LIST = 30;
@@ -92,7 +93,6 @@ export class Session {
   async start() {
     try {
       const offered = await getJson("/openapi.json").catch(() => null); // a server may show it to nobody
-      if (offered && !this.hasKey && needsKey(offered)) return this.ask("");
       await this.findRights();
       this.takesFiles = offered ? FILES in offered.paths : await this.findFiles();
     } catch (error) {
@@ -112,7 +112,7 @@ export class Session {
   // not name a contact that nobody has.
   async findRights() {
     try {
-      await getJson("/api/v1/threads", { limit: 1, contact_id: newKey() });
+      await getJson("/api/v1/threads", { limit: 1, contact_id: NOBODY });
     } catch (error) {
       if (error.status !== 403) throw error;
       await this.findRightsOfBound();
@@ -240,8 +240,11 @@ export class Session {
   follow() {
     const { threadId, view } = routeOf(location.hash);
     this.view = view;
-    if (view === "runs") void this.operator.showRuns();
-    else if (view === "contacts") void this.operator.showContacts();
+    const { operator } = this;
+    if (view !== "runs") operator.runs.stop();
+    if (view !== "contacts") operator.contacts.stop();
+    if (view === "runs") void operator.showRuns();
+    else if (view === "contacts") void operator.showContacts();
     else if (threadId !== this.threadId || (threadId && !this.reader)) void this.open(threadId);
     this.changed();
   }
@@ -511,13 +514,6 @@ export class Session {
       this.announce(error.message);
     }
   }
-}
-
-// Whether the server asks for a key, and for nothing else, such as the certificate of a client.
-function needsKey({ paths, components }) {
-  const schemes = Object.values(components?.securitySchemes ?? {});
-  const isKey = ({ type, scheme }) => type === "http" && scheme?.toLowerCase() === "bearer";
-  return Boolean(paths["/api/v1/threads"]?.get?.security?.length) && schemes.every(isKey);
 }
 
 // What a screen reader announces when a run has ended.
