@@ -62,8 +62,9 @@ def test_each_schema_makes_a_form(schema: Any, kinds: list[str]) -> None:
         (form_of(a=form_of(b={"type": "string"})), {"a": {"b": ""}}, {}),
         (form_of(a={"enum": ["x", None]}), {"a": "x"}, {"a": "x"}),
         ({**form_of(a={"enum": ["x", None]}), "required": ["a"]}, {}, {"a": None}),
-        (form_of(constructor={"type": "string"}, toString={"type": "string"}), {}, {}),
-        (form_of(constructor=form_of(toString={"type": "string"})), {}, {}),
+        (form_of(constructor={"type": "integer"}, toString={"type": "array"}), {}, {}),
+        (form_of(constructor=form_of(toString={"type": "integer"})), {"constructor": {}}, {}),
+        (form_of(__proto__={"type": "string"}), {}, {}),
         (form_of(__proto__={"type": "string"}), {"__proto__": "x"}, {"__proto__": "x"}),
     ],
 )
