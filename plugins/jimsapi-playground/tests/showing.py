@@ -93,6 +93,8 @@ async def answer(ctx: ThreadContext) -> None:
             ctx.send_message(f"Route: {await ctx.ask('route', 'Which way?', schema=Route)}")
         case "stays":
             ctx.send_message(f"It stays: {await ctx.ask('stay', 'When?', options=['now'], stays_open=True)}")
+        case "keeps":
+            ctx.send_message(f"It keeps: {await ctx.ask('keep', 'Which name?', stays_open=True)}")
         case "buttons":
             ctx.send_message_with_buttons("Choose", [{"text": "say one"}, {"text": "say two"}])
         case "attack":

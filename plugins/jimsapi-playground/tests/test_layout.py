@@ -59,6 +59,32 @@ def test_the_page_itself_scrolls_on_a_low_screen(browser: Chromium, site: Served
         person.page.until(f"{place}.scrollHeight > 2000 && {place}.scrollTop > {place}.scrollHeight - 325")
 
 
+def test_the_end_of_a_run_does_not_move_what_a_person_reads(browser: Chromium, site: Served, contact: str) -> None:
+    with person_at(browser, site.url, contact=contact) as person:
+        person.paste(LONG)
+        person.sees("You said")
+        person.say(f"hold {contact}")
+        person.page.until("document.querySelector('.status')?.textContent === 'Waiting at the door'")
+        person.page.until(AT_END)
+        person.page.evaluate(
+            "new Promise(done => { const place = document.querySelector('.conversation'); "
+            "place.addEventListener('scroll', () => done(true), {once: true}); place.scrollTop = 0; })"
+        )
+        with site.client() as client:
+            client.post("/api/v1/chat", json={"contact_id": "door", "message": f"open {contact}"}).raise_for_status()
+        person.sees("Wait, done")
+        person.page.until("document.querySelector('aside .preview')?.textContent === 'Wait, done'")
+        assert person.page.evaluate("document.querySelector('.conversation').scrollTop") == 0
+
+
+def test_the_page_keeps_its_layout_while_the_keyboard_of_a_phone_is_open(
+    browser: Chromium, site: Served, contact: str
+) -> None:
+    with person_at(browser, site.url, PHONE._replace(height=380), contact) as person:
+        person.page.until("document.querySelector('.conversation')")
+        assert person.page.evaluate("getComputedStyle(document.querySelector('.conversation')).overflowY") == "auto"
+
+
 def test_an_opened_command_is_in_view(browser: Chromium, site: Served, contact: str) -> None:
     with person_at(browser, site.url, contact=contact) as person:
         person.paste(LONG)

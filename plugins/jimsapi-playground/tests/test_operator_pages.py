@@ -216,6 +216,35 @@ def test_a_second_key_sees_nothing_of_the_first(browser: Chromium, tmp_path: Pat
             shows(person, contact)
 
 
+def test_a_second_key_for_chats_alone_sees_nothing_of_the_first(
+    browser: Chromium, tmp_path: Path, contact: str
+) -> None:
+    keys = tmp_path / "keys.json"
+    first = new_key(keys, "first")
+    second = new_key(keys, "second", "--scope", "chat")
+    with (
+        Served("--app", "showing:app", "--keys-file", str(keys), folder=Path(__file__).parent) as server,
+        person_at(browser, server.url, contact=contact) as person,
+    ):
+        enter_key(person, first)
+        person.ask("one", "You said one")
+        person.say("form")
+        person.page.until("document.querySelector('.question') && document.querySelector('aside li')")
+        person.page.evaluate("document.querySelector('#message').focus()")
+        person.page.write("a secret")
+        run_keys(keys, "revoke", "first")
+
+        def asks_for_a_key() -> bool:
+            person.page.evaluate("document.querySelector('[role=search]')?.requestSubmit()")
+            return bool(person.page.evaluate("document.querySelector('#key') !== null"))
+
+        eventually(asks_for_a_key)
+        enter_key(person, second)
+        person.page.until("document.querySelector('.conversation > .note')")
+        assert person.texts(".turn, .question, aside li") == []
+        assert person.page.evaluate("document.querySelector('#message').value") == ""
+
+
 def test_a_server_that_admits_everybody_lists_one_contact_only(browser: Chromium, site: Served, contact: str) -> None:
     chat(site, contact, "hello").raise_for_status()
     chat(site, f"{contact} 2", "hello").raise_for_status()

@@ -38,12 +38,12 @@ def test_a_server_without_files_is_not_asked_for_them(browser: Chromium, contact
         assert person.texts("input[type=file]") == []
 
 
-def test_the_page_asks_for_a_key_without_a_refusal(browser: Chromium, guarded: Served, contact: str, key: str) -> None:
+def test_the_page_asks_for_a_key_after_one_refusal(browser: Chromium, guarded: Served, contact: str, key: str) -> None:
     with person_at(browser, guarded.url, contact=contact) as person:
         enter_key(person, key)
         person.page.until("document.querySelector('#contact')")
         person.ask("one", "You said one")
-        assert refused(person) == []
+        assert refused(person) == ["401 /api/v1/threads"]
 
 
 @pytest.mark.parametrize("docs", ["public", "private", "off"])

@@ -29,7 +29,9 @@ export function hasKey() {
   return key !== "";
 }
 
+// Returns whether this is another key than before.
 export function setKey(text) {
+  const before = key;
   key = text.trim().replace(/^bearer\s+/i, "");
   try {
     if (key) sessionStorage.setItem(KEY, key);
@@ -37,6 +39,7 @@ export function setKey(text) {
   } catch {
     // the key stays in memory
   }
+  return key !== before;
 }
 
 export function urlOf(path, query = {}) {
@@ -72,7 +75,7 @@ async function detailOf(response) {
 }
 
 // A text that nobody else has.
-export function newKey() {
+function newIdempotencyKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
@@ -80,7 +83,7 @@ export function newKey() {
 // Sends a message and yields the items of its stream as {name, data}. If the connection breaks, it goes on where it
 // broke: before the run began by the same idempotency key, and later by the identifier of the last item.
 export function converse(message) {
-  const headers = { "idempotency-key": newKey() };
+  const headers = { "idempotency-key": newIdempotencyKey() };
   return follow(null, () => request("POST", "/api/v1/chat/stream", { json: message, headers }));
 }
 

@@ -3,7 +3,7 @@
 import { useState } from "preact/hooks";
 import { focusMessage } from "./focus.js";
 import { scrollPage } from "./scroll.js";
-import { answerIn } from "./turns.js";
+import { answerIn, takesText, textOf } from "./turns.js";
 
 const WRITE = "Say something";
 const PAGES = { PageUp: -1, PageDown: 1 };
@@ -21,14 +21,16 @@ export function Composer({ session }) {
     session.write({ text: "", files: [] });
     setProblem("");
     const answer = files.length ? null : answerIn(text.trim(), session.questions);
-    const sent = answer ? session.answer(answer.question, answer.value, answer.value) : session.send(text, files);
+    const sent = answer ? session.answer(answer.question, answer.value, textOf(answer.value)) : session.send(text, files);
     if (!(await sent)) session.write({ text: session.draft.text || text, files });
   };
   const press = (event) => {
-    const direction = PAGES[event.key];
+    if (event.isComposing) return;
+    const isPlain = !event.ctrlKey && !event.altKey && !event.shiftKey && !event.metaKey;
+    const direction = isPlain && PAGES[event.key];
     const { scrollHeight, clientHeight } = event.currentTarget;
     if (direction && scrollHeight <= clientHeight) scrollPage(direction); // the field itself has nothing to scroll
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) void send(event);
+    if (event.key === "Enter" && !event.shiftKey) void send(event);
   };
   const attach = async (event) => {
     const chosen = [...event.currentTarget.files];
@@ -85,8 +87,11 @@ export function Composer({ session }) {
 
 // Says what becomes of a text while a question is open: a message closes it.
 function placeholderFor(questions) {
-  if (questions.every((one) => one.stays_open)) return WRITE;
-  if (questions.length > 1) return "A message closes the open questions";
-  if (questions[0].options) return "Type an option to answer. A message closes the question";
-  return questions[0].schema ? "A message closes the open question" : "Type the answer to the question";
+  const closed = questions.filter((one) => !one.stays_open);
+  if (!closed.length) return WRITE;
+  const [first] = questions;
+  const which = questions.length > 1 ? "the first question" : "the question";
+  const closes = `A message closes the open question${closed.length > 1 ? "s" : ""}`;
+  if (!takesText(first)) return closes;
+  return first.options ? `Type an option to answer ${which}. ${closes}` : `Type the answer to ${which}`;
 }

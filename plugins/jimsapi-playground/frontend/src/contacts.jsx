@@ -17,7 +17,7 @@ export function Contacts({ session }) {
       <ol class="rows" aria-label="Contacts" aria-busy={contacts.isReading}>
         {contacts.items.map((contact) => <Contact key={contact.contact_id} session={session} contact={contact} />)}
       </ol>
-      {!contacts.items.length && !contacts.isReading && !contacts.problem && (
+      {!contacts.items.length && !contacts.next && !contacts.isReading && !contacts.problem && (
         <p class="note">There are no contacts yet.</p>
       )}
       {contacts.next && (

@@ -14,8 +14,11 @@ import { buttonsOf, isAnswer, isQuestion, textOf } from "./turns.js";
 export function Conversation({ session }) {
   const { live, refused, shownTurns: turns, questions } = session;
   const isShown = live && turns.some((turn) => turn.live === live);
-  const newest = turns.at(-1)?.key;
-  useEffect(toEnd, [session.threadId, newest, live]);
+  const isEmpty = !turns.length && !live;
+  useEffect(toEnd, [session.threadId, isEmpty]); // a conversation is opened
+  useEffect(() => {
+    if (live) toEnd(); // a run begins
+  }, [live]);
   useEffect(followEnd);
   return (
     <div class="conversation" role="region" aria-label="Messages" tabIndex={0}>
@@ -40,7 +43,7 @@ export function Conversation({ session }) {
           <LiveAnswer live={live} />
         </article>
       )}
-      {refused && <p class="problem" role="alert">{refused.refusal}</p>}
+      {refused && <p class="problem">{refused.refusal}</p>}
       {!live && questions.map((one, index) => (
         <Question key={one.question_id} session={session} question={one} isFirst={index === 0} />
       ))}
@@ -138,7 +141,7 @@ function Answer({ session, turn, isBusy }) {
   const asked = turn.events.filter(isQuestion);
   const open = new Set(session.questions.map(({ question_id }) => question_id));
   const begun = live ? live.unfinished(turn.events) : [];
-  const isSilent = turn.user && !answers.length && !asked.length && !live?.error && live?.state !== "stopped";
+  const isSilent = turn.user && !answers.length && !asked.length && !begun.length && !live?.error && live?.state !== "stopped";
   return (
     <div class="answer">
       {answers.map((event) => <Message key={event.event_id} session={session} event={event} isBusy={isBusy} />)}

@@ -1,5 +1,7 @@
 // Gives the focus to something else when what had it goes away, once that is rendered.
 
+import { showBeginning } from "./scroll.js";
+
 const PAUSE = 50; // milliseconds
 
 let timer = null;
@@ -12,13 +14,17 @@ export function focusTitle() {
   focusSoon("h2");
 }
 
-// Gives the focus to the first question, which is rendered, unless the person is writing something or a dialog is open.
-export function focusQuestion() {
+// Gives the focus to a new question: to the message field if a typed text can answer it, or else to the question itself.
+// It never goes to a button, which the next key that a person presses would choose. If the focus is elsewhere, or the
+// person is writing something, it stays there.
+export function focusQuestion(question, isTyped) {
   const { activeElement: active } = document;
-  const isWriting = active.matches("input, textarea, select") && (active.id !== "message" || active.value !== "");
-  if (isWriting || document.querySelector("dialog[open]")) return;
+  const isFree = active === document.body || (active.id === "message" && active.value === "");
+  if (!isFree || document.querySelector("dialog[open]")) return;
   clearTimeout(timer);
-  document.querySelector(".question :is(button, input, select, textarea)")?.focus();
+  if (isTyped) return document.querySelector("#message")?.focus();
+  question.focus({ preventScroll: true });
+  showBeginning();
 }
 
 function focusSoon(selector) {

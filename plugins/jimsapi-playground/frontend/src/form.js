@@ -4,31 +4,45 @@
 import { isObject } from "./turns.js";
 
 const DEEPEST = 10; // references that follow each other
+const DEEPEST_SHAPE = 4; // forms and lists within each other
+const PARTS = 100; // of a schema that are put into words for one field
+const LONGEST_SHAPE = 500; // characters
 const NAMES = { string: "a text", integer: "a whole number", number: "a number", boolean: "true or false", null: "null" };
 
 const TEXT = { name: "value", label: "Answer", kind: "string", isRequired: true };
 
-// Returns {fields, description, isWhole}. If `isWhole` is true, the only field is the whole answer.
+// Returns {fields, description, isWhole}. If `isWhole` is true, the only field is the whole answer. A schema that this
+// page cannot read makes one field for JSON.
 export function formOf(schema) {
+  try {
+    return readForm(schema);
+  } catch {
+    const field = { name: "value", label: "Answer as JSON", kind: "json", isRequired: true, isMarked: false };
+    return { fields: [field], isWhole: true };
+  }
+}
+
+function readForm(schema) {
   if (!schema) return { fields: [TEXT], isWhole: true };
   const whole = resolved(schema, schema);
   const fields = hasProperties(whole) ? fieldsOf(whole, schema, 1) : [fieldOf("value", schema, true, schema, 0)];
-  if (hasProperties(whole)) return { fields, description: whole.description, isWhole: false };
+  if (hasProperties(whole)) return { fields, description: textOr(whole.description), isWhole: false };
   fields[0].isMarked = false; // it is the only one
-  if (!schema.title) fields[0].label = fields[0].kind === "json" ? "Answer as JSON" : "Answer";
+  if (typeof schema.title !== "string") fields[0].label = fields[0].kind === "json" ? "Answer as JSON" : "Answer";
   return { fields, isWhole: true };
 }
 
-// Returns the value that was entered. Throws an error for a person if a field has no JSON.
+// Returns the value that was entered. Throws an error for a person, with the field, if that has no JSON.
 export function valueOf({ fields, isWhole }, values) {
-  return isWhole ? given(fields[0], values.value) : objectOf(fields, values);
+  return isWhole ? given(fields[0], enteredIn(values, fields[0])) : objectOf(fields, values);
 }
 
 // The value of a field before a person changes it, as its control needs it.
 export function initialOf({ kind, initial }) {
-  if (kind === "boolean") return initial ?? false;
+  if (kind === "boolean") return initial === true;
   if (initial === undefined || initial === null) return "";
-  return kind === "json" ? JSON.stringify(initial, null, 2) : String(initial);
+  if (kind === "json") return JSON.stringify(initial, null, 2);
+  return typeof initial === "object" ? "" : String(initial);
 }
 
 function fieldsOf(schema, root, depth) {
@@ -40,25 +54,41 @@ function fieldsOf(schema, root, depth) {
   });
 }
 
+function textOr(value, otherwise) {
+  return typeof value === "string" ? value : otherwise;
+}
+
 function fieldOf(name, part, isRequired, root, depth) {
   const schema = resolved(part, root);
+  const mayBeNull = schema.isNullable || (Array.isArray(schema.enum) && schema.enum.includes(null));
   const field = {
     name,
-    label: part.title ?? name,
-    description: schema.description,
+    label: textOr(part?.title, name),
+    description: textOr(schema.description),
     initial: schema.default,
-    isRequired: isRequired && !schema.isNullable,
-    isMarked: isRequired && !schema.isNullable && schema.type !== "boolean",
-    empty: isRequired && schema.isNullable ? null : undefined, // what an empty field means
+    isRequired: isRequired && !mayBeNull,
+    isMarked: isRequired && !mayBeNull && schema.type !== "boolean",
+    empty: isRequired && mayBeNull ? null : undefined, // what an empty field means
   };
-  const choices = "const" in schema ? [schema.const] : schema.enum;
-  if (Array.isArray(choices) && !choices.some((one) => typeof one === "object")) return { ...field, kind: "choice", choices };
-  if (schema.type !== "null" && Object.hasOwn(NAMES, schema.type)) return { ...field, kind: schema.type };
+  const choices = choicesOf(schema);
+  if (choices) return { ...field, kind: "choice", choices };
+  if (schema.type !== "null" && nameOf(schema)) return { ...field, kind: schema.type };
   if (depth === 1 && hasProperties(schema)) {
     const fields = fieldsOf(schema, root, 2);
     if (fields.every(({ kind }) => kind !== "json")) return { ...field, kind: "group", fields };
   }
-  return { ...field, kind: "json", label: `${field.label} as JSON`, shape: shapeOf(part, root, 0) };
+  const json = { ...field, kind: "json", label: `${field.label} as JSON` };
+  return depth === 2 ? json : { ...json, shape: shortened(shapeOf(part, root)) };
+}
+
+// The values that a person can choose from, or null. A field that is left empty stands for null.
+function choicesOf(schema) {
+  const all = "const" in schema ? [schema.const] : schema.enum;
+  if (Array.isArray(all) && all.some((one) => one !== null)) {
+    const choices = all.filter((one) => one !== null);
+    return choices.some((one) => typeof one === "object") ? null : choices;
+  }
+  return schema.type === "boolean" && schema.isNullable ? [true, false] : null;
 }
 
 function hasProperties({ properties }) {
@@ -90,34 +120,54 @@ function referenced(reference, root) {
   return names.reduce((found, name) => (isObject(found) ? found[name] : undefined), root);
 }
 
-// What the JSON of a field has to be, in words, with the names of its fields.
-function shapeOf(part, root, depth) {
+function nameOf({ type }) {
+  return typeof type === "string" && Object.hasOwn(NAMES, type) ? NAMES[type] : undefined;
+}
+
+function shortened(text) {
+  return text.length > LONGEST_SHAPE ? `${text.slice(0, LONGEST_SHAPE)}…` : text;
+}
+
+// What the JSON of a field has to be, in words, with the names of its fields. A schema can refer to itself, so its depth
+// and the number of its parts have limits.
+function shapeOf(part, root, depth = 0, count = { parts: 0 }) {
+  count.parts += 1;
+  if (depth > DEEPEST_SHAPE || count.parts > PARTS) return "any value";
   const schema = resolved(part, root);
-  if (schema.forms) return schema.forms.map((form) => shapeOf(form, root, depth + 1)).join(", or ");
-  if (Array.isArray(schema.enum)) return schema.enum.map((one) => JSON.stringify(one)).join(" or ");
-  if (schema.type === "array") return schema.items && depth < 4 ? `a list, each of it ${shapeOf(schema.items, root, depth + 1)}` : "a list";
-  if (!hasProperties(schema)) return NAMES[schema.type] ?? (schema.type === "object" ? "an object" : "any value");
-  const names = Object.entries(schema.properties).map(([name, inner]) => {
+  const within = (inner) => shapeOf(inner, root, depth + 1, count);
+  if (schema.forms) return schema.forms.slice(0, PARTS).map(within).join(", or ");
+  if (Array.isArray(schema.enum)) return schema.enum.slice(0, PARTS).map((one) => JSON.stringify(one)).join(" or ");
+  if (schema.type === "array") return schema.items && depth < DEEPEST_SHAPE ? `a list, each of it ${within(schema.items)}` : "a list";
+  if (!hasProperties(schema)) return nameOf(schema) ?? (schema.type === "object" ? "an object" : "any value");
+  const required = Array.isArray(schema.required) ? schema.required : [];
+  const names = Object.entries(schema.properties).slice(0, PARTS).map(([name, inner]) => {
     const { type, properties, forms } = resolved(inner, root);
-    const isDeep = depth < 3 && (properties || forms || type === "array");
-    const facts = [schema.required?.includes(name) && "required", isDeep && shapeOf(inner, root, depth + 1)].filter(Boolean);
+    const isDeep = depth < DEEPEST_SHAPE - 1 && (properties || forms || type === "array");
+    const facts = [required.includes(name) && "required", isDeep && within(inner)].filter(Boolean);
     return facts.length ? `${name} (${facts.join(", ")})` : name;
   });
   return `an object with ${names.length === 1 ? "the field" : "the fields"} ${names.join(", ")}`;
 }
 
 function objectOf(fields, values) {
-  return Object.fromEntries(fields.map((field) => [field.name, given(field, values[field.name])]));
+  return Object.fromEntries(fields.map((field) => [field.name, given(field, enteredIn(values, field))]));
 }
 
-// A group that may be left out, and in which a person has entered nothing, is left out.
-export function isLeftOut({ kind, isRequired }, value) {
-  return kind === "group" && !isRequired && !Object.values(value ?? {}).some((one) => one !== "" && one !== false);
+// What was entered into a field, or undefined. A field can have the name of something that each object has.
+export function enteredIn(values, { name }) {
+  return values !== undefined && Object.hasOwn(values, name) ? values[name] : undefined;
+}
+
+// A group that may be left out, and in which a person has changed nothing, is left out.
+export function isLeftOut({ kind, isRequired, fields }, values) {
+  const isChanged = (field) => (enteredIn(values, field) ?? initialOf(field)) !== initialOf(field);
+  return kind === "group" && !isRequired && !fields.some(isChanged);
 }
 
 function given(field, value) {
-  const { kind, label, choices, fields, initial, empty } = field;
+  const { kind, label, choices, fields, initial, isRequired, empty } = field;
   if (kind === "group") return isLeftOut(field, value) ? empty : objectOf(fields, value ?? {});
+  if (kind === "boolean" && value === undefined && !isRequired) return initial ?? empty;
   const text = value ?? initialOf(field);
   if (kind === "boolean") return text;
   if (text === "") return empty;
@@ -127,6 +177,7 @@ function given(field, value) {
   try {
     return value === undefined ? initial : JSON.parse(text);
   } catch {
-    throw new Error(`“${label}” has a text that is not JSON. Texts in JSON have double quotes, for example "Main Street 1".`);
+    const problem = `“${label}” has a text that is not JSON. Texts in JSON have double quotes, for example "Main Street 1".`;
+    throw Object.assign(new Error(problem), { field });
   }
 }

@@ -3,6 +3,7 @@
 import { getJson } from "./api.js";
 
 const PAGE = 50;
+const MOST_PAGES = 20; // empty ones that follow each other
 
 export class Listing {
   constructor(path, field, onChange) {
@@ -26,13 +27,20 @@ export class Listing {
     if (!this.isReading) await this.readPage(this.next);
   }
 
-  // The next page that is not empty, or the last one: a page may be empty although others follow.
+  // The next page that is not empty, or the last one: a page may be empty although others follow. After many empty pages
+  // it stops, and the person can go on.
   async nextWithItems(query, after) {
-    for (;;) {
+    for (let pages = 1; ; pages += 1) {
       const page = await getJson(this.path, { limit: PAGE, after, ...query });
-      if (page[this.field].length || !page.next || query !== this.query) return page;
+      if (page[this.field].length || !page.next || pages === MOST_PAGES || query !== this.query) return page;
       after = page.next;
     }
+  }
+
+  // Reads no further pages: the list is no longer shown.
+  stop() {
+    this.query = { ...this.query };
+    this.isReading = false;
   }
 
   async readPage(after) {

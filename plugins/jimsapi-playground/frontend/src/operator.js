@@ -45,6 +45,7 @@ export class Operator {
         return this.read(listing, query);
       }
     }
+    if (session.view !== listing.field) return; // the person has left the list
     session.announce(listing.problem || counted(listing.items.length, listing.field.replace(/s$/, "")));
   }
 

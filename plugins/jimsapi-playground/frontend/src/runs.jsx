@@ -19,7 +19,7 @@ export function Runs({ session }) {
       <ol class="rows" aria-label="Runs" aria-busy={runs.isReading}>
         {runs.items.map((run) => <Run key={run.run_id} session={session} run={run} />)}
       </ol>
-      {!runs.items.length && !runs.isReading && !runs.problem && <p class="note">There are no such runs.</p>}
+      {!runs.items.length && !runs.next && !runs.isReading && !runs.problem && <p class="note">There are no such runs.</p>}
       {runs.next && <button type="button" disabled={runs.isReading} onClick={() => operator.more(runs)}>More runs</button>}
     </div>
   );

@@ -1,18 +1,19 @@
 // What the page knows and does. Components call it, and are rendered again when it has changed.
 
-import { ApiError, converse, follow, getJson, hasKey, newKey, request, setKey } from "./api.js";
+import { ApiError, converse, follow, getJson, hasKey, request, setKey } from "./api.js";
 import { focusMessage, focusTitle } from "./focus.js";
 import { LiveRun } from "./live.js";
 import { Operator } from "./operator.js";
 import { ThreadReader } from "./reader.js";
 import { hashOf, routeOf, RUNS } from "./route.js";
 import { saveAs } from "./save.js";
-import { attach, isAnswer, isQuestion, openQuestions, textOf, turnsOf } from "./turns.js";
+import { attach, isAnswer, isQuestion, openQuestions, questionsOf, textOf, turnsOf } from "./turns.js";
 import { counted, plainOf } from "./words.js";
 
 const CONTACT = "jimsapi.playground.contact";
 const OPEN_RUN = "jimsapi.playground.run";
 const FIRST_CONTACT = "playground";
+const NOBODY = "nobody-7f3c1e9a"; // a contact that no server has
 const TURNS_SHOWN = 20;
 const RUNS_REMEMBERED = 50;
 const LIST = 30;
@@ -24,15 +25,18 @@ export class Session {
     this.onChange = onChange;
     this.phase = "loading"; // then key, ready or failed
     this.problem = "";
-    this.announcement = "";
-    this.mayList = true;
-    this.isBound = false;
-    this.takesFiles = false;
     this.contact = recall("localStorage", CONTACT) ?? FIRST_CONTACT;
-    this.list = { threads: [], next: null, query: "", problem: "" };
-    this.threadId = null;
     this.view = "chat"; // or log, runs or contacts
-    this.operator = new Operator(this);
+    this.reset();
+    window.addEventListener("hashchange", () => this.follow());
+  }
+
+  // Forgets all that a key has shown.
+  reset() {
+    this.announcement = "";
+    this.takesFiles = false;
+    this.list = { threads: [], next: null, query: "", problem: "" };
+    this.threadId = undefined; // no conversation is open, not even the new one, which is null
     this.reader = null;
     this.passed = 0;
     this.isReading = false;
@@ -43,11 +47,19 @@ export class Session {
     this.threadProblem = "";
     this.ratings = new Map();
     this.runs = []; // open runs of this page
-    this.past = []; // its runs that have ended
+    this.past = []; // its runs that have ended, newest first
     this.draft = { text: "", files: [] }; // of the message that is being written
     this.refused = null; // the newest of them, if no thread has accepted its message
     this.entered = new Map(); // what was entered into the forms of questions, by their identifiers
-    window.addEventListener("hashchange", () => this.follow());
+    this.resetRights();
+  }
+
+  // The rights of a key may have changed, too.
+  resetRights() {
+    this.operator = new Operator(this);
+    this.isBound = false;
+    this.mayList = true;
+    this.list.problem = "";
   }
 
   // Components are rendered at most once in a while, however much arrives.
@@ -81,7 +93,6 @@ export class Session {
   async start() {
     try {
       const offered = await getJson("/openapi.json").catch(() => null); // a server may show it to nobody
-      if (offered && !this.hasKey && needsKey(offered)) return this.ask("");
       await this.findRights();
       this.takesFiles = offered ? FILES in offered.paths : await this.findFiles();
     } catch (error) {
@@ -101,7 +112,7 @@ export class Session {
   // not name a contact that nobody has.
   async findRights() {
     try {
-      await getJson("/api/v1/threads", { limit: 1, contact_id: newKey() });
+      await getJson("/api/v1/threads", { limit: 1, contact_id: NOBODY });
     } catch (error) {
       if (error.status !== 403) throw error;
       await this.findRightsOfBound();
@@ -134,11 +145,12 @@ export class Session {
 
   async useKey(key) {
     if (/[^\x20-\x7e]/.test(key.trim())) return this.ask("A key has only ASCII characters, and no control characters.");
-    setKey(key);
-    this.operator = new Operator(this); // nothing that another key has shown stays
-    this.isBound = false;
-    this.mayList = true;
-    this.list.problem = "";
+    if (setKey(key)) {
+      this.reset();
+      keep("sessionStorage", OPEN_RUN, "");
+    } else {
+      this.resetRights();
+    }
     await this.start();
   }
 
@@ -204,20 +216,22 @@ export class Session {
 
   async readList(query = this.list.query, after = null) {
     if (!this.mayList) return;
-    this.list.query = query;
+    const { list } = this;
+    const isOld = () => list !== this.list || query !== list.query; // another key is used, or a later search has begun
+    list.query = query;
     try {
       const given = { limit: LIST, after, q: query.trim() || null, ...this.owner };
       const page = await getJson("/api/v1/threads", given);
-      if (query !== this.list.query) return; // a later search has begun
-      this.list.threads = after ? [...this.list.threads, ...page.threads] : page.threads;
-      this.list.next = page.next;
-      this.list.problem = "";
+      if (isOld()) return;
+      list.threads = after ? [...list.threads, ...page.threads] : page.threads;
+      list.next = page.next;
+      list.problem = "";
     } catch (error) {
-      if (query !== this.list.query) return;
+      if (isOld()) return;
       if (this.asksForKey(error)) return;
-      this.list.problem = error.message;
+      list.problem = error.message;
     }
-    if (query) this.announcement = `${counted(this.list.threads.length, "conversation")} found`;
+    if (query) this.announcement = `${counted(list.threads.length, "conversation")} found`;
     this.changed();
   }
 
@@ -226,8 +240,11 @@ export class Session {
   follow() {
     const { threadId, view } = routeOf(location.hash);
     this.view = view;
-    if (view === "runs") void this.operator.showRuns();
-    else if (view === "contacts") void this.operator.showContacts();
+    const { operator } = this;
+    if (view !== "runs") operator.runs.stop();
+    if (view !== "contacts") operator.contacts.stop();
+    if (view === "runs") void operator.showRuns();
+    else if (view === "contacts") void operator.showContacts();
     else if (threadId !== this.threadId || (threadId && !this.reader)) void this.open(threadId);
     this.changed();
   }
@@ -243,6 +260,7 @@ export class Session {
     this.threadProblem = "";
     this.refused = null;
     this.passed = 0;
+    this.isReading = false;
     this.changed();
     await this.reread();
     await this.readRatings();
@@ -273,13 +291,14 @@ export class Session {
       attach(this.turns, [...runs, ...(this.live ? [this.live] : [])]);
       this.questions = openQuestions(this.reader.events);
     } else if (this.threadId) {
-      this.turns = runs.map((run, index) => ({
-        key: `run ${index}`,
+      const accepted = runs.filter(({ runId }) => runId).reverse(); // oldest first
+      this.turns = accepted.map((run) => ({
+        key: run.runId,
         user: { text: run.text, answer: Boolean(run.request.answers), files: [], at: null },
         events: run.events,
         live: run,
       }));
-      this.questions = openQuestions(runs.flatMap(({ events }) => events));
+      this.questions = questionsOf(accepted);
     }
     this.changed();
   }
@@ -345,7 +364,8 @@ export class Session {
     return (await response.json()).thread_id;
   }
 
-  // Sends a message and follows its run. Returns false if no thread has accepted it.
+  // Sends a message and follows its run. Returns false if no thread has accepted it. A run of a key that is no longer
+  // used is not shown.
   async run(text, request, place) {
     const live = new LiveRun(text, request);
     const from = this.threadId;
@@ -361,6 +381,7 @@ export class Session {
       else body.run_conversation_start_on_new_thread = true;
       live.request = body;
       for await (const item of converse(body)) {
+        if (!this.runs.includes(live)) return true;
         if (live.take(item)) this.changed();
         if (item.name === "started") {
           isPlaced = true;
@@ -370,13 +391,14 @@ export class Session {
         if (item.name === "status") this.announce(item.data.status);
       }
     } catch (error) {
+      if (!this.runs.includes(live)) return true;
       this.asksForKey(error);
       live.error = error.message;
     }
     if (live.ended === null) live.end("failed");
     if (!isPlaced) this.refused = live;
     await this.finish(live);
-    return isPlaced;
+    return isPlaced || !this.past.includes(live);
   }
 
   // A conversation that begins gets its address when a thread has accepted the message.
@@ -394,9 +416,11 @@ export class Session {
   }
 
   async finish(live) {
+    if (!this.runs.includes(live)) return;
     forget(live);
     this.past = [live, ...this.past].slice(0, RUNS_REMEMBERED);
     if (live.threadId === this.threadId) await this.reread();
+    if (!this.runs.includes(live)) return;
     this.runs = this.runs.filter((run) => run !== live);
     if (!live.isUnknown) this.announce(live === this.refused ? live.refusal : endingOf(live));
     this.changed();
@@ -438,14 +462,14 @@ export class Session {
   // Feedback
 
   async readRatings() {
-    const { threadId } = this;
+    const { threadId, ratings } = this;
     if (!this.reader) return;
     let after = null;
     try {
       do {
         const page = await getJson(`/api/v1/threads/${threadId}/feedback`, { limit: 1000, after });
-        if (threadId !== this.threadId) return;
-        for (const one of page.feedback) this.ratings.set(one.event_id, one);
+        if (ratings !== this.ratings) return; // another conversation was opened, or this one with another key
+        for (const one of page.feedback) ratings.set(one.event_id, one);
         after = page.next;
       } while (after);
     } catch (error) {
@@ -490,13 +514,6 @@ export class Session {
       this.announce(error.message);
     }
   }
-}
-
-// Whether the server asks for a key, and for nothing else, such as the certificate of a client.
-function needsKey({ paths, components }) {
-  const schemes = Object.values(components?.securitySchemes ?? {});
-  const isKey = ({ type, scheme }) => type === "http" && scheme?.toLowerCase() === "bearer";
-  return Boolean(paths["/api/v1/threads"]?.get?.security?.length) && schemes.every(isKey);
 }
 
 // What a screen reader announces when a run has ended.

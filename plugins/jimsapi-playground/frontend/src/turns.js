@@ -50,8 +50,20 @@ export function attach(turns, runs) {
   }
 }
 
-export function openQuestions(events, now = Date.now()) {
-  const open = new Map();
+// The open questions of runs, oldest first. The stream of a run does not have the end of a question that the message of
+// the run has closed.
+export function questionsOf(runs) {
+  let open = [];
+  for (const { request, events } of runs) {
+    const { answers } = request;
+    const isOpen = ({ question_id: id, stays_open }) => (answers ? !Object.hasOwn(answers, id) : stays_open);
+    open = openQuestions(events, open.filter(isOpen));
+  }
+  return open;
+}
+
+export function openQuestions(events, before = [], now = Date.now()) {
+  const open = new Map(before.map((question) => [question.question_id, question]));
   for (const { event_type, event_data: data } of events) {
     if (!isObject(data) || typeof data.question_id !== "string") continue;
     if (event_type === "question.asked") open.set(data.question_id, data);
@@ -60,15 +72,20 @@ export function openQuestions(events, now = Date.now()) {
   return [...open.values()].filter(({ expires_at }) => !expires_at || Date.parse(expires_at) > now);
 }
 
-// The answer that a typed text is, as in `jimsapi chat`: an option of the only open question, or the text that it asks
-// for. Returns {question, value}, or null if the text is a message.
-export function answerIn(text, questions) {
-  if (questions.length !== 1) return null;
-  const [question] = questions;
-  const { options, schema } = question;
-  if (!Array.isArray(options)) return schema ? null : { question, value: text };
-  const folded = text.trim().toLowerCase();
-  const value = options.find((one) => one === text) ?? options.find((one) => one.trim().toLowerCase() === folded);
+// Whether a typed text can answer a question: as one of its options, or as the text that it asks for. If a question that
+// asks for a text stays open, a typed text is a message.
+export function takesText({ options, schema, stays_open: staysOpen }) {
+  return Array.isArray(options) || (!schema && !staysOpen);
+}
+
+// The answer that a typed text is to the first open question. Upper and lower case are the same in options. Returns
+// {question, value}, or null if the text is a message.
+export function answerIn(text, [question]) {
+  if (!question || !takesText(question)) return null;
+  const { options } = question;
+  if (!Array.isArray(options)) return { question, value: text };
+  const fold = (one) => textOf(one).trim().toLowerCase();
+  const value = options.find((one) => one === text) ?? options.find((one) => fold(one) === fold(text));
   return value === undefined ? null : { question, value };
 }
 

@@ -12,8 +12,9 @@ export function counted(number, name) {
 
 // The beginning of a Markdown text, without its marks.
 export function plainOf(markdown) {
-  const lines = markdown.slice(0, 2 * LONGEST).split("\n").filter((line) => !BESIDE.test(line));
-  return lines.map((line) => plainLine(line)).join("\n").trim().slice(0, LONGEST);
+  const lines = markdown.slice(0, 2 * LONGEST).trim().split("\n");
+  const kept = lines.length > 1 ? lines.filter((line) => !BESIDE.test(line)) : lines;
+  return kept.map((line) => plainLine(line)).join("\n").trim().slice(0, LONGEST);
 }
 
 function plainLine(line) {
