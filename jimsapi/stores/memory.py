@@ -436,15 +436,15 @@ class MemoryStore:
         if config != self._config:
             self._config = config
         thread = self._add_thread(uuid7(), plan.contact_id, self._config, now)
-        self._set_external_id(thread, new.external_id)
+        if new.external_id is not None:
+            self._set_external_id(thread, new.external_id)
         thread.rows.append(EventRow(uuid7(), now, THREAD_CREATED, _NO_DATA))
         thread.size = len(_NO_DATA)
         return thread
 
-    def _set_external_id(self, thread: _Thread, external_id: str | None) -> None:
+    def _set_external_id(self, thread: _Thread, external_id: str) -> None:
         thread.external_id = external_id
-        if external_id is not None:
-            self._external_ids.setdefault(external_id, []).append(thread)
+        self._external_ids.setdefault(external_id, []).append(thread)
 
     def _add_thread(self, thread_id: UUID, contact_id: str | None, config: bytes | str, now: datetime) -> _Thread:
         """Add a thread without events, the newest of its contact."""
@@ -742,7 +742,7 @@ class MemoryStore:
         self._forks[plan.parent_id] += 1
         if len(rows) > _UNINDEXED_EVENTS:
             fork.index = _Index(rows)
-        if plan.keeps_external_id:
+        if plan.keeps_external_id and parent.external_id is not None:
             self._set_external_id(fork, parent.external_id)
         self._committed()
         return fork.record

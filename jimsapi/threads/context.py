@@ -109,7 +109,10 @@ def _awaited_in_loop(
 
     @wraps(method)
     def call(context: "ThreadContext", /, *arguments: Parameters.args, **named: Parameters.kwargs) -> Awaitable[Result]:
-        return context._begin(method(context, *arguments, **named))
+        work = method(context, *arguments, **named)
+        if context._bridge is None and not context._is_for_test and _get_running_loop() is not None:
+            return work  # as `_begin` would, which a stream of many pieces would call for each
+        return context._begin(work)
 
     return call
 
