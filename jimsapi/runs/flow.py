@@ -161,11 +161,11 @@ class RunFlow:
                 snapshot, ending = await self._greet(run, accepted, accepted.snapshot, deadline)
             else:
                 snapshot = accepted.snapshot
-                if run.answers_questions:
+                if len(run.entering) > 1 and run.answers_questions:  # the length saves most runs the call
                     await self._check_question(run, accepted.thread)
             run.begin_running()
             if ending is None:
-                if len(run.entering) > 1 and run.answers_questions:  # the length saves most runs the call
+                if len(run.entering) > 1 and run.answers_questions:
                     snapshot = await self._questions.of_turn(accepted.thread, snapshot, run.entering)
                 elif asked := asked_before(snapshot.rows):
                     snapshot = await self._questions.settle(run, accepted.thread, snapshot, asked)
