@@ -23,7 +23,7 @@ from tests.release.source import relative_links
 SMOKE = Path(__file__).with_name("smoke.py")
 
 # The licences of what is installed with jimsapi and its plugins. Users may use all of these in a service of their own.
-ALLOWED = re.compile(r"MIT|BSD|Apache|ISC|MPL|Mozilla|PSF|Python Software Foundation|Unlicense|Zlib|Public Domain|CC0")
+ALLOWED = re.compile(r"MIT|BSD|Apache|ISC|CNRI-Python|MPL|Mozilla|PSF|Python Software Foundation|Unlicense|Zlib|Public Domain|CC0")
 REFUSED = re.compile(r"GPL|Affero|GNU|SSPL|Server Side|Business Source|Commons Clause|Proprietary", re.IGNORECASE)
 
 UNDECLARED = frozenset({"jims-core"})
@@ -140,6 +140,7 @@ def check_commit(root: Path) -> str:
 
 def is_allowed(licence: str) -> bool:
     """Return whether a licence, or each or one of several that `AND` or `OR` joins, is one that users may take."""
+    licence = licence.partition("\n")[0]  # some packages have the whole text in their metadata
     choices = [licence] if "(" in licence else re.split(r"\bOR\b", licence)  # a list of others is not read further
     return any(
         all(ALLOWED.search(part) for part in re.split(r"\b(?:AND|and)\b|[;,]", choice)) and not REFUSED.search(choice)

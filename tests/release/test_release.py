@@ -156,6 +156,8 @@ def test_what_is_not_committed_is_not_published(tmp_path: Path) -> None:
     [
         ("MIT License", True),
         ("Apache-2.0 AND BSD-3-Clause", True),
+        ("MIT License\nCopyright, 2022, a person\nPermission is hereby granted, free of charge", True),
+        ("GNU General Public License\nto use, copy, with MIT", False),
         ("GPL-3.0-only OR MIT", True),
         ("MIT License; Mozilla Public License 2.0 (MPL 2.0)", True),
         ("Apache-2.0 AND GPL-3.0-only", False),
