@@ -23,7 +23,9 @@ from tests.release.source import relative_links
 SMOKE = Path(__file__).with_name("smoke.py")
 
 # The licences of what is installed with jimsapi and its plugins. Users may use all of these in a service of their own.
-ALLOWED = re.compile(r"MIT|BSD|Apache|ISC|CNRI-Python|MPL|Mozilla|PSF|Python Software Foundation|Unlicense|Zlib|Public Domain|CC0")
+ALLOWED = re.compile(
+    r"MIT|BSD|Apache|ISC|CNRI-Python|MPL|Mozilla|PSF|Python Software Foundation|Unlicense|Zlib|Public Domain|CC0"
+)
 REFUSED = re.compile(r"GPL|Affero|GNU|SSPL|Server Side|Business Source|Commons Clause|Proprietary", re.IGNORECASE)
 
 UNDECLARED = frozenset({"jims-core"})
