@@ -13,7 +13,7 @@ START, COMPLETIONS, _, RESPONSES = indented("plugins/jimsapi-openai/README.md")
 def test_the_programs_chat_and_continue_a_response(tmp_path: Path) -> None:
     (tmp_path / "bot.py").write_text(modules("README.md")["bot.py"], encoding="utf-8")
     install, serve = START.splitlines()
-    assert install == "pip install jimsapi-openai"
+    assert install == "pip install . ./plugins/jimsapi-openai"
     options = serve.replace('"$KEY"', "KEY").split()[1:]
     with Served(*options, "--openai-model", "bot", folder=tmp_path) as served:
         program = f"{COMPLETIONS}\n{RESPONSES}".replace("http://localhost:8080", served.url)
