@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -180,14 +181,13 @@ def merged(roles: list[str]) -> list[str]:
     return [role for number, role in enumerate(roles) if number == 0 or roles[number - 1] != role]
 
 
-def test_the_commands_of_the_readme_refund_an_order() -> None:
+def test_the_commands_of_the_readme_refund_an_order(tmp_path: Path) -> None:
     want, approve = blocks("examples/refunds/README.md", "sh")
-    keep = """echo "$answer"
-QUESTION=$(echo "$answer" | grep -o '"question_id":"[^"]*"' | tail -1 | cut -d'"' -f4)
-"""
     with Served("--app", "examples.refunds:app") as served:
-        command = f"answer=$({want.strip()})\n{keep}{approve}".replace("http://localhost:8080", served.url)
-        done = subprocess.run(["bash", "-euc", command], capture_output=True, text=True, check=True, timeout=30)
+        command = f"{want.strip()}\necho\n{approve}".replace("http://localhost:8080", served.url)
+        done = subprocess.run(
+            ["bash", "-euc", command], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=30
+        )
     asked, answered = map(json.loads, done.stdout.splitlines())
     assert asked["questions"][0]["text"] == "Refund 25 EUR for order 17, the teapot?"
     assert answered["assistant_messages"] == ["Done: you get 25 EUR back. Your receipt is R-17."]
