@@ -13,7 +13,14 @@ from jimsapi.api.admission import Gate, GateWithHeaders, security_schemes
 from jimsapi.api.chat import chat_routes
 from jimsapi.api.contacts import contact_routes
 from jimsapi.api.feedback import feedback_routes
-from jimsapi.api.metrics import LoopCollector, MetricsOptions, MetricsPort, ServiceCollector, metrics_text
+from jimsapi.api.metrics import (
+    CombinedRegistry,
+    LoopCollector,
+    MetricsOptions,
+    MetricsPort,
+    ServiceCollector,
+    metrics_text,
+)
 from jimsapi.api.probes import probe_routes
 from jimsapi.api.runs import run_ended, run_routes
 from jimsapi.api.stream import stream_routes
@@ -79,8 +86,9 @@ class Api(App):
 
     `app` is an app object, or None if `--app` names the app. `given` has the options that were given, and `options` the
     option classes of the caller. If `configuration` is None, each start loads the plugins and resolves `given`.
-    `serve_metrics` opens the metrics port. `on_started(api)` is called after the start. `on_stopped(n)` is called when
-    everything is closed; `n` pipelines swallowed their cancellation. `on_request` are called after every answer.
+    `serve_metrics` opens the metrics port. `shares`: other processes open the same store. `on_started(api)` is called
+    after the start. `on_stopped(n)` is called when everything is closed; `n` pipelines swallowed their cancellation.
+    `on_request` are called after every answer.
     """
 
     def __init__(
@@ -89,6 +97,7 @@ class Api(App):
         given: Mapping[str, Any],
         *,
         serve_metrics: bool = False,
+        shares: bool = False,
         options: Sequence[type[Options]] = (),
         on_started: Callable[["Api"], None] | None = None,
         on_stopped: Callable[[int], None] | None = None,
@@ -105,6 +114,7 @@ class Api(App):
         self._app = app
         self._given = given
         self._serve_metrics = serve_metrics
+        self._shares = shares
         self._options: list[type[Options]] = [MetricsOptions, *options]
         self._on_started = on_started
         self._on_stopped = on_stopped
@@ -149,9 +159,14 @@ class Api(App):
                 configuration = self._configuration or configure(self._options, self._given)
                 composer = Composer(configuration)
                 built = await composer.build(self._app)
+                if self._shares and not getattr(built.store.value, "shareable", False):
+                    raise StartError(
+                        f"--workers: only one process may open the store {built.store.name}; use --workers 1, or a "
+                        "store that processes share: --store postgresql://…, with the plugin jimsapi-postgres"
+                    )
                 metrics = configuration.settings.get(MetricsOptions)
                 if self._serve_metrics and metrics.port:
-                    port = MetricsPort(metrics.host, metrics.port, built.registry)
+                    port = MetricsPort(metrics.host, metrics.port, CombinedRegistry(built.registry))
                 composition = await composer.enter(built, lifespans)
                 service = await lifespans.enter("run service", run_service(composition))
                 for resource in self.declare(composition, configuration.plugins, service):

@@ -201,14 +201,14 @@ class Exposition:
         return self._responses[key]
 
 
-def metrics_app(registry: CollectorRegistry) -> App:
+def metrics_app(metrics: Collector) -> App:
     """Return the app of the metrics port. It answers any path with the metrics, as prometheus_client's server does."""
     app = App(title="jimsapi metrics")
-    exposition = Exposition(CombinedRegistry(registry))
+    exposition = Exposition(metrics)
 
     @app.get("/", public=True, probe=True)
     @app.get("/{path:path}", public=True, probe=True)
-    async def metrics(request: Request) -> Response:
+    async def answer(request: Request) -> Response:
         return exposition.answer(request)
 
     return app
@@ -220,11 +220,11 @@ class MetricsPort:
     Raises `StartError` if the port cannot be opened.
     """
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
+    def __init__(self, host: str, port: int, metrics: Collector) -> None:
         from jimsapi.server.thread import ServerThread  # it imports uvicorn, which an embedded app may not need
 
         try:
-            self._server = ServerThread(metrics_app(registry), host, port, "metrics port")
+            self._server = ServerThread(metrics_app(metrics), host, port, "metrics port")
         except OSError as error:
             raise StartError(unusable_port(host, port, error)) from error
 

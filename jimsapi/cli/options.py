@@ -45,6 +45,9 @@ class ServerOptions(Options):
         maximum=3600,
         help="Seconds between a signal and the drain. Meanwhile /readyz is 503, and the server answers everything.",
     )
+    workers: int = option(
+        1, minimum=1, maximum=1000, help="Processes that serve the port; more than 1 need a store that they can share."
+    )
     reload: bool = option(help="Restart when a Python file changes; for development.")
 
     def __init__(self, **values: Any) -> None:
@@ -56,6 +59,8 @@ class ServerOptions(Options):
             )
         if self.root_path_kept and not self.root_path.strip("/"):
             raise OptionError("--root-path-kept says that requests have a path in front: name it with --root-path")
+        if self.workers > 1 and self.reload:
+            raise OptionError("--workers and --reload: a reloader serves in one process; leave one of them out")
         if not re.fullmatch("0?[0-7]{3}", self.uds_mode):
             raise OptionError(f"--uds-mode: {self.uds_mode!r} are no permissions; give three octal digits, such as 660")
 

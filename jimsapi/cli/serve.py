@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from jimsapi.api.app import VERSION, Api
-from jimsapi.api.metrics import DEFAULT_METRICS_HOST, MetricsOptions
+from jimsapi.api.metrics import DEFAULT_METRICS_HOST, CombinedRegistry, MetricsOptions
 from jimsapi.asgi.stack import where_task
 from jimsapi.builtin.client_certificate import CertificateOptions
 from jimsapi.cli.framework import FrameworkApp
@@ -25,6 +25,7 @@ from jimsapi.cli.listening import address_of, bind, refuse_shared_port
 from jimsapi.cli.log_fields import request_describer
 from jimsapi.cli.options import LogOptions, ServerOptions
 from jimsapi.cli.server_config import loaded_config, reread_certificates, server_config, warn_of_missing_websockets
+from jimsapi.cli.workers import serve_with_workers
 from jimsapi.plugins.compose import AppWithoutPipeline, Composition, Configuration
 from jimsapi.plugins.config_option import ConfigOptions
 from jimsapi.plugins.core import CoreOptions
@@ -39,6 +40,7 @@ from jimsapi.server.notify import READY, notify
 from jimsapi.server.port import close_unix_socket
 from jimsapi.server.server import Server
 from jimsapi.server.signals import OperatorSignals, ignore_signals, terminal_is_closed
+from jimsapi.server.workers import Link
 from jimsapi.threads.errors import StoreUnusable
 
 logger = logging.getLogger("jimsapi")
@@ -64,19 +66,20 @@ class Factory(msgspec.Struct, frozen=True):
     verbose: bool
     configuration: Configuration | None
 
-    def __call__(self) -> "tuple[Api, ServerCallbacks]":
+    def __call__(self, link: Link | None = None) -> "tuple[Api, ServerCallbacks]":
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _exit_on_signal)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
             signal.signal(signal.SIGHUP, _exit_if_terminal_is_closed)
         ignore_signals()
         return_freed_memory()
-        writer = set_up_logs(as_json=self.as_json, verbose=self.verbose, redact=redact)
-        callbacks = ServerCallbacks(self.address, writer, verbose=self.verbose)
+        writer = set_up_logs(as_json=self.as_json, verbose=self.verbose, redact=redact, shared=link is not None)
+        callbacks = ServerCallbacks(self.address, writer, link, verbose=self.verbose)
         api = Api(
             None,
             self.given,
-            serve_metrics=True,
+            serve_metrics=link is None,
+            shares=link is not None,
             options=(ServerOptions, LogOptions),
             on_started=callbacks.on_started,
             on_stopped=callbacks.on_stopped,
@@ -87,19 +90,19 @@ class Factory(msgspec.Struct, frozen=True):
 
 
 class ServingProcess(msgspec.Struct, frozen=True):
-    """Serves in this process, or in a reloader's child, which gets a pickled copy."""
+    """Serves in this process, or in the child of a reloader or of `--workers`, which gets a pickled copy."""
 
     factory: Factory
     server: ServerOptions
     certificates: CertificateOptions
     max_body: int
 
-    def run(self, sockets: list[socket.socket]) -> int:
-        """Serve until a signal stops the server. Returns the exit status.
+    def run(self, sockets: list[socket.socket], link: Link | None = None) -> int:
+        """Serve until a signal, or the supervisor at the other end of `link`, stops it. Returns the exit status.
 
         Raises `StartError` or `StoreUnusable` if the app cannot start as configured.
         """
-        api, callbacks = self.factory()
+        api, callbacks = self.factory(link)
         ended: SystemExit | None = None
         try:
             _silence_uvicorn()
@@ -138,6 +141,27 @@ class ServingProcess(msgspec.Struct, frozen=True):
             detail = cause_text(error) if self.factory.verbose else ""
             sys.stderr.write(redact(f"jimsapi: {error}\n{detail}"))
 
+    def work(self, sockets: list[socket.socket], link: Link) -> int:
+        """Serve in a worker of `--workers`. Returns the exit status. Writes why, if it cannot start as configured."""
+        try:
+            return self.run(sockets, link)
+        except (StartError, StoreUnusable) as error:
+            detail = cause_text(error) if self.factory.verbose else ""
+            sys.stderr.write(redact(f"jimsapi: {error}\n{detail}"))
+            return 1
+
+
+class WorkerStop:
+    """Stops a worker as its supervisor says: any thread may call the methods."""
+
+    def __init__(self, server: Server, drain: Drain) -> None:
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self.drain = drain.request
+
+    def retire(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._server.retire(), self._loop).add_done_callback(lambda _: self.drain())
+
 
 class ServerCallbacks:
     """The command's callbacks for events of the app and the server.
@@ -147,8 +171,9 @@ class ServerCallbacks:
     again, are set before the start, too.
     """
 
-    def __init__(self, address: str, writer: LogWriter, *, verbose: bool) -> None:
+    def __init__(self, address: str, writer: LogWriter, link: Link | None, *, verbose: bool) -> None:
         self.status = 0
+        self._link = link
         self.config: Config | None = None
         self.server: Server | None = None
         self.reread: Callable[[], None] = lambda: None
@@ -160,6 +185,9 @@ class ServerCallbacks:
     def on_started(self, api: Api) -> None:
         assert api.composition is not None  # the app sets it before this call
         assert self.config is not None
+        if self._link is not None:
+            registry = CombinedRegistry(api.composition.registry)
+            self._link.sample = lambda: list(registry.collect())
         warn_of_missing_websockets(self.config, api)
         settings = api.composition.settings
         api.describe_request = request_describer(settings.get(LogOptions)) or api.describe_request
@@ -185,11 +213,14 @@ class ServerCallbacks:
     def _begin_serving(
         self, work: Callable[[], Work | None], drain_delay: float, drain_time: float, lines: Iterable[str]
     ) -> None:
-        Drain(work, drain_time, self._writer.flush, lambda: self.status, drain_delay).install()
+        link = self._link
+        drain = Drain(work, drain_time, self._writer.flush, lambda: self.status, drain_delay)
+        drain.install(by_signals=link is None)
         OperatorSignals(lambda: self._state(work()), self.reread, verbose=self._verbose).install()
-        for line in lines:
-            logger.info(line)
-        _warn_of_root()
+        if link is None or link.number == 1:
+            for line in lines:
+                logger.info(line)
+            _warn_of_root()
         self._writer.flush()
         # The start is over. From now on uvicorn's errors are logged, such as those of a failing wrapper.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
@@ -197,7 +228,11 @@ class ServerCallbacks:
         gc.freeze()
         sys.setswitchinterval(SWITCH_INTERVAL)
         gc.set_threshold(10_000, 5, 50)
-        notify(READY)
+        if link is None:
+            notify(READY)
+        else:
+            assert self.server is not None  # it is set before the start
+            link.started(WorkerStop(self.server, drain))
 
     def _state(self, work: Work | None) -> Iterator[str]:
         """Yield what the server works on, in lines for an operator. Any thread may read them."""
@@ -208,7 +243,9 @@ class ServerCallbacks:
         yield f"log: {self._writer.waiting} of {QUEUE_LIMIT} lines wait to be written"
 
     def on_stopped(self, abandoned_pipelines: int) -> None:
-        logger.info("stopped")
+        logger.info("stopped" if self._link is None else f"worker {self._link.number} has stopped")
+        if self._link is not None:
+            self._link.close()
         self._writer.flush()
         if abandoned_pipelines:
             # Closing the loop would wait forever for a pipeline that swallows its cancellation.
@@ -249,21 +286,24 @@ def serve(configuration: Configuration, given: Mapping[str, Any]) -> int:
     server, logs = settings.get(ServerOptions), settings.get(LogOptions)
     certificates = settings.get(CertificateOptions)
     max_body = settings.get(CoreOptions).max_body
-    refuse_shared_port(server, settings.get(MetricsOptions))
+    metrics = settings.get(MetricsOptions)
+    refuse_shared_port(server, metrics)
     listening, own_path = bind(server)
     address = address_of(server, listening)
-    factory_configuration = None if server.reload else configuration
+    factory_configuration = None if server.reload or server.workers > 1 else configuration
     factory = Factory(dict(given), address, logs.log_format == "json", logs.verbose, factory_configuration)
     process = ServingProcess(factory, server, certificates, max_body)
     try:
-        return _serve_or_reload(process, server, listening)
+        return _serve_here_or_in_others(process, server, metrics, listening)
     finally:
         if own_path is not None:
             listening.close()
             close_unix_socket(own_path)
 
 
-def _serve_or_reload(process: ServingProcess, server: ServerOptions, listening: socket.socket) -> int:
+def _serve_here_or_in_others(
+    process: ServingProcess, server: ServerOptions, metrics: MetricsOptions, listening: socket.socket
+) -> int:
     if server.reload:
         # uvicorn determines the folders to watch only if the app is a name. It does not load this name.
         _silence_uvicorn()
@@ -274,6 +314,11 @@ def _serve_or_reload(process: ServingProcess, server: ServerOptions, listening: 
         ignore_signals()
         reloader.run()
         return 0
+    if server.workers > 1:
+        factory = process.factory
+        return serve_with_workers(
+            process.work, [listening], server.workers, metrics, as_json=factory.as_json, verbose=factory.verbose
+        )
     return process.run([listening])
 
 

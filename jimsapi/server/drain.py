@@ -75,13 +75,17 @@ class Drain:
         self._task: asyncio.Task[None] | None = None
         self._signalled: SimpleQueue[None] = SimpleQueue()  # unlike an Event, it is safe in a signal handler
 
-    def install(self) -> None:
-        """Install the signal handlers, in the serving event loop. Does nothing outside the main thread."""
+    def install(self, *, by_signals: bool = True) -> None:
+        """Install the signal handlers, in the serving event loop. Does nothing outside the main thread.
+
+        If not `by_signals`, the process ignores signals from now on, and only `request` begins the drain.
+        """
         if threading.current_thread() is not threading.main_thread():
             return
         self._loop = asyncio.get_running_loop()
+        handler = self._on_signal if by_signals else _ignore
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._server_handlers[number] = signal.signal(number, self._on_signal)
+            self._server_handlers[number] = signal.signal(number, handler)
         threading.Thread(target=self._exit_after_drain_time, name="exit after drain time", daemon=True).start()
 
     def _exit_after_drain_time(self) -> None:
@@ -101,6 +105,10 @@ class Drain:
     # request's identifier, and its task would belong to the request's pipeline.
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.request(number)
+
+    def request(self, number: int = signal.SIGTERM) -> None:
+        """Do what the signal `number` does. Any thread may call it."""
         self._signalled.put(None)
         with suppress(RuntimeError):  # the loop is closed, and the process is about to exit
             self._loop.call_soon_threadsafe(self._begin_drain, number, context=Context())
@@ -142,3 +150,7 @@ class Drain:
         handler: Callable[[int, FrameType | None], Any] | Any = self._server_handlers.get(number)
         if callable(handler):
             handler(number, None)
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Handle a signal that another process answers for this one."""

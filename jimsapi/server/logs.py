@@ -1,5 +1,6 @@
 """Logs: one line for each request and each log record, written in batches by a thread."""
 
+import fcntl
 import json
 import logging
 import re
@@ -8,7 +9,8 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
@@ -39,11 +41,13 @@ class LogWriter(logging.Handler):
 
     It formats each line at once, because the objects in a record may change, and because a thread that formats
     thousands of lines would block the event loop. Only writing, which may block, happens in the thread. `redact`
-    replaces secrets in warnings and exceptions.
+    replaces secrets in warnings and exceptions. If other processes write to the same standard error, the writer is
+    `shared`: each batch is written as a whole.
     """
 
-    def __init__(self, *, as_json: bool, redact: Callable[[str], str]) -> None:
+    def __init__(self, *, as_json: bool, redact: Callable[[str], str], shared: bool = False) -> None:
         super().__init__()
+        self._shared = shared
         self._redact = redact
         self._as_json = as_json
         self._request_line = _request_as_json if as_json else _RequestText().line
@@ -90,8 +94,9 @@ class LogWriter(logging.Handler):
             for _ in range(0, len(self._waiting), LINES_AT_ONCE):
                 lines = [self._waiting.popleft() for _ in range(min(len(self._waiting), LINES_AT_ONCE))]
                 try:
-                    sys.stderr.write("".join(lines))
-                    sys.stderr.flush()
+                    with _locked() if self._shared else nullcontext():
+                        sys.stderr.write("".join(lines))
+                        sys.stderr.flush()
                 except (OSError, ValueError):
                     pass  # the log's reader has disconnected, and the server continues without it
 
@@ -113,6 +118,17 @@ class LogWriter(logging.Handler):
         if record.exc_info and record.exc_info[0] is not None:
             exception = self._redact("".join(traceback.format_exception(*record.exc_info)))
         return _json(head, fields, exception) if self._as_json else _text(head, fields, exception)
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    """Let other processes that write to standard error wait. The kernel ends the lock of a process that dies."""
+    descriptor = sys.stderr.fileno()
+    fcntl.lockf(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.lockf(descriptor, fcntl.LOCK_UN)
 
 
 @lru_cache(maxsize=2)
@@ -205,9 +221,9 @@ def _escape(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape").decode()
 
 
-def set_up_logs(*, as_json: bool, verbose: bool, redact: Callable[[str], str]) -> LogWriter:
+def set_up_logs(*, as_json: bool, verbose: bool, redact: Callable[[str], str], shared: bool = False) -> LogWriter:
     """Send all logs of the process to a new `LogWriter`, start it, and return it."""
-    writer = LogWriter(as_json=as_json, redact=redact)
+    writer = LogWriter(as_json=as_json, redact=redact, shared=shared)
     root = logging.getLogger()
     root.handlers[:] = [writer]
     root.setLevel(logging.INFO)

@@ -58,6 +58,7 @@ class Server(UvicornServer):
         self._instead = instead
         self._first = tuple(first)
         self.acceptors: list[Acceptor] = []
+        self._retiring = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the app, then accept connections. Raises `SystemExit` if the app cannot start."""
@@ -115,6 +116,19 @@ class Server(UvicornServer):
         if remaining and (pending := (await asyncio.wait(remaining, timeout=END_WITHIN))[1]):
             self._on_leaked(pending)
 
+    async def retire(self) -> None:
+        """Leave new connections to the other processes that share the port, and end each open one after its next
+        response. Returns when those that are idle have had their time.
+        """
+        self._retiring = True
+        for acceptor in self.acceptors:
+            acceptor.close()
+        connections: set[Any] = self.server_state.connections
+        for connection in connections:
+            if hasattr(connection, "ending"):  # a WebSocket has no next response
+                connection.ending = True
+        await asyncio.sleep(self.config.timeout_keep_alive)
+
     def reread_certificates(self) -> None:
         """Use the certificate, its key and the authorities of clients for new connections as their files now are.
 
@@ -141,11 +155,12 @@ class Server(UvicornServer):
         yield f"{connections} connections are open, {tasks} requests are being answered"
         yield f"descriptors: {open_descriptors()} of {descriptor_limit()} are open"
 
-    def _protocol(self) -> asyncio.Protocol:
+    def _protocol(self) -> Any:
         protocol_class: Any = self.config.http_protocol_class
-        protocol: asyncio.Protocol = protocol_class(
+        protocol: Any = protocol_class(
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
+        protocol.ending = self._retiring
         return protocol
 
     def _evictable(self) -> Iterator[list[Evictable]]:

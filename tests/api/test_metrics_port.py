@@ -20,7 +20,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from jimsapi.api.metrics import Exposition, MetricsPort
+from jimsapi.api.metrics import CombinedRegistry, Exposition, MetricsPort
 from jimsapi.asgi.connection import Request
 from jimsapi.plugins.errors import StartError
 from jimsapi.server import thread
@@ -42,7 +42,7 @@ def registry() -> CollectorRegistry:
 
 @pytest.fixture
 def port(registry: CollectorRegistry) -> Iterator[int]:
-    opened = MetricsPort("127.0.0.1", 0, registry)
+    opened = MetricsPort("127.0.0.1", 0, CombinedRegistry(registry))
     yield opened.port
     opened.close()
 
@@ -346,7 +346,7 @@ def test_descriptors_that_run_out_are_logged_once_do_not_spin_and_the_port_recov
 def test_an_error_of_the_loop_that_is_no_lack_of_descriptors_is_logged_as_asyncio_does(
     registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
-    opened = MetricsPort("127.0.0.1", 0, registry)
+    opened = MetricsPort("127.0.0.1", 0, CombinedRegistry(registry))
     with caplog.at_level(logging.ERROR):
         loop = opened._server._loop
         loop.call_soon_threadsafe(lambda: 1 / 0)

@@ -374,6 +374,8 @@ class PostgresStore:
     Raises `ValueError` if the URL is invalid. The store connects when its context is entered.
     """
 
+    shareable = True
+
     def __init__(self, url: str) -> None:
         self._target = parse_url(url)
         self.name = self._target.name

@@ -1,0 +1,63 @@
+"""The sum of the metrics of several processes."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from prometheus_client.core import Metric
+from prometheus_client.samples import Sample
+
+_HIGHEST: Final = frozenset(
+    (
+        "jims_build_info",
+        "jims_draining",
+        "jims_event_loop_late_seconds",
+        "jims_run_oldest_running_seconds",
+        "jims_run_oldest_seconds",
+        "jims_run_oldest_waiting_seconds",
+        "jims_run_timeout_seconds",
+        "python_info",
+    )
+)
+"""Gauges of which all processes together have the highest value. Of others they have the sum."""
+_LOWEST: Final = frozenset(("process_start_time_seconds",))
+_COUNTED: Final = frozenset(("counter", "histogram", "gaugehistogram", "summary"))
+
+Combine = Callable[[float, float], float]
+
+
+def summed(processes: Iterable[Iterable[Metric]]) -> Iterator[Metric]:
+    """Yield the metrics of all processes together, in the order of the first process that has each."""
+    families: dict[str, Metric] = {}
+    values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], Sample]] = {}
+    for metrics in processes:
+        for family in metrics:
+            if family.name not in families:
+                families[family.name] = Metric(family.name, family.documentation, family.type, family.unit)
+            samples = values.setdefault(family.name, {})
+            for sample in family.samples:
+                key = (sample.name, tuple(sorted(sample.labels.items())))
+                former = samples.get(key)
+                if former is not None:
+                    value = _combine(sample.name)(former.value, sample.value)
+                    sample = former._replace(value=value, exemplar=sample.exemplar or former.exemplar)
+                samples[key] = sample
+    for name, family in families.items():
+        family.samples = list(values[name].values())
+        yield family
+
+
+def counters(metrics: Iterable[Metric]) -> Iterator[Metric]:
+    """Yield the metrics that only grow, which stay when their process has ended."""
+    return (family for family in metrics if family.type in _COUNTED)
+
+
+def _combine(sample: str) -> Combine:
+    if sample in _HIGHEST:
+        return max
+    if sample in _LOWEST or sample.endswith("_created"):
+        return min
+    return _add
+
+
+def _add(one: float, other: float) -> float:
+    return one + other

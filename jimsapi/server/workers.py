@@ -1,0 +1,383 @@
+"""Processes that serve one port: the supervisor that starts, replaces and stops them, and a worker's link to it.
+
+All workers accept the connections of the same socket, so one that dies or is replaced closes no port. The supervisor
+handles the signals. It tells the workers what to do through their links, since a signal to the process group, such as
+Ctrl-C, would reach each worker a second time.
+"""
+
+import enum
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import Any, NamedTuple, Protocol
+
+from jimsapi.server.notify import STOPPING, notify
+from jimsapi.server.signals import DETAILS_AS_CONFIGURED, DETAILS_ON, number_of, terminal_is_closed
+
+ANSWERS_WITHIN = 2.0
+"""Seconds within which a worker has to send its metrics. A worker whose process is stopped does not."""
+SAMPLE_EVERY = 1.0
+"""Seconds between two readings of a worker's metrics. A worker that is killed loses what it counted since the last."""
+START_AGAIN_AFTER = 1.0
+"""Seconds after which a worker is started in place of one that died in its start; each time twice as long."""
+START_AGAIN_AFTER_AT_MOST = 30.0
+
+logger = logging.getLogger("jimsapi")
+
+FORWARDED = ("SIGUSR1", "SIGUSR2", DETAILS_ON, DETAILS_AS_CONFIGURED)
+"""The signals for operators that each worker handles."""
+
+
+class Order(enum.Enum):
+    """What the supervisor tells a worker.
+
+    `DRAIN` stands for SIGTERM, a second one for a second signal. `RETIRE`: accept no more connections, end each one
+    after its next response, then drain. `METRICS`: send what `Link.sample` returns.
+    """
+
+    DRAIN = enum.auto()
+    RETIRE = enum.auto()
+    METRICS = enum.auto()
+
+
+class Serving(NamedTuple):
+    """What a worker sends when it serves."""
+
+    has_metrics: bool
+
+
+class Stoppable(Protocol):
+    """What a worker does when it is told to stop. Any thread may call the methods."""
+
+    def drain(self) -> None: ...
+
+    def retire(self) -> None: ...
+
+
+class Link:
+    """A worker's connection to its supervisor. If the supervisor dies, the worker drains.
+
+    `sample` returns the worker's metrics, in any form that can be pickled; None if it has none. `number` tells the
+    workers apart.
+    """
+
+    def __init__(self, number: int, orders: Connection, metrics: Connection) -> None:
+        self.number = number
+        self.sample: Callable[[], Any] | None = None
+        self._orders = orders
+        self._metrics = metrics
+        self._stoppable: Stoppable | None = None
+
+    def listen(self) -> None:
+        """Follow orders from now on. Before `started`, the first order ends the process as SIGTERM does."""
+        for follow in (self._follow_orders, self._send_metrics):
+            threading.Thread(target=follow, name="link to the supervisor", daemon=True).start()
+
+    def started(self, stoppable: Stoppable) -> None:
+        """Tell the supervisor that the worker serves. `stoppable` follows its orders."""
+        self._stoppable = stoppable
+        with suppress(OSError):  # it has died, which `_follow_orders` sees
+            self._orders.send(Serving(self.sample is not None))
+
+    def close(self) -> None:
+        """Send the last metrics before the process ends."""
+        if self.sample is not None:
+            with suppress(OSError):
+                self._orders.send(self.sample())
+
+    def _follow_orders(self) -> None:
+        while True:
+            try:
+                order = self._orders.recv()
+            except (EOFError, OSError):
+                order = None
+                logger.error("the supervisor has died: this worker stops")
+            if self._stoppable is None:
+                signal.raise_signal(signal.SIGTERM)
+            elif order is Order.RETIRE:
+                self._stoppable.retire()
+            else:
+                self._stoppable.drain()
+            if order is None:
+                return
+
+    def _send_metrics(self) -> None:
+        with suppress(EOFError, OSError):
+            while True:
+                self._metrics.recv()
+                self._metrics.send(None if self.sample is None else self.sample())
+
+
+class Worker:
+    """A worker as its supervisor sees it. `counts` are the metrics that it has sent last."""
+
+    def __init__(self, number: int, process: BaseProcess, orders: Connection, metrics: Connection) -> None:
+        self.number = number
+        self.process = process
+        self.orders = orders
+        self.ready = False
+        self.has_metrics = False
+        self.leaving = False
+        self.counts: Any = None
+        self._metrics = metrics
+        self._reading = threading.Lock()
+
+    def __str__(self) -> str:
+        return f"worker {self.number} (process {self.process.pid})"
+
+    def tell(self, order: Order) -> None:
+        """Send an order. Does nothing if the worker has died."""
+        self.leaving = True
+        with suppress(OSError):
+            self.orders.send(order)
+
+    def read(self) -> None:
+        """Read what the worker sends: that it serves, or its last metrics. Raises `EOFError` at its end."""
+        message = self.orders.recv()
+        if isinstance(message, Serving):
+            self.ready, self.has_metrics = True, message.has_metrics
+        else:
+            self.counts = message
+
+    def sample(self) -> Any:
+        """Ask for the metrics, and return them, or the last ones if no answer comes in time. Any thread may call it."""
+        with self._reading, suppress(EOFError, OSError):
+            while self._metrics.poll():  # the answer to an earlier question, which came too late
+                self.counts = self._metrics.recv()
+            self._metrics.send(Order.METRICS)
+            if self._metrics.poll(ANSWERS_WITHIN):
+                self.counts = self._metrics.recv()
+        return self.counts
+
+    def close(self) -> None:
+        """Release the process and its links, after its end."""
+        self.process.join()
+        self.orders.close()
+        self._metrics.close()
+
+
+class Supervisor:
+    """Keeps `count` workers running until a signal comes. `target` serves the sockets in a worker's process.
+
+    `on_first` is called when the first worker serves; if it raises an error, `run` stops the worker and raises it.
+    `on_ready` is called when all serve, and `on_gone` with the metrics of each that has ended.
+
+    SIGTERM and SIGINT drain all workers, and a second one is a second signal for each. SIGHUP replaces one worker after
+    another: the new one serves before the old one retires. If the terminal of the start is closed, SIGHUP drains them.
+    """
+
+    def __init__(
+        self,
+        target: Callable[[list[socket.socket], Link], int],
+        sockets: Sequence[socket.socket],
+        count: int,
+        *,
+        on_first: Callable[[Worker], None],
+        on_ready: Callable[[], None],
+        on_gone: Callable[[Any], None],
+    ) -> None:
+        self._target = target
+        self._sockets = list(sockets)
+        self._count = count
+        self._on_first = on_first
+        self._on_ready = on_ready
+        self._on_gone = on_gone
+        self._spawn = multiprocessing.get_context("spawn")
+        self._workers: dict[int, Worker] = {}
+        self._number = 0
+        self._signals: list[int] = []
+        self._wakes, self._woken = socket.socketpair()
+        self._starting = True
+        self._stopping = False
+        self._failures = 0
+        self._start_at = 0.0
+        self.restarts = 0
+        """Workers that were started in place of one that had died."""
+
+    @property
+    def workers(self) -> Sequence[Worker]:
+        """The workers that have not ended. Any thread may read them."""
+        return list(self._workers.values())
+
+    def run(self) -> int:
+        """Serve until a signal has stopped all workers. Returns the exit status: that of a failed start, else 0."""
+        self._install()
+        try:
+            # The first worker alone brings the tables of a store up to date.
+            status = self._start_up_to(1)
+            for first in self.workers:
+                self._on_first(first)
+            status = self._start_up_to(self._count) if status is None else status
+        except BaseException:
+            self._stop_all()
+            raise
+        if status is not None:
+            self._stop_all()
+            return status
+        self._starting = False
+        if not self._stopping:
+            self._on_ready()
+        while self._workers or not self._stopping:
+            self._start_missing()
+            self._step()
+        return 0
+
+    def _stop_all(self) -> None:
+        self._drain()
+        while self._workers:
+            self._step()
+
+    def _install(self) -> None:
+        self._wakes.setblocking(False)
+        self._woken.setblocking(False)
+        signal.set_wakeup_fd(self._wakes.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._on_signal)
+        for name in FORWARDED:
+            if (forwarded := number_of(name)) is not None:
+                signal.signal(forwarded, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signals.append(number)
+
+    def _start_up_to(self, count: int) -> int | None:
+        """Start workers until there are `count` that serve. Returns the status of one that ended before, or None."""
+        while len(self._workers) < count and not self._stopping:
+            self._start_one()
+        while not self._stopping and not all(worker.ready for worker in self._workers.values()):
+            ended = self._step()
+            if any(not worker.ready for worker in ended) and not self._stopping:
+                return max(1, *(worker.process.exitcode or 0 for worker in ended))
+        return None
+
+    def _start_one(self) -> Worker:
+        self._number += 1
+        orders, workers_orders = self._spawn.Pipe()
+        metrics, workers_metrics = self._spawn.Pipe()
+        link = (self._number, workers_orders, workers_metrics)
+        process = self._spawn.Process(
+            target=_work, args=(self._target, self._sockets, *link), name=f"jimsapi worker {self._number}"
+        )
+        process.start()
+        workers_orders.close()
+        workers_metrics.close()
+        worker = self._workers[self._number] = Worker(self._number, process, orders, metrics)
+        return worker
+
+    def _step(self) -> list[Worker]:
+        """Wait for the next event, and handle it. Returns the workers that have ended."""
+        ready = wait([self._woken, *self._events()], SAMPLE_EVERY)
+        with suppress(BlockingIOError):
+            self._woken.recv(4096)
+        ended = [worker for worker in self.workers if worker.process.sentinel in ready]
+        for worker in self.workers:
+            if worker.orders in ready:
+                with suppress(EOFError, OSError):
+                    worker.read()
+        for worker in ended:
+            self._on_end(worker)
+        while self._signals:
+            self._handle(self._signals.pop(0))
+        return ended
+
+    def _start_missing(self) -> None:
+        """Start workers in place of those that have died, if it is time."""
+        if self._stopping or time.monotonic() < self._start_at:
+            return
+        for _ in range(self._count - sum(not worker.leaving for worker in self.workers)):
+            self.restarts += 1
+            self._start_one()
+
+    def _events(self) -> Iterator[Any]:
+        for worker in self._workers.values():
+            yield worker.process.sentinel
+            if not worker.orders.closed:
+                yield worker.orders
+
+    def _on_end(self, worker: Worker) -> None:
+        with suppress(EOFError, OSError):
+            while worker.orders.poll():
+                worker.read()
+        del self._workers[worker.number]
+        worker.close()
+        self._on_gone(worker.counts)
+        if self._stopping or worker.leaving or (self._starting and not worker.ready):
+            return
+        code = worker.process.exitcode or 0
+        cause = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
+        self._failures = 0 if worker.ready else self._failures + 1
+        pause = 0.0
+        if self._failures:
+            pause = min(START_AGAIN_AFTER * 2 ** (self._failures - 1), START_AGAIN_AFTER_AT_MOST)
+        again = f"another one is started in {pause:g} s" if pause else "another one is started"
+        logger.error("%s has ended %s; its runs are continued or marked as interrupted, and %s", worker, cause, again)
+        self._start_at = time.monotonic() + pause
+
+    def _handle(self, number: int) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT):
+            self._drain()
+        elif number == signal.SIGHUP and terminal_is_closed():
+            logger.info("the terminal is closed: the server stops")
+            self._drain()
+        elif number == signal.SIGHUP:
+            self._replace_all()
+        else:
+            for worker in self.workers:
+                if worker.ready and worker.process.pid is not None:  # before, the signal would end it
+                    with suppress(ProcessLookupError):
+                        os.kill(worker.process.pid, number)
+
+    def _drain(self) -> None:
+        if not self._stopping:
+            notify(STOPPING)
+        self._stopping = True
+        for worker in self._workers.values():
+            worker.tell(Order.DRAIN)
+
+    def _replace_all(self) -> None:
+        logger.info("SIGHUP: the workers are replaced, one after another")
+        for old in self.workers:
+            if self._stopping or not self._replace(old):
+                return
+        logger.info("SIGHUP: all workers are new")
+
+    def _replace(self, old: Worker) -> bool:
+        """Start a worker in place of another one. Returns whether it serves."""
+        new = self._start_one()
+        while not new.ready and not self._stopping:
+            if new in self._step():
+                logger.error("SIGHUP: the new worker could not start, so the old ones go on")
+                return False
+        if not self._stopping and old.number in self._workers:
+            old.tell(Order.RETIRE)
+        while old.number in self._workers and not self._stopping:
+            self._start_missing()
+            self._step()
+        return True
+
+
+def _work(
+    target: Callable[[list[socket.socket], Link], int],
+    sockets: list[socket.socket],
+    number: int,
+    orders: Connection,
+    metrics: Connection,
+) -> None:
+    """Serve in a worker's process, whose exit status `target` returns."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor replaces the workers
+    os.environ.pop("NOTIFY_SOCKET", None)  # the supervisor tells the service manager
+    link = Link(number, orders, metrics)
+    link.listen()
+    sys.exit(target(sockets, link))
