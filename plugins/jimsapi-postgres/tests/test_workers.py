@@ -1,0 +1,78 @@
+"""`--workers`: several processes of one command on one database, with one metrics port."""
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.ports import free_port
+from tests.serving import Served
+from tests.waiting import eventually
+
+CHAT = "/api/v1/chat"
+RUNS = "/api/v1/runs"
+
+
+class TwoWorkers:
+    """A server of two processes."""
+
+    def __init__(self, served: Served) -> None:
+        self.served = served
+        self.metrics_port = int(served.command[served.command.index("--metrics-port") + 1])
+
+    def metric(self, name: str) -> float:
+        """The value of a metric of all processes together; 0 if there is none."""
+        text = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=30).text
+        return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
+
+    def pids(self) -> list[int]:
+        """The processes that serve."""
+        found = subprocess.run(
+            ["pgrep", "-P", str(self.served.pid), "-f", "spawn_main"], capture_output=True, text=True
+        )
+        return [int(pid) for pid in found.stdout.split()]
+
+    def chat(self, number: int) -> httpx.Response:
+        """A chat over a connection of its own, which any process may accept."""
+        with self.served.client() as client:
+            return client.post(CHAT, json={"contact_id": f"contact {number % 5}", "message": "hi"})
+
+
+@pytest.fixture
+def two(url: str) -> Iterator[TwoWorkers]:
+    options = ("--app", "tests.apps.scripted:app", "--store", url, "--workers", "2")
+    with Served(*options, "--metrics-port", str(free_port())) as served:
+        eventually(lambda: "2 workers serve the port" in served.stderr)
+        yield TwoWorkers(served)
+
+
+def test_their_metrics_are_one_sum_that_a_killed_process_does_not_shrink(two: TwoWorkers) -> None:
+    for number in range(20):
+        two.chat(number).raise_for_status()
+    assert two.metric("jims_runs_total") == 20  # which reads what both have counted
+    os.kill(two.pids()[0], signal.SIGKILL)
+    eventually(lambda: two.metric("jims_worker_restarts_total") == 1 and len(two.pids()) == 2)
+    for number in range(10):
+        eventually(lambda: two.chat(number).status_code == 200)  # noqa: B023
+    eventually(lambda: two.metric("jims_runs_total") >= 30)
+    assert two.metric("jims_build_info") == 1
+
+
+def test_a_waiting_run_of_a_killed_process_is_continued_by_the_others(two: TwoWorkers) -> None:
+    with two.served.client() as client:
+        held = client.post(RUNS, json={"contact_id": "ann", "message": "hold door"}).json()["run_id"]
+        waits = client.post(RUNS, json={"contact_id": "ann", "message": "hi"}).json()["run_id"]
+        eventually(lambda: client.get(f"{RUNS}/{held}").json()["status"] == "running")
+        for pid in two.pids():
+            os.kill(pid, signal.SIGKILL)
+
+        def status(run: str) -> str:
+            with two.served.client() as other:
+                return str(other.get(f"{RUNS}/{run}").json()["status"])
+
+        eventually(lambda: status(held) == "interrupted", within=60)
+        eventually(lambda: status(waits) == "completed", within=60)
