@@ -55,13 +55,14 @@ from jimsapi.plugins.manager import PluginManager
 from jimsapi.plugins.options import Options, Settings
 from jimsapi.plugins.secrets import redact
 from jimsapi.runs.disclosure import Disclosure
+from jimsapi.runs.durable_sinks import DurableSink
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.lists import Lists
 from jimsapi.runs.observers import Observers
 from jimsapi.runs.pipeline import Pipeline, is_pipeline
 from jimsapi.runs.resolver import declared_headers, takes_context
 from jimsapi.runs.service import RunService
-from jimsapi.runs.sinks import SinkQueue
+from jimsapi.runs.sinks import SinkQueue, is_durable
 from jimsapi.runs.threads import ThreadService
 from jimsapi.runs.watchdog import Watchdog
 from jimsapi.threads.run import ContextLimits, StoredRun
@@ -310,6 +311,7 @@ def run_service(composition: Composition) -> RunService:
     commits = composition.observers_of("on_commit")
     if commits:
         store.on_commit = commits.notify
+    sinks = composition.built["jimsapi_event_sink"]
     service = RunService(
         app,
         store,
@@ -325,7 +327,8 @@ def run_service(composition: Composition) -> RunService:
             expire_threads=core.thread_lifetime,
             quota=core.quota,
         ),
-        sinks=[SinkQueue(built.value, built.name) for built in composition.built["jimsapi_event_sink"]],
+        sinks=[SinkQueue(built.value, built.name) for built in sinks if not is_durable(built.value)],
+        durable_sinks=[DurableSink(built.value, built.name) for built in sinks if is_durable(built.value)],
         on_run=composition.observers_of("on_run"),
         webhooks=build_webhooks(core, store, disclosure),
         disclosure=disclosure,

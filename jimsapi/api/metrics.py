@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -16,7 +16,9 @@ from jimsapi.asgi.open_work import OpenWork
 from jimsapi.asgi.response import Response
 from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.options import Options, option
+from jimsapi.runs.durable_sinks import DurableSink
 from jimsapi.runs.service import RunService
+from jimsapi.runs.sinks import SinkQueue
 from jimsapi.runs.watchdog import Watchdog
 
 logger = logging.getLogger("jimsapi.metrics")
@@ -80,19 +82,40 @@ class ServiceCollector(Collector):
             value=service.abandoned_pipelines,
         )
         sinks = CounterMetricFamily("jims_sink_events", "Events by outcome.", labels=("sink", "outcome"))
-        for sink in service.sinks:
+        of_both_kinds: Sequence[SinkQueue | DurableSink] = (*service.sinks, *service.durable_sinks)
+        for sink in of_both_kinds:
             for outcome, count in list(sink.outcomes.items()):
                 sinks.add_metric((sink.name, outcome), count)
         yield sinks
+        yield from _durable_sinks(service.durable_sinks)
         waiting = 0 if service.webhooks is None else service.webhooks.waiting
         yield GaugeMetricFamily(
             "jims_webhooks_waiting", "Webhooks that wait for their first call or a retry.", value=waiting
+        )
+        in_store = 0 if service.webhooks is None else service.webhooks.in_store
+        yield GaugeMetricFamily(
+            "jims_webhooks_stored", "Webhooks in the store that wait for their first call or a retry.", value=in_store
         )
         webhooks = CounterMetricFamily("jims_webhook_deliveries", "Webhooks by outcome.", labels=("outcome",))
         if service.webhooks is not None:
             for outcome, count in list(service.webhooks.outcomes.items()):
                 webhooks.add_metric((outcome,), count)
         yield webhooks
+
+
+def _durable_sinks(sinks: Sequence[DurableSink]) -> Iterator[Metric]:
+    lag = GaugeMetricFamily(
+        "jims_sink_lag_seconds", "Age of the oldest event that a durable sink has not received.", labels=("sink",)
+    )
+    waiting = GaugeMetricFamily(
+        "jims_sink_waiting_events", "About how many events a durable sink has not received.", labels=("sink",)
+    )
+    dead = GaugeMetricFamily("jims_sink_dead_letters", "Events that a durable sink refused.", labels=("sink",))
+    for sink in sinks:
+        lag.add_metric((sink.name,), sink.lag)
+        waiting.add_metric((sink.name,), sink.waiting)
+        dead.add_metric((sink.name,), sink.dead_letters)
+    yield from (lag, waiting, dead)
 
 
 class LoopCollector(Collector):

@@ -15,6 +15,10 @@ _HIGHEST: Final = frozenset(
         "jims_run_oldest_seconds",
         "jims_run_oldest_waiting_seconds",
         "jims_run_timeout_seconds",
+        "jims_sink_dead_letters",
+        "jims_sink_lag_seconds",
+        "jims_sink_waiting_events",
+        "jims_webhooks_stored",
         "python_info",
     )
 )

@@ -2,7 +2,16 @@
 
 from collections.abc import Mapping
 
-from jimsapi.builtin import app_loader, bearer_key, client_certificate, log_sink, resolvers, stores
+from jimsapi.builtin import (
+    app_loader,
+    bearer_key,
+    client_certificate,
+    event_file,
+    event_webhook,
+    log_sink,
+    resolvers,
+    stores,
+)
 from jimsapi.builtin.prometheus import PrometheusPlugin
 
 
@@ -16,4 +25,6 @@ def builtin_plugins() -> Mapping[str, object]:
         "resolvers": resolvers,
         "prometheus": PrometheusPlugin(),
         "log-sink": log_sink,
+        "event-file": event_file,
+        "event-webhook": event_webhook,
     }

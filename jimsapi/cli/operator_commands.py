@@ -1,9 +1,10 @@
-"""The commands for operators with their arguments: `runs`, `threads`, and `contacts list`.
+"""The commands for operators with their arguments: `runs`, `threads`, `sinks`, and `contacts list`.
 
 What they do is imported when one is called, since a server needs none of it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,86 @@ def list_contacts_command(make: Make, resolve: Resolve) -> click.Command:
 
     listing: list[click.Parameter] = [_limit("contacts"), _json("Print a JSON object for each contact, one a line.")]
     return make("list", list_contacts, f"List the contacts that have threads. {_BESIDE}", listing)
+
+
+def sinks_commands(make: Make, resolve: Resolve) -> click.Group:
+    """Return the group `sinks`."""
+
+    def list_sinks(given: dict[str, Any]) -> None:
+        from jimsapi.cli.sinks import list_sinks
+
+        as_json = bool(_taken(given)["json"])
+        list_sinks(resolve(given), as_json=as_json)
+
+    def list_dead_letters(given: dict[str, Any]) -> None:
+        from jimsapi.cli.sinks import list_dead_letters
+
+        wanted = _taken(given)
+        as_json = bool(wanted["json"])
+        list_dead_letters(resolve(given), sink=wanted["sink"], limit=wanted["limit"], as_json=as_json)
+
+    def replay(given: dict[str, Any]) -> None:
+        from jimsapi.cli.sinks import replay_dead_letters
+
+        wanted = _taken(given)
+        replay_dead_letters(resolve(given), sink=wanted["sink"], numbers=_chosen(wanted))
+
+    def drop(given: dict[str, Any]) -> None:
+        from jimsapi.cli.sinks import drop_dead_letters
+
+        wanted = _taken(given)
+        drop_dead_letters(resolve(given), sink=wanted["sink"], numbers=_chosen(wanted))
+
+    def rewind(given: dict[str, Any]) -> None:
+        from jimsapi.cli.sinks import rewind_sink
+
+        wanted = _taken(given)
+        since: datetime = wanted["since"]
+        rewind_sink(resolve(given), sink=wanted["sink"], since=since.replace(tzinfo=since.tzinfo or UTC))
+
+    def remove(given: dict[str, Any]) -> None:
+        from jimsapi.cli.sinks import remove_sink
+
+        wanted = _taken(given)
+        remove_sink(resolve(given), sink=wanted["sink"], yes=bool(wanted["yes"]))
+
+    def sink() -> click.Argument:
+        return _argument("sink", "SINK", type=str)
+
+    def chosen() -> list[click.Parameter]:
+        numbers = _argument("numbers", "[NUMBER]...", type=click.IntRange(1), nargs=-1)
+        return [sink(), numbers, _option("--all", is_flag=True, help="All of them.")]
+
+    time = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"])
+    since = _option("--since", type=time, required=True, help="The time, in UTC unless it has an offset.")
+    beside = f"It works while a server has the store open. {_STATUS_TEXT}"
+    group = click.Group("sinks", help="List the durable sinks, and decide about the events that they refused.")
+    text = f"List the durable sinks: how many events wait for each, and for how long. {_BESIDE}"
+    group.add_command(make("list", list_sinks, text, [_json("Print a JSON object for each sink, one a line.")]))
+    listing = [sink(), _limit("dead letters"), _json("Print a JSON object for each dead letter, one a line.")]
+    text = f"List the dead letters of a sink: the events that it refused, and why. {_BESIDE}"
+    group.add_command(make("dead", list_dead_letters, text, listing))
+    text = f"Let a sink receive dead letters once more: those with these numbers, or --all. {beside}"
+    group.add_command(make("replay", replay, text, chosen()))
+    text = f"Delete dead letters of a sink: those with these numbers, or --all. This cannot be undone. {beside}"
+    group.add_command(make("drop", drop, text, chosen()))
+    text = (
+        "Let a sink read the events of all threads since a time, and then go on. It receives some events again. A sink "
+        f"that the store does not know is registered. {beside}"
+    )
+    group.add_command(make("rewind", rewind, text, [sink(), since]))
+    text = f"Remove a sink that is no longer configured, and everything that waits for it. {beside}"
+    removing = [sink(), _option("--yes", is_flag=True, help="Do not ask for confirmation.")]
+    group.add_command(make("remove", remove, text, removing))
+    return group
+
+
+def _chosen(wanted: Mapping[str, Any]) -> Sequence[int]:
+    """Return the numbers of the chosen dead letters; none if all are. Raises `click.UsageError` if none is."""
+    numbers: Sequence[int] = wanted["numbers"] or ()
+    if bool(numbers) == bool(wanted["all"]):
+        raise click.UsageError("give the numbers of dead letters, or --all")
+    return numbers
 
 
 def _taken(given: dict[str, Any]) -> dict[str, Any]:

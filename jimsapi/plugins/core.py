@@ -12,6 +12,7 @@ from jimsapi.plugins.options import ENV_PREFIX, FILE_SUFFIX, Options, is_on, opt
 from jimsapi.plugins.secrets import Secret
 from jimsapi.runs.budget import Budget
 from jimsapi.runs.quota import QuotaLimits, Rate
+from jimsapi.runs.signing import signing_key
 
 _SPAN = re.compile(r"([0-9]{1,5})([hdw])")
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
@@ -132,8 +133,6 @@ class CoreOptions(Options):
         """The keys that sign webhooks; empty if webhooks are off. Raises `OptionError` for an invalid secret."""
         if not self.webhook_secret:
             return ()
-        from jimsapi.runs.webhooks import signing_key  # it imports an HTTP client, which takes time
-
         try:
             return tuple(signing_key(secret.reveal()) for secret in self.webhook_secret)
         except ValueError as error:

@@ -247,10 +247,20 @@ def jimsapi_thread_resolver(settings: Settings) -> ThreadResolver | None:
 def jimsapi_event_sink(settings: Settings) -> EventSink | None:
     """Build a sink, which receives a copy of every event after the event is stored.
 
-    Return an object with `name` and `async deliver(events)`, or None if the sink is not configured. Each sink has a
-    bounded queue of its own. `deliver` gets the events in order, in batches, and has 10 seconds for each batch. If it
-    raises or takes longer, jimsapi logs and counts the batch as failed and does not send it again. If the queue is
-    full, jimsapi drops and counts new events. Answers never wait for a sink.
+    Return an object with `name` and `async deliver(events)`, or None if the sink is not configured. `deliver` gets the
+    events of a thread in order, in batches, and has 10 seconds for each batch. Answers never wait for a sink. Each
+    event is a `SinkEvent`, which has `contact_id` and `run_id`.
+
+    There are two kinds of sinks:
+
+    - A best-effort sink has a bounded queue of its own. If `deliver` raises or takes longer, jimsapi logs and counts
+      the batch as failed and does not send it again. If the queue is full, jimsapi drops and counts new events.
+    - A durable sink has an attribute `durable = True`. It gets every event at least once, also after an outage or the
+      end of the process, since the store remembers what it has received. If `deliver` raises or takes longer, it gets
+      the same events again later, perhaps fewer at a time. If it raises `EventRefused`, the named events become dead
+      letters, which operators can list, replay and drop. An event that makes it fail while others do not becomes one
+      as well. One process at a time works for each durable sink. Its `name` is its identity in the store: with another
+      name it is another sink, which begins with new events.
 
         class Audit:
             name = "audit"

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from jimsapi.runs.result import RunResult
     from jimsapi.runs.scopes import CHAT, SCOPES, THREADS
     from jimsapi.runs.service import RunService
+    from jimsapi.runs.signing import signatures, signing_key
+    from jimsapi.runs.sinks import EventRefused
     from jimsapi.runs.stream import Status
     from jimsapi.runs.tasks import ServiceTask
     from jimsapi.runs.threads import ThreadService
@@ -27,6 +29,7 @@ __all__ = [
     "THREADS",
     "Admission",
     "ContactForbidden",
+    "EventRefused",
     "Histogram",
     "Identity",
     "Inbound",
@@ -46,6 +49,8 @@ __all__ = [
     "check_contact_id",
     "is_pipeline",
     "pipeline_name",
+    "signatures",
+    "signing_key",
     "storable_json",
     "takes_context",
     "thread_metadata",
@@ -66,6 +71,8 @@ if not TYPE_CHECKING:  # a type checker would find every name
             "jimsapi.runs.quota": ("QuotaLimits",),
             "jimsapi.runs.result": ("RunResult",),
             "jimsapi.runs.service": ("RunService",),
+            "jimsapi.runs.signing": ("signatures", "signing_key"),
+            "jimsapi.runs.sinks": ("EventRefused",),
             "jimsapi.runs.stream": ("Status",),
             "jimsapi.runs.tasks": ("ServiceTask",),
             "jimsapi.runs.threads": ("ThreadService",),

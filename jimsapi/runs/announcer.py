@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from jimsapi.runs.durable_sinks import DurableSinks
 from jimsapi.runs.live import LiveRun, RunRecord
 from jimsapi.runs.observers import Observers
 from jimsapi.runs.sinks import SinkQueue
-from jimsapi.threads.event import EventRow, decode_row
+from jimsapi.threads.event import EventRow, sink_event
 from jimsapi.threads.run import QUEUED
 
 if TYPE_CHECKING:
@@ -24,34 +25,51 @@ class Announcer:
     def __init__(
         self,
         sinks: Sequence[SinkQueue],
+        durable_sinks: DurableSinks,
         on_run: Observers[RunRecord],
         webhooks: "Webhooks | None",
     ) -> None:
         self.sinks = tuple(sinks)
+        self.durable_sinks = durable_sinks
+        self._has_sinks = bool(self.sinks or durable_sinks.sinks)
         self.webhooks = webhooks
         self._on_run = on_run
 
-    def start(self) -> None:
-        """Start the delivery to sinks in the running loop."""
+    async def start(self) -> None:
+        """Start the delivery to sinks in the running loop. Raises `StoreUnusable` if one cannot be durable."""
+        await self.durable_sinks.start()
+        if self.webhooks is not None:
+            self.webhooks.start()
         for sink in self.sinks:
             sink.start()
 
     async def flush(self, seconds: float) -> None:
         """Wait up to `seconds` until the queues of the sinks and webhooks are delivered."""
-        queues = (*self.sinks, *(() if self.webhooks is None else (self.webhooks,)))
+        webhooks = () if self.webhooks is None else (self.webhooks,)
+        queues = (*self.sinks, *self.durable_sinks.sinks, *webhooks)
         await asyncio.gather(*(queue.flush(seconds) for queue in queues))
 
     async def stop(self) -> None:
-        """Stop all deliveries. Events and webhooks that still wait are dropped."""
+        """Stop all deliveries. Events that still wait for best-effort sinks are dropped."""
+        await self.durable_sinks.stop()
         for sink in self.sinks:
             await sink.stop()
         if self.webhooks is not None:
             await self.webhooks.stop()
 
-    def stored(self, thread_id: UUID, rows: Sequence[EventRow]) -> None:
+    def stored(
+        self,
+        thread_id: UUID,
+        rows: Sequence[EventRow],
+        contact_id: str | None = None,
+        run_id: UUID | None = None,
+    ) -> None:
         """Put stored events into the queues of the sinks."""
-        if self.sinks and rows:
-            events = [(decode_row(thread_id, row), len(row.data or b"")) for row in rows]
+        if not (rows and self._has_sinks):
+            return
+        self.durable_sinks.wake()
+        if self.sinks:
+            events = [(sink_event(thread_id, contact_id, run_id, row), len(row.data or b"")) for row in rows]
             for sink in self.sinks:
                 sink.put(events)
 

@@ -13,6 +13,7 @@ from jimsapi.runs.announcer import Announcer
 from jimsapi.runs.disclosure import Disclosure
 from jimsapi.runs.ending import Ending
 from jimsapi.runs.files import MessageFiles
+from jimsapi.runs.lacking import takes
 from jimsapi.runs.live import LiveRun, PipelineTiming, Stop
 from jimsapi.runs.outage import OutageLog
 from jimsapi.runs.pipeline import JimsApp, Pipeline, pipeline_name
@@ -129,13 +130,13 @@ class PipelineCalls:
             identity=run.identity,
             error_text=self._disclosure.tool_error,
             beside=run.entering[:-1],
-            turn_store=self._open_turn if run.in_thread else None,
+            turn_store=partial(self._open_turn, run) if run.in_thread else None,
             file_reader=run.files_in_memory or (None if self.files is None else self.files.store),
         )
         return ThreadContext(thread.thread_id, snapshot.rows, of_run)
 
-    def _open_turn(self, thread_id: UUID) -> "_OpenTurn":
-        return _OpenTurn(self.store, self._announcer, self._outage, thread_id)
+    def _open_turn(self, run: LiveRun, thread_id: UUID) -> "_OpenTurn":
+        return _OpenTurn(self.store, self._announcer, self._outage, run, thread_id)
 
     def _ending(self, run: LiveRun, task: PipelineTask, context: ThreadContext) -> Ending:
         if not task.done():
@@ -177,12 +178,15 @@ class _OpenTurn:
     something that has happened, and do it again.
     """
 
-    __slots__ = ("_announcer", "_outage", "_store", "_thread_id")
+    __slots__ = ("_announcer", "_outage", "_run", "_store", "_thread_id")
 
-    def __init__(self, store: ThreadStore, announcer: Announcer, outage: OutageLog, thread_id: UUID) -> None:
+    def __init__(
+        self, store: ThreadStore, announcer: Announcer, outage: OutageLog, run: LiveRun, thread_id: UUID
+    ) -> None:
         self._store = store
         self._announcer = announcer
         self._outage = outage
+        self._run = run
         self._thread_id = thread_id
 
     async def find(self, event_ids: Sequence[UUID]) -> list[EventRow]:
@@ -191,8 +195,12 @@ class _OpenTurn:
 
     async def append(self, events: Sequence[NewEvent]) -> list[EventRow]:
         """Add events to the thread."""
-        stored = await self._outage.outlast(partial(self._store.append, self._thread_id, None, events))
-        self._announcer.stored(self._thread_id, stored)
+        append = partial(self._store.append, self._thread_id, None, events)
+        if takes(self._store.append, 4):  # a plugin for an earlier version has no fourth parameter
+            append = partial(self._store.append, self._thread_id, None, events, self._run.run_id)
+        stored = await self._outage.outlast(append)
+        contact_id = None if self._run.thread is None else self._run.thread.contact_id
+        self._announcer.stored(self._thread_id, stored, contact_id, self._run.run_id)
         return stored
 
 

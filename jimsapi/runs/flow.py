@@ -321,7 +321,8 @@ class RunFlow:
                 raise ThreadBusy(full.open_run) from None
             raise
         run.enter(accepted.thread, accepted.created_new_thread)
-        self._announcer.stored(accepted.thread.thread_id, accepted.stored)
+        thread = accepted.thread
+        self._announcer.stored(thread.thread_id, accepted.stored, thread.contact_id, run.run_id)
         return accepted
 
     def _plan(
@@ -363,7 +364,7 @@ class RunFlow:
             await method_of(self.store, "fork")(makes)
         else:
             created: Created = await method_of(self.store, "create")(makes)
-            self._announcer.stored(makes.thread_id, created.stored)
+            self._announcer.stored(makes.thread_id, created.stored, created.thread.contact_id)
         return makes.thread_id
 
     async def _accept_adopted(self, run: LiveRun, plan: RunPlan) -> Accepted:
@@ -457,7 +458,7 @@ class RunFlow:
             raise
         if events:
             run.count_usage(events)
-        self._announcer.stored(thread.thread_id, started.stored)
+        self._announcer.stored(thread.thread_id, started.stored, thread.contact_id, run.run_id)
         return started.snapshot
 
     async def _follow_if_taken_over(self, run: LiveRun, thread: ThreadRecord) -> None:
@@ -523,7 +524,7 @@ class RunFlow:
             if row.event_type == MODEL_USAGE:
                 run.count_usage(settled.stored)
                 break
-        self._announcer.stored(thread.thread_id, settled.stored)
+        self._announcer.stored(thread.thread_id, settled.stored, thread.contact_id, run.run_id)
         if not settled.counted and settled.status is not None:
             await self._store_usage(run, thread, ending)
         if settled.status is not ending.outcome.status:
@@ -551,7 +552,8 @@ class RunFlow:
             append = partial(self.store.append, thread.thread_id, None, usage, run.run_id)
         run.count_usage(usage)
         with suppress(IdentifierTaken, ThreadNotFound):  # or the thread was deleted
-            self._announcer.stored(thread.thread_id, await self._repeat_until_stored(run, append))
+            stored = await self._repeat_until_stored(run, append)
+            self._announcer.stored(thread.thread_id, stored, thread.contact_id, run.run_id)
 
     async def _settle(self, run: LiveRun, outcome: Outcome) -> Settled:
         if run.stream is not None:

@@ -167,7 +167,7 @@ class Questions:
         stored = await self.store.append(thread.thread_id, None, [event])
         if answered_value(stored[0]) != answered_value(event):  # another request was faster
             raise QuestionClosed(question.question_id, "it was answered in another way")
-        self._announcer.stored(thread.thread_id, stored)
+        self._announcer.stored(thread.thread_id, stored, thread.contact_id)
         return answered_message(stored[0])
 
     async def check_open(self, thread: ThreadRecord, entering: NewEvent) -> None:
@@ -277,7 +277,7 @@ class Questions:
                 data = dump_storable({"question_id": str(question.question_id), "reason": "superseded"})
                 closing = NewEvent(closing_id(question.question_id), QUESTION_CLOSED, data)
                 stored = await self.store.append(thread.thread_id, None, [closing])
-                self._announcer.stored(thread.thread_id, stored)
+                self._announcer.stored(thread.thread_id, stored, thread.contact_id)
 
 
 def _ids_of_message(message_id: UUID) -> list[UUID]:

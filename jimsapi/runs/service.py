@@ -12,6 +12,7 @@ from jimsapi.runs.admission import PUBLIC, Admission
 from jimsapi.runs.announcer import Announcer
 from jimsapi.runs.calls import PipelineCalls
 from jimsapi.runs.disclosure import Disclosure
+from jimsapi.runs.durable_sinks import DurableSink, DurableSinks
 from jimsapi.runs.errors import ContactForbidden, ServerDraining, TooManyRuns
 from jimsapi.runs.files import MessageFiles
 from jimsapi.runs.flow import RunFlow
@@ -66,7 +67,7 @@ class RunService:
     """Answers messages with one `JimsApp` and one store.
 
     - `resolvers` are called in order. The first that returns selectors decides.
-    - `sinks` get the stored events.
+    - `sinks` get the stored events. `durable_sinks` get them from the outbox of the store.
     - `on_run` get the record of each run that has ended.
     - `webhooks` calls the `webhook_url` of a run that has ended. If it is None, the service rejects such messages.
     - `disclosure` decides what callers read of a failure, and of events. By default, it hides the app's private events.
@@ -84,6 +85,7 @@ class RunService:
         *,
         limits: RunLimits | None = None,
         sinks: Sequence[SinkQueue] = (),
+        durable_sinks: Sequence[DurableSink] = (),
         on_run: Observers[RunRecord] | Sequence[Callable[[RunRecord], None]] = (),
         webhooks: "Webhooks | None" = None,
         disclosure: Disclosure | None = None,
@@ -106,7 +108,7 @@ class RunService:
         self.streams = Streams(self.disclosure.is_private)
         self._runs = Registry()
         observers = on_run if isinstance(on_run, Observers) else Observers(on_run)
-        self._announcer = Announcer(sinks, observers, webhooks)
+        self._announcer = Announcer(sinks, DurableSinks(durable_sinks, store, self.owner), observers, webhooks)
         self._calls = PipelineCalls(
             app, store, self._runs, self.disclosure, self.limits.run_timeout, resources, self._announcer, self.outage
         )
@@ -143,7 +145,7 @@ class RunService:
             await self._prepare_budgets(self._spending)
         self._built_store.on_turn = self._on_store_notice
         await self._housekeeping.start()
-        self._announcer.start()
+        await self._announcer.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -179,7 +181,7 @@ class RunService:
     @store.setter
     def store(self, store: ThreadStore) -> None:
         self._flow.use(store)
-        self._calls.store = self._housekeeping.store = store
+        self._calls.store = self._housekeeping.store = self._announcer.durable_sinks.store = store
 
     def use_files(self, files: MessageFiles) -> None:
         """Let messages have files. A plugin with a file store calls it from `jimsapi_routes`."""
@@ -198,8 +200,13 @@ class RunService:
 
     @property
     def sinks(self) -> tuple[SinkQueue, ...]:
-        """The queues of the event sinks."""
+        """The best-effort event sinks."""
         return self._announcer.sinks
+
+    @property
+    def durable_sinks(self) -> tuple[DurableSink, ...]:
+        """The durable event sinks."""
+        return self._announcer.durable_sinks.sinks
 
     @property
     def webhooks(self) -> "Webhooks | None":
@@ -264,6 +271,8 @@ class RunService:
         yield from limits_state(self.limits, runs, self.quota, self.streams)
         for sink in self.sinks:
             yield f"event sink {sink.name}: {sink.waiting} of {QUEUE_LIMIT} events wait"
+        for durable in self.durable_sinks:
+            yield f"durable event sink {durable.name}: about {durable.waiting} events wait"
         if self.webhooks is not None:
             yield f"webhooks: {self.webhooks.waiting} wait"
         yield from runs_state(runs, self._calls.abandoned, self._loop.time())
@@ -430,7 +439,7 @@ class RunService:
         encoded = encode_events(events)
         with self.outage.noted():
             stored = await self.store.append(thread_id, admission.identity.contact_id, encoded)
-        self._announcer.stored(thread_id, stored)
+        self._announcer.stored(thread_id, stored, admission.identity.contact_id)
         return [event.event_id for event in encoded]
 
     async def create_thread(
@@ -472,7 +481,7 @@ class RunService:
         create = method_of(self.store, "create")
         with self.outage.noted():
             created: Created = await create(plan)
-        self._announcer.stored(created.thread.thread_id, created.stored)
+        self._announcer.stored(created.thread.thread_id, created.stored, created.thread.contact_id)
         return created.thread
 
     async def fork(

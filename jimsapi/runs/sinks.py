@@ -1,14 +1,19 @@
-"""Event sinks. Each gets a copy of every event after it is stored. The failure of a sink does not affect runs."""
+"""Event sinks. Each gets a copy of every event after it is stored. The failure of a sink does not affect runs.
+
+There are two kinds. What a best-effort sink could not receive is lost; its queue is here. What a durable sink could not
+receive is delivered later (`jimsapi.runs.durable_sinks`).
+"""
 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
+from uuid import UUID
 
 from jimsapi.runs.plugin_code import PLUGIN_EXITS, own_task_is_cancelled
 from jimsapi.runs.tasks import EndlessTask
-from jimsapi.threads.event import Event
+from jimsapi.threads.event import SinkEvent
 
 logger = logging.getLogger("jimsapi.sinks")
 
@@ -21,16 +26,38 @@ DELIVERY_TIMEOUT = 10.0
 """Seconds that a sink has for one batch."""
 
 
+class EventRefused(Exception):
+    """A durable sink raises it: the destination will never accept some events of the batch.
+
+    They become dead letters with this reason, and the other events of the batch are delivered again without them. The
+    reason must not contain a secret. A sink that raises any other exception receives the same events again later.
+    """
+
+    def __init__(self, reason: str, event_ids: Collection[UUID]) -> None:
+        super().__init__(reason)
+        self.event_ids = frozenset(event_ids)
+
+
 class EventSink(Protocol):
-    """Receives copies of stored events. `name` is its label in logs and metrics."""
+    """Receives copies of stored events. `name` is its label in logs and metrics.
+
+    A sink with an attribute `durable = True` receives every event at least once, also after an outage or the end of a
+    process, and those of a thread in their order. It receives the same events again, perhaps fewer at a time, until
+    `deliver` returns. Its name is its identity in the store.
+    """
 
     name: str
 
-    async def deliver(self, events: Sequence[Event]) -> None: ...
+    async def deliver(self, events: Sequence[SinkEvent]) -> None: ...
+
+
+def is_durable(sink: EventSink) -> bool:
+    """Return whether a sink receives every event, and not only what it can receive at once."""
+    return getattr(sink, "durable", False) is True
 
 
 class SinkQueue:
-    """A sink, the queue of its events, and the task that delivers them in order.
+    """A best-effort sink, the queue of its events, and the task that delivers them in order.
 
     `outcomes` counts events as `delivered`, `failed` (the sink raised or took too long) and `dropped` (its queue was
     full).
@@ -40,7 +67,7 @@ class SinkQueue:
         self.name = name or sink.name
         self.outcomes: Counter[str] = Counter()
         self._sink = sink
-        self._queue: asyncio.Queue[tuple[Event, int]] = asyncio.Queue(QUEUE_LIMIT)
+        self._queue: asyncio.Queue[tuple[SinkEvent, int]] = asyncio.Queue(QUEUE_LIMIT)
         self._bytes = 0
         self._worker = EndlessTask(self._work, f"event sink {self.name}")
 
@@ -53,7 +80,7 @@ class SinkQueue:
         """Start the delivery in the running loop."""
         self._worker.start()
 
-    def put(self, events: Sequence[tuple[Event, int]]) -> None:
+    def put(self, events: Sequence[tuple[SinkEvent, int]]) -> None:
         """Add events, each with the size of its data in bytes, without waiting. Drops events if the queue is full."""
         for event, size in events:
             if self._queue.full() or (self._bytes and self._bytes + size > QUEUE_BYTES):

@@ -2,15 +2,16 @@
 
 The calls follow Standard Webhooks 1.0.0 (https://github.com/standard-webhooks/standard-webhooks): they are signed, and
 failed calls are retried. Callers choose the URL, so it is not trusted: a call connects to public addresses only,
-follows no redirect, reads only the status, and has a time limit. Webhooks that wait are kept in memory, and are dropped
-when the process ends.
+follows no redirect, reads only the status, and has a time limit.
+
+The store has the webhooks of all runs that have ended (`jimsapi.threads.outbox`), until they are called. A process
+calls those of its own runs at once, and looks for others that are due: those of dead processes, and those for which it
+had no room.
 
 This module imports an HTTP client. Import it only if webhooks are configured.
 """
 
 import asyncio
-import base64
-import hmac
 import logging
 import random
 import socket
@@ -29,15 +30,15 @@ from uuid import UUID
 import httpx
 
 from jimsapi.runs.plugin_code import PLUGIN_EXITS, own_task_is_cancelled
-from jimsapi.runs.tasks import ServiceTask
+from jimsapi.runs.signing import signatures
+from jimsapi.runs.tasks import EndlessTask, ServiceTask
 from jimsapi.threads.errors import InputRefused, RunNotFound, StoreUnavailable
+from jimsapi.threads.outbox import WEBHOOK_HOLD, Outbox
 from jimsapi.threads.run import OPEN, StoredRun
 from jimsapi.threads.store import ThreadStore
 
 logger = logging.getLogger("jimsapi.webhooks")
 
-SECRET_PREFIX = "whsec_"
-SECRET_BYTES = range(24, 65)
 MAX_URL = 2_000
 """Characters."""
 RETRY_AFTER = (5.0, 30.0, 120.0, 600.0, 1800.0, 7200.0)
@@ -52,8 +53,14 @@ ADDRESSES = 3
 """The most addresses of a receiver that one call tries."""
 CALLS_AT_ONCE = 16
 CALLS_AT_ONCE_TO_A_HOST = 4
-PENDING_LIMIT = 10_000
-"""The most webhooks that wait for a call. If there are more, new ones are dropped and counted."""
+PENDING_LIMIT = 1000
+"""The most webhooks that wait in this process. Others wait in the store, where callers take turns."""
+PENDING_OF_A_HOST = 100
+"""The most webhooks for one host that wait in this process."""
+LOOK_EVERY = 5.0
+"""Seconds after which a process looks for webhooks that are due. It then also keeps those that wait in it."""
+TAKEN_AT_ONCE = 64
+"""The most webhooks that a process takes from the store at once."""
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """Resolves a host and port to addresses. Raises `OSError` or `UnicodeError` if there are none."""
@@ -68,29 +75,6 @@ _SPECIAL_4 = (
     IPv4Network("192.88.99.0/24"),  # relays of 6to4
     IPv4Network("168.63.129.16/32"),  # the host below a machine of Azure
 )
-
-
-def signing_key(secret: str) -> bytes:
-    """Return the key of a secret in the format of Standard Webhooks: `whsec_` and Base64.
-
-    Raises `ValueError` if the secret is invalid. The message does not quote the secret.
-    """
-    if not secret.startswith(SECRET_PREFIX):
-        raise ValueError(f"it does not begin with {SECRET_PREFIX}")
-    try:
-        key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
-    except ValueError:
-        raise ValueError(f"what follows {SECRET_PREFIX} is not Base64") from None
-    if len(key) not in SECRET_BYTES:
-        raise ValueError(f"it has {len(key)} bytes, but must have {SECRET_BYTES[0]} to {SECRET_BYTES[-1]}")
-    return key
-
-
-def signatures(keys: Sequence[bytes], webhook_id: str, timestamp: int, body: bytes) -> str:
-    """Return the value of the header `webhook-signature`: one signature for each key (Standard Webhooks 1.0.0)."""
-    signed = f"{webhook_id}.{timestamp}.".encode() + body
-    digests = (hmac.digest(key, signed, "sha256") for key in keys)
-    return " ".join(f"v1,{base64.b64encode(digest).decode()}" for digest in digests)
 
 
 def is_public(address: str) -> bool:
@@ -121,12 +105,13 @@ class Undelivered(Exception):
 class Webhook:
     """The webhook of a run that has ended, and the number of its calls."""
 
-    __slots__ = ("calls", "run_id", "timer", "url")
+    __slots__ = ("called_here", "calls", "run_id", "timer", "url")
 
-    def __init__(self, run_id: UUID, url: httpx.URL) -> None:
+    def __init__(self, run_id: UUID, url: httpx.URL, calls: int = 0) -> None:
         self.run_id = run_id
         self.url = url
-        self.calls = 0
+        self.calls = calls
+        self.called_here = False
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -140,7 +125,8 @@ class Webhooks:
     - `retry_after`: seconds between a failed call and the next one.
 
     `outcomes` counts webhooks as `delivered`, `failed`, `refused` (the host has no permitted address) and `dropped`
-    (too many webhooks waited, the run was deleted, or the process ended).
+    (the run was deleted, or the process ended and the store does not last). `in_store` is how many the store had when
+    it was last asked.
     """
 
     def __init__(
@@ -172,6 +158,12 @@ class Webhooks:
         self._ready: dict[str, deque[Webhook]] = {}
         self._calls: Counter[str] = Counter()
         self._tasks: set[ServiceTask[None]] = set()
+        self._of_hosts: Counter[str] = Counter()
+        self.in_store = 0
+        self._left: set[UUID] = set()
+        self._not_called: set[UUID] = set()
+        self._room = asyncio.Event()
+        self._looking = EndlessTask(self._look, "webhooks that are due")
         self._uncalled = 0
         self._all_called = asyncio.Event()
         self._all_called.set()
@@ -197,9 +189,15 @@ class Webhooks:
             raise _refusal("should have a public address")
         return parsed
 
+    def start(self) -> None:
+        """Look for webhooks that are due, in the running loop."""
+        self._outbox: Outbox | None = getattr(self._store, "outbox", None)
+        if self._outbox is not None:
+            self._looking.start()
+
     @property
     def waiting(self) -> int:
-        """The number of webhooks that are neither delivered nor given up."""
+        """The number of webhooks in this process that are neither delivered nor given up."""
         return len(self._pending)
 
     def put(self, run_id: UUID, url: str) -> None:
@@ -208,13 +206,25 @@ class Webhooks:
             webhook = Webhook(run_id, self.check(url))
         except InputRefused as refused:  # an earlier process with other options accepted it
             self.outcomes["refused"] += 1
+            self._not_called.add(run_id)
             logger.warning("run %s: its webhook is not called: %s", run_id, refused.message)
             return
-        if len(self._pending) >= PENDING_LIMIT:
+        if len(self._pending) >= PENDING_LIMIT or self._of_hosts[webhook.url.host] >= PENDING_OF_A_HOST:
+            self._leave(webhook)
+        else:
+            self._add(webhook)
+
+    def _leave(self, webhook: Webhook) -> None:
+        """Leave a webhook in the store, because many others wait."""
+        if self._outbox is None:
             self.outcomes["dropped"] += 1
-            logger.error("run %s: its webhook at %s is dropped: too many wait", run_id, webhook.url.host)
-            return
+            logger.error("run %s: its webhook at %s is dropped: too many wait", webhook.run_id, webhook.url.host)
+        else:
+            self._left.add(webhook.run_id)
+
+    def _add(self, webhook: Webhook) -> None:
         self._pending.add(webhook)
+        self._of_hosts[webhook.url.host] += 1
         self._uncalled += 1
         self._all_called.clear()
         self._enqueue(webhook)
@@ -226,7 +236,8 @@ class Webhooks:
                 await self._all_called.wait()
 
     async def stop(self) -> None:
-        """Stop all calls. Webhooks that are not delivered are dropped."""
+        """Stop all calls. What is not delivered is left to another process or the next start."""
+        await self._looking.stop(1.0)
         for webhook in self._pending:
             if webhook.timer is not None:
                 webhook.timer.cancel()
@@ -236,11 +247,67 @@ class Webhooks:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
         if self._pending:
-            self.outcomes["dropped"] += len(self._pending)
-            logger.error("dropped undelivered webhooks at shutdown: %d; they will not be retried", len(self._pending))
-            self._pending.clear()
+            await self._hand_over()
         self._threads.shutdown(wait=False, cancel_futures=True)
         await self._transport.aclose()
+
+    async def _hand_over(self) -> None:
+        """Let other processes call what this one has not delivered, at once."""
+        count, left = len(self._pending), {webhook.run_id: webhook.calls for webhook in self._pending}
+        self._pending.clear()
+        if self._outbox is None or not self._outbox.lasting:
+            self.outcomes["dropped"] += count
+            logger.error("dropped undelivered webhooks at shutdown: %d; they will not be retried", count)
+            return
+        logger.info("undelivered webhooks at shutdown: %d; another process, or the next start, calls them", count)
+        with suppress(StoreUnavailable, TimeoutError):
+            async with asyncio.timeout(1.0):
+                await self._outbox.delay_webhooks(left, 0.0)
+
+    async def _look(self) -> None:
+        while True:
+            self._room.clear()
+            with suppress(StoreUnavailable):  # the runs log the outage
+                await self._keep()
+                while await self._take():
+                    pass
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY):
+                    await self._room.wait()
+
+    async def _keep(self) -> None:
+        """Let no other process take the webhooks that wait here for a call."""
+        assert self._outbox is not None
+        waiting = {webhook.run_id: webhook.calls for webhook in self._pending if webhook.timer is None}
+        if waiting:
+            await self._outbox.delay_webhooks(waiting, WEBHOOK_HOLD)
+        while self._not_called:
+            await self._outbox.end_webhook(self._not_called.pop())
+        self.in_store = await self._outbox.count_webhooks()
+
+    async def _take(self) -> bool:
+        """Take webhooks that are due from the store. Returns whether there may be more, and room for them."""
+        assert self._outbox is not None
+        room = PENDING_LIMIT - len(self._pending)
+        if room <= 0:
+            return False
+        if self._left:
+            left, self._left = dict.fromkeys(self._left, 0), set()
+            await self._outbox.delay_webhooks(left, 0.0)
+        here = {webhook.run_id for webhook in self._pending}
+        taken = await self._outbox.take_webhooks(min(room, TAKEN_AT_ONCE), WEBHOOK_HOLD)
+        for due in taken:
+            if due.run_id in here:
+                continue
+            try:
+                webhook = Webhook(due.run_id, self.check(due.url), due.calls)
+            except InputRefused as refused:
+                self.outcomes["refused"] += 1
+                logger.warning("run %s: its webhook is not called: %s", due.run_id, refused.message)
+                await self._outbox.end_webhook(due.run_id)
+            else:
+                self._add(webhook)
+        return len(taken) == TAKEN_AT_ONCE
 
     def _enqueue(self, webhook: Webhook) -> None:
         self._ready.setdefault(webhook.url.host, deque()).append(webhook)
@@ -275,34 +342,44 @@ class Webhooks:
         webhook.calls += 1
         try:
             await self._deliver(webhook)
-            self._end(webhook, "delivered")
+            await self._end(webhook, "delivered")
         except Undelivered as fault:
-            self._retry_or_fail(webhook, fault)
+            await self._retry_or_fail(webhook, fault)
         except (Exception, *PLUGIN_EXITS):
             if own_task_is_cancelled():
                 raise
             logger.exception("run %s: its webhook at %s failed inside the server", webhook.run_id, webhook.url.host)
-            self._end(webhook, "failed")
-        if webhook.calls == 1:
+            await self._end(webhook, "failed")
+        if not webhook.called_here:
+            webhook.called_here = True
             self._uncalled -= 1
             if not self._uncalled:
                 self._all_called.set()
 
-    def _retry_or_fail(self, webhook: Webhook, fault: Undelivered) -> None:
+    async def _retry_or_fail(self, webhook: Webhook, fault: Undelivered) -> None:
         if not fault.retry or webhook.calls > len(self._retry_after):
             text = "run %s: its webhook at %s is given up after %d calls: %s"
             logger.error(text, webhook.run_id, webhook.url.host, webhook.calls, fault)
-            self._end(webhook, fault.outcome)
+            await self._end(webhook, fault.outcome)
             return
         # The random factor spreads the retries of calls that failed at the same time.
         delay = max(self._retry_after[webhook.calls - 1], fault.delay) * random.uniform(1.0, 1.1)
         text = "run %s: its webhook at %s is called again in %.0f s: %s"
         logger.info(text, webhook.run_id, webhook.url.host, delay, fault)
         webhook.timer = asyncio.get_running_loop().call_later(delay, self._enqueue, webhook)
+        if self._outbox is not None:
+            with suppress(StoreUnavailable):  # another process may then call it earlier
+                await self._outbox.delay_webhooks({webhook.run_id: webhook.calls}, delay + WEBHOOK_HOLD)
 
-    def _end(self, webhook: Webhook, outcome: str) -> None:
+    async def _end(self, webhook: Webhook, outcome: str) -> None:
+        if self._outbox is not None:
+            with suppress(StoreUnavailable):  # it may then be called again
+                await self._outbox.end_webhook(webhook.run_id)
         self._pending.discard(webhook)
+        self._of_hosts[webhook.url.host] -= 1
         self.outcomes[outcome] += 1
+        if self._left:
+            self._room.set()
 
     async def _deliver(self, webhook: Webhook) -> None:
         """Make one call. Raises `Undelivered` if it fails."""

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 
+from jimsapi.stores.memory_outbox import HistoryPage, MemoryOutbox
 from jimsapi.threads.activity import MODEL_USAGE
 from jimsapi.threads.errors import (
     EventNotFound,
@@ -50,6 +51,7 @@ from jimsapi.threads.facts import (
     ThreadSummary,
 )
 from jimsapi.threads.ids import uuid7
+from jimsapi.threads.outbox import OutboxEvent
 from jimsapi.threads.questions import QUESTION_ASKED, count_open
 from jimsapi.threads.run import (
     COMPLETED,
@@ -140,6 +142,7 @@ from jimsapi.threads.usage import (
 from jimsapi.threads.window import COMM_PREFIX, choose, end_with, window_size
 
 _NO_DATA = b"{}"
+_NO_TIME = datetime.min.isoformat()
 _ONE_OPERATION = CommitRecord(1, 0.0, False)
 # The rows of this store have a `UUID` and a `datetime`. Functions in Python would be slower than these two.
 _id: Callable[[EventRow], int] = attrgetter("event_id.int")
@@ -326,6 +329,7 @@ class MemoryStore:
         self._keys: dict[int, _Key] = {}  # in the order of their last use
         self._contact_usage: dict[str, dict[tuple[date, str, UUID], UsageTotal]] = {}
         self._caller_usage: dict[UUID, dict[tuple[date, str], UsageTotal]] = {}
+        self.outbox = MemoryOutbox(self._committed, self._history, self._has_event, self._has_run)
         self._config = _NO_DATA  # the newest thread's config; the next thread shares it if it has an equal one
 
     async def __aenter__(self) -> Self:
@@ -364,6 +368,8 @@ class MemoryStore:
         status = accepted_status(len(thread.open), is_greeted=created and plan.conversation_start)
         if status is RUNNING and not continues:
             stored += thread.append(entering, now)
+        if self.outbox.keeps:
+            self._add_to_outbox(thread, stored, plan.run_id)
         run = _Run(
             plan.run_id,
             plan.owner,
@@ -474,6 +480,7 @@ class MemoryStore:
         thread.refuse_known(entering)
         now = utc_now()
         stored = thread.append(entering, now)
+        self._add_to_outbox(thread, stored, run_id)
         self._count_usage(events, thread, run.caller, now)
         run.status = RUNNING
         run.started_at = now
@@ -492,6 +499,8 @@ class MemoryStore:
         if events := stored_events(outcome):
             thread.refuse_known(events)
             stored = thread.append(events, now)
+            if self.outbox.keeps:
+                self._add_to_outbox(thread, stored, run_id)
             for event in events:  # saves nearly every answer two calls
                 if event.event_type == MODEL_USAGE:
                     self._count_usage(events, thread, run.caller, now)
@@ -517,6 +526,7 @@ class MemoryStore:
         thread.refuse_known(events)
         now = utc_now()
         stored = thread.append(events, now)
+        self._add_to_outbox(thread, stored, run_id)
         run = None if run_id is None else self._run(run_id)
         self._count_usage(events, thread, None if run is None else run.caller, now)
         self._committed()
@@ -536,7 +546,7 @@ class MemoryStore:
         now = utc_now()
         orphans = [run for run in self._open.values() if run.owner == owner and run.run_id not in live]
         for run in orphans:
-            self._end(run, orphan_status(run.status), now)
+            self._end(run, orphan_status(run.status), now, at_once=True)
         self._committed()
         may_start = (self._next_run(run.thread) for run in orphans)
         return list(dict.fromkeys(run_id for run_id in may_start if run_id is not None))
@@ -547,8 +557,8 @@ class MemoryStore:
         orphans = [run for run in dead if not is_adoptable(run.status, background=run.background)]
         for run in orphans:
             if enters_late(run.status) and run.message_id.int not in run.thread.event_ids():
-                run.thread.append(run.entering, now)
-            self._end(run, RunStatus.INTERRUPTED, now)
+                self._add_to_outbox(run.thread, run.thread.append(run.entering, now), run.run_id)
+            self._end(run, RunStatus.INTERRUPTED, now, at_once=True)
         self._committed()
         return len(orphans)
 
@@ -716,6 +726,7 @@ class MemoryStore:
         thread = self._add_thread(plan.thread_id, plan.contact_id, plan.thread_config, now)
         thread.facts = msgspec.structs.replace(thread.facts, metadata=plan.metadata)
         stored = thread.append(plan.events, now)
+        self._add_to_outbox(thread, stored, None)
         self._committed()
         return Created(thread.record, stored)
 
@@ -744,6 +755,7 @@ class MemoryStore:
             fork.index = _Index(rows)
         if plan.keeps_external_id and parent.external_id is not None:
             self._set_external_id(fork, parent.external_id)
+        self._add_to_outbox(fork, rows, None)
         self._committed()
         return fork.record
 
@@ -856,6 +868,34 @@ class MemoryStore:
         self._committed()
         return purged
 
+    def _add_to_outbox(self, thread: _Thread, rows: Sequence[EventRow], run_id: UUID | None) -> None:
+        if self.outbox.keeps:
+            self.outbox.add(thread.record.thread_id, thread.record.contact_id, rows, run_id)
+
+    def _has_event(self, thread_id: UUID, event_id: UUID) -> bool:
+        thread = self._threads.get(thread_id.int)
+        return thread is not None and event_id.int in thread.event_ids()
+
+    def _has_run(self, run_id: UUID) -> bool:
+        return self._run(run_id) is not None
+
+    def _history(self, since: datetime, after: str, limit: int) -> HistoryPage:
+        """Return events since a time for a sink, and the position after them; None if there are no more."""
+        thread_id, _, time = after.partition(" ")
+        last_thread, last_time = int(thread_id or "0", 16), datetime.fromisoformat(time or _NO_TIME)
+        found: list[OutboxEvent] = []
+        for key in sorted(key for key in self._threads if key >= last_thread):
+            thread = self._threads[key]
+            begin = bisect_left(thread.rows, since, key=_time)
+            if key == last_thread:
+                begin = max(begin, bisect_right(thread.rows, last_time, key=_time))
+            record = thread.record
+            rows = thread.rows[begin : begin + limit - len(found)]
+            found += [OutboxEvent(record.thread_id, record.contact_id, None, row) for row in rows]
+            if len(found) == limit:
+                return found, f"{key:x} {_time(found[-1].row).isoformat()}"
+        return found, None
+
     def _count_usage(self, events: Sequence[NewEvent], thread: _Thread, caller: UUID | None, now: datetime) -> None:
         """Add what events say of usage to the totals of their thread, its contact and the caller."""
         if used := usage_by_model(events):
@@ -889,7 +929,7 @@ class MemoryStore:
         oldest = self._open[thread.open[0]]
         return oldest.run_id if is_next(oldest.status) else None
 
-    def _end(self, run: _Run, status: RunStatus, now: datetime) -> None:
+    def _end(self, run: _Run, status: RunStatus, now: datetime, *, at_once: bool = False) -> None:
         run.status = status
         run.ended_at = now
         run.entering = ()
@@ -897,6 +937,8 @@ class MemoryStore:
         run.thread.open = tuple([other for other in run.thread.open if other != run_id])
         del self._open[run_id]
         self._ended.append(run)
+        if run.webhook_url is not None and not run.thread.deleted:
+            self.outbox.add_webhook(run.run_id, run.webhook_url, run.caller, at_once=at_once)
 
     def _leave_contact(self, thread: _Thread) -> None:
         """Remove a thread from the threads of its contact."""

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from jimsapi.asgi.testing import TestClient
-from jimsapi.runs.sinks import BATCH_LIMIT
+from jimsapi.runs.sinks import BATCH_LIMIT, EventRefused, is_durable
 from jimsapi.testing.contract import (
     CapturedOutput,
     DoesNotApply,
@@ -20,7 +20,7 @@ from jimsapi.testing.contract import (
     nothing_left,
     within,
 )
-from jimsapi.threads.event import ASSISTANT_MESSAGE, THREAD_CREATED, USER_MESSAGE, Event
+from jimsapi.threads.event import ASSISTANT_MESSAGE, THREAD_CREATED, USER_MESSAGE, Event, SinkEvent
 from jimsapi.threads.ids import uuid7
 
 MESSAGE = "Ann's cat is called Mephistopheles"
@@ -45,9 +45,10 @@ class EventSinkContract(NamedContract):
             async def arrived(self):
                 return [json.loads(line)["id"] for line in self.path.read_text().splitlines()]
 
-    pytest then runs every case against the installed plugin. `arrived` is called after the sink was closed, so the sink
-    may write late, for example from a task of its own, or keep what it cannot send in an outage and send it after that.
-    The destination must be empty at the start of each case.
+    pytest then runs every case against the installed plugin. `arrived` is called after the sink was closed. A
+    best-effort sink may write late, for example from a task of its own, or keep what it cannot send in an outage and
+    send it after that. A durable sink, which has `durable = True`, must not: when `deliver` returns, the events are at
+    the destination, and if they are not, it raises. The destination must be empty at the start of each case.
     """
 
     hook = "jimsapi_event_sink"
@@ -124,6 +125,34 @@ class EventSinkContract(NamedContract):
                 "keep it and send it before the next batch"
             )
 
+    async def test_what_a_durable_sink_has_delivered_is_at_its_destination_at_once(self) -> None:
+        async with self.opened() as sink:
+            if not is_durable(sink):
+                return
+            events = make_events(20)
+            await within(sink.deliver(events))
+            assert list(await self.arrived()) == [self.mark_of(event) for event in events], (
+                "`deliver` returned before the events were at the destination: a process that ends then loses them"
+            )
+
+    @needs("outage")
+    async def test_a_durable_sink_raises_in_an_outage_and_receives_the_batch_again_after_it(self) -> None:
+        events = make_events(5)
+        async with self.opened() as sink:
+            if not is_durable(sink):
+                return
+            async with self._outage():
+                error: Exception | None = None
+                try:
+                    await within(sink.deliver(events))
+                except Exception as raised:
+                    error = raised
+            assert error is not None, "`deliver` returned in an outage: these events do not come again"
+            assert not isinstance(error, EventRefused), "an outage is no reason to refuse events for ever"
+            await within(sink.deliver(events))
+        arrived = list(await self.arrived())
+        assert list(dict.fromkeys(arrived)) == [self.mark_of(event) for event in events]
+
     def _outage(self) -> AbstractAsyncContextManager[Any]:
         outage = self.outage
         assert not isinstance(outage, DoesNotApply)
@@ -149,21 +178,39 @@ class EventSinkContract(NamedContract):
         await within(sink.deliver(make_events(1)))
 
     async def expect_arrival(self, batches: Sequence[Sequence[Event]]) -> None:
-        """Deliver the batches one after another, close the sink, and fail unless all events have arrived."""
+        """Deliver the batches one after another, close the sink, and fail unless all events have arrived in order.
+
+        Events of different threads may arrive at a durable sink in any order.
+        """
         async with self.opened() as sink:
             for batch in batches:
                 await within(sink.deliver(batch))
-        expected = [self.mark_of(event) for batch in batches for event in batch]
-        assert list(await self.arrived()) == expected
+        events = [event for batch in batches for event in batch]
+        arrived = list(await self.arrived())
+        if not is_durable(sink):
+            assert arrived == [self.mark_of(event) for event in events]
+            return
+        assert sorted(arrived) == sorted(self.mark_of(event) for event in events)
+        for thread_id in {event.thread_id for event in events}:
+            expected = [self.mark_of(event) for event in events if event.thread_id == thread_id]
+            marks = set(expected)
+            assert [mark for mark in arrived if mark in marks] == expected, "the events of a thread are out of order"
 
 
-def make_event(event_type: str, data: Any) -> Event:
-    """Return an event as a store returns it."""
-    now = datetime.now(UTC).replace(tzinfo=None)
-    return Event(event_type=event_type, event_data=data, thread_id=uuid7(), event_id=uuid7(), created_at=now)
+def make_event(event_type: str, data: Any) -> SinkEvent:
+    """Return an event as a sink receives it."""
+    return SinkEvent(
+        event_type=event_type,
+        event_data=data,
+        thread_id=uuid7(),
+        event_id=uuid7(),
+        created_at=datetime.now(UTC).replace(tzinfo=None),
+        contact_id="ann",
+        run_id=uuid7(),
+    )
 
 
-def make_events(count: int) -> list[Event]:
+def make_events(count: int) -> list[SinkEvent]:
     """Return `count` messages of one thread."""
     thread_id = uuid7()
     events = [make_event(ASSISTANT_MESSAGE, {"role": "assistant", "content": f"{number}"}) for number in range(count)]

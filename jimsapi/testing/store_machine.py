@@ -50,6 +50,7 @@ from jimsapi.threads.event import (
 )
 from jimsapi.threads.facts import OPENING, ForkPlan, Parent, Rating, ThreadChange, ThreadPlan
 from jimsapi.threads.ids import uuid7
+from jimsapi.threads.outbox import Outbox
 from jimsapi.threads.questions import QUESTION_ANSWERED, QUESTION_ASKED, answer_id
 from jimsapi.threads.run import (
     OPEN,
@@ -77,6 +78,7 @@ T = TypeVar("T")
 Reopen = Callable[[ThreadStore], AbstractAsyncContextManager[ThreadStore]]
 
 OWNERS = (uuid7(), uuid7())
+SINK = "machine"
 CONTACTS = ("ann", "bob", "")
 CALLERS = (uuid7(), None)
 BODY, OTHER_BODY = UUID(int=1), UUID(int=2)
@@ -211,7 +213,7 @@ def run_store_machine(
 class _RetryingStore:
     """A store whose methods retry while the store is unavailable, as the run service does."""
 
-    def __init__(self, store: ThreadStore) -> None:
+    def __init__(self, store: ThreadStore | Outbox) -> None:
         self._store = store
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
@@ -255,12 +257,16 @@ class StoreMachine(RuleBasedStateMachine):
         self.texts: dict[UUID, str] = {}
         self.usage: dict[tuple[str, UUID, str], UsageTotal] = {}
         self.caller_usage: dict[tuple[UUID, str], UsageTotal] = {}
+        self.has_sink = False
+        self.received: dict[UUID, list[UUID]] = {}
 
     def teardown(self) -> None:
         try:
             if self._opened is not None:
                 for run in self.runs:
                     self._compare_run(run)
+                if self.has_sink:
+                    self._do(self._compare_outbox())
         finally:
             self._close()
             self._loop.close()
@@ -278,9 +284,13 @@ class StoreMachine(RuleBasedStateMachine):
 
     # Rules
 
-    @initialize(owner=_owners, waiting=_counts, background=st.booleans(), greets=st.booleans())
-    def begin(self, owner: UUID, waiting: int, background: bool, greets: bool) -> None:
+    @initialize(owner=_owners, waiting=_counts, background=st.booleans(), greets=st.booleans(), has_sink=st.booleans())
+    def begin(self, owner: UUID, waiting: int, background: bool, greets: bool, has_sink: bool) -> None:
         """Begin with a thread that has some runs with keys, since most rules need one."""
+        self.has_sink = has_sink
+        if has_sink:
+            self._do(self._outbox.register(SINK))
+            assert self._do(self._outbox.hold(SINK, OWNERS[0], 3600.0))
         for number in range(1 + waiting):
             selectors: tuple[Selector, ...] = (Latest(), New())
             key = Idempotency(uuid7(), BODY)
@@ -926,6 +936,32 @@ class StoreMachine(RuleBasedStateMachine):
     def disturb(self, chance: int) -> None:
         if chance <= 2:
             self._do(self._disturb(self._opened_store))
+
+    @precondition(lambda self: self.has_sink)
+    @rule(limit=st.integers(1, 20))
+    def deliver(self, limit: int) -> None:
+        """Deliver some events to a durable sink."""
+        self._do(self._receive(limit))
+
+    @property
+    def _outbox(self) -> Outbox:
+        return cast(Outbox, _RetryingStore(self._opened_store.outbox))
+
+    async def _receive(self, limit: int) -> bool:
+        batch = await self._outbox.read(SINK, limit)
+        for event in batch.events:
+            self.received.setdefault(event.thread_id, []).append(_id(event.row.event_id))
+        return batch.after is not None and await self._outbox.advance(SINK, OWNERS[0], batch.after)
+
+    async def _compare_outbox(self) -> None:
+        """Check that the sink receives all events of each thread, once and in order."""
+        async with asyncio.timeout(RECOVERS_WITHIN):
+            waits = True
+            while waits:
+                await asyncio.sleep(0)
+                waits = await self._receive(1000) or (await self._outbox.sinks())[0].waiting > 0
+        for thread in self.threads:
+            assert self.received[cast(UUID, thread.thread_id)] == [event_id for event_id, _ in thread.events]
 
     # Invariants
 

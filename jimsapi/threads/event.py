@@ -52,6 +52,16 @@ class Event(msgspec.Struct, kw_only=True):
     created_at: datetime = msgspec.field(default_factory=datetime.now)
 
 
+class SinkEvent(Event, kw_only=True):
+    """A stored event as a sink receives it: with the contact of its thread, and the run that stored it.
+
+    `run_id` is None if the event was stored outside of a run, and if the sink reads it from the history.
+    """
+
+    contact_id: str | None = None
+    run_id: UUID | None = None
+
+
 class NewEvent(msgspec.Struct, frozen=True, gc=False):
     """An event to store. `data` is JSON text. The store sets the time."""
 
@@ -97,6 +107,32 @@ def decode_row(thread_id: UUID, row: EventRow) -> Event:
         event_type=row.event_type,
         event_data=None if row.data is None else load_stored(row.data),
     )
+
+
+def sink_event(thread_id: UUID, contact_id: str | None, run_id: UUID | None, row: EventRow) -> SinkEvent:
+    """Decode a stored event for sinks."""
+    return SinkEvent(
+        thread_id=thread_id,
+        contact_id=contact_id,
+        run_id=run_id,
+        event_id=row_id(row),
+        created_at=row_time(row),
+        event_type=row.event_type,
+        event_data=None if row.data is None else load_stored(row.data),
+    )
+
+
+def event_object(event: SinkEvent) -> dict[str, Any]:
+    """Return an event as other programs read it, once it is JSON. `created_at` is in UTC."""
+    return {
+        "thread_id": event.thread_id,
+        "event_id": event.event_id,
+        "created_at": event.created_at.replace(tzinfo=UTC),
+        "event_type": event.event_type,
+        "contact_id": event.contact_id,
+        "run_id": event.run_id,
+        "event_data": event.event_data,
+    }
 
 
 def message_event(event_type: str, message: str, event_id: UUID | None = None) -> NewEvent:

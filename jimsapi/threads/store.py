@@ -23,6 +23,7 @@ from jimsapi.threads.facts import (
     ThreadPlan,
     ThreadSummary,
 )
+from jimsapi.threads.outbox import Outbox
 from jimsapi.threads.run import (
     NO_RUN_FILTER,
     Accepted,
@@ -83,12 +84,19 @@ class ThreadStore(Protocol):
       never calls it.
     - `keep_keys`: how long an idempotency key is known after a run with it was accepted. It is `KEEP_KEYS`; only tests
       change it.
+    - `outbox`: what durable sinks have not received yet. If a sink is registered in it, each transaction that stores
+      events adds them to it, in the order of each thread. The events that a fork copies are among them.
+    - `shareable`: whether several processes can open the same store at the same time. A store without it cannot be
+      served with `--workers`.
     """
 
     name: str
     on_commit: Callable[[CommitRecord], None] | None
     on_turn: Callable[[UUID], None] | None
     keep_keys: timedelta
+
+    @property
+    def outbox(self) -> Outbox: ...
 
     async def __aenter__(self) -> Self: ...
 

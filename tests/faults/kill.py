@@ -24,12 +24,14 @@ from tests.faults.journal import Journal
 from tests.faults.load import Callers
 from tests.faults.places import Place, PostgresPlace, SQLitePlace, place_of
 from tests.faults.report import Figures, show
+from tests.faults.sinks import PROMISED_NONE as RECEIVED_NONE
+from tests.faults.sinks import received
 from tests.faults.verify import PROMISED_NONE as STORED_NONE
 from tests.faults.verify import SETTLES_WITHIN, runs_stuck, stored, threads_stuck
 from tests.faults.witness_sink import WitnessSink
 from tests.serving import Served
 
-PROMISED_NONE = (*STORED_NONE, "events doubled at the sink")
+PROMISED_NONE = (*STORED_NONE, *RECEIVED_NONE, "events doubled at the sink")
 
 LOAD_BEFORE_KILL = (0.1, 0.8)
 """Seconds of load before a kill."""
@@ -38,6 +40,8 @@ START_TAKES = 0.5
 DRAIN_TAKES = 0.8
 """Seconds within which a shutdown is killed."""
 TROUBLES_SHOWN = 200
+SINK_IS_DOWN = 0.3
+"""How often the durable sink is down during a kill."""
 CHECKPOINT_WITHIN = 2.0
 """Seconds to wait for a checkpoint."""
 
@@ -142,6 +146,7 @@ async def kill_servers(place: Place, times: int, random: Random, servers: int) -
     journal = Journal()
     async with loaded_servers(place, journal, random, servers) as (victims, sink):
         for number in range(times):
+            sink.set_down(random.random() < SINK_IS_DOWN)
             await victims[number % servers].kill()
         moments = sum((victim.kills for victim in victims), Counter[str]())
         figures = {"kills": times, **{f"kills in {moment}": moments[moment] for moment in sorted(moments)}}
@@ -155,6 +160,7 @@ async def kill_postgresql(place: PostgresPlace, times: int, random: Random) -> F
         for _ in range(times):
             await goes_on(journal)
             await asyncio.sleep(random.uniform(*LOAD_BEFORE_KILL))
+            sink.set_down(random.random() < SINK_IS_DOWN)
             await asyncio.to_thread(place.kill)
             await asyncio.to_thread(place.start)
         return {"kills": times} | await settle(place, journal, sink, victims)
@@ -185,6 +191,8 @@ async def settle(place: Place, journal: Journal, sink: WitnessSink, victims: lis
         figures |= await stored_files(journal, victims[0].served.port)
     figures["threads"] = len(place.rows("SELECT thread_id FROM threads"))
     figures["threads stuck"] = await threads_stuck(place, victims[0].served.port)
+    sink.set_down(False)
+    figures |= await received(place, sink)
     for victim in victims:
         await victim.end(signal.SIGTERM)
     delivered = sink.delivered()

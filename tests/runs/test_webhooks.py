@@ -24,8 +24,10 @@ from jimsapi.runs import service as service_module
 from jimsapi.runs import webhooks as module
 from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.service import RunService
-from jimsapi.runs.webhooks import Webhooks, is_public, signing_key
+from jimsapi.runs.signing import signatures, signing_key
+from jimsapi.runs.webhooks import Webhooks, is_public
 from jimsapi.stores.memory import MemoryStore
+from jimsapi.testing.store import make_plan
 from jimsapi.threads.errors import InputRefused, StoreUnavailable
 from jimsapi.threads.run import StoredRun
 from jimsapi.threads.store import ThreadStore
@@ -98,7 +100,7 @@ async def test_a_call_is_signed_as_the_specification_has_it() -> None:
 async def test_the_signature_is_that_of_a_known_example() -> None:
     # Made with the specification's library in JavaScript.
     key = signing_key("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
-    signed = module.signatures([key], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
+    signed = signatures([key], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
     assert signed == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
@@ -646,11 +648,37 @@ async def test_no_more_calls_are_open_at_once_than_may_be(monkeypatch: pytest.Mo
         assert slow.calls.empty()
 
 
-async def test_beyond_the_limit_webhooks_are_dropped_and_counted(
+async def test_beyond_the_limit_webhooks_wait_in_the_store_until_there_is_room(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "PENDING_LIMIT", 2)
+    async with Receiver() as receiver, calling(store=make_store("sqlite", tmp_path)) as (service, webhooks):
+        runs = [service.begin(inbound(contact=f"{n}", webhook_url=receiver.url()), PUBLIC) for n in range(30)]
+        called = {(await receiver.call()).verified()["run_id"] for _ in runs}
+        assert called == {str(run.run_id) for run in runs}
+        await until(webhooks, delivered=30)
+        assert await service.store.outbox.count_webhooks() == 0
+
+
+async def test_one_host_cannot_take_all_the_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PENDING_OF_A_HOST", 2)
+    monkeypatch.setattr(module, "PENDING_LIMIT", 4)
+    names = Names(["127.0.0.1"])
+    async with Receiver(None) as slow, Receiver() as quick, calling(resolver=names) as (service, webhooks):
+        for number in range(10):
+            await service.chat(inbound(contact=f"{number}", webhook_url=slow.url("slow.example")), PUBLIC)
+        assert webhooks.waiting == 2
+        await service.chat(inbound(webhook_url=quick.url("quick.example")), PUBLIC)
+        await until(webhooks, delivered=1)
+
+
+async def test_without_an_outbox_webhooks_beyond_the_limit_are_dropped_and_counted(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "PENDING_LIMIT", 2)
-    async with Receiver(answer(500)) as receiver, calling(retry_after=(3600,)) as (service, webhooks):
+    store = MemoryStore()
+    async with Receiver(answer(500)) as receiver, calling(store=store, retry_after=(3600,)) as (service, webhooks):
+        webhooks._outbox = None  # as the store of a plugin for an earlier version
         run_id = await a_run(service)
         for _ in range(3):
             webhooks.put(run_id, receiver.url(target="/?token=hidden"))
@@ -690,6 +718,47 @@ async def test_a_drain_waits_for_no_second_call_and_what_is_left_is_dropped(capl
         assert receiver.calls.qsize() == 2
     assert webhooks.outcomes == {"dropped": 2}
     assert "dropped undelivered webhooks at shutdown: 2; they will not be retried" in caplog.messages
+
+
+async def test_what_a_process_has_not_delivered_is_called_after_the_next_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "jimsapi.webhooks")
+    async with Receiver(answer(500)) as receiver:
+        store = make_store("sqlite", tmp_path)
+        async with calling(store=store, retry_after=(3600,)) as (service, webhooks):
+            run = service.begin(inbound(webhook_url=receiver.url()), PUBLIC)
+            await receiver.call()
+            await webhooks.flush(10)
+        assert not webhooks.outcomes
+        assert "undelivered webhooks at shutdown: 1; another process, or the next start, calls them" in caplog.messages
+    async with Receiver(port=receiver.port) as again, calling(store=make_store("sqlite", tmp_path)) as (_, webhooks):
+        assert (await again.call()).verified()["run_id"] == str(run.run_id)
+        await until(webhooks, delivered=1)
+
+
+async def test_what_a_process_has_not_delivered_is_called_by_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_EVERY", 0.01)
+    store = MemoryStore()
+    monkeypatch.setattr(store.outbox, "lasting", True)
+    async with Receiver(answer(500), OK) as receiver, calling(store=store) as (_, other):
+        async with calling(store=store, retry_after=(3600,)) as (service, webhooks):
+            await service.chat(inbound(webhook_url=receiver.url()), PUBLIC)
+            await webhooks.flush(10)
+        await until(other, delivered=1)
+    assert receiver.calls.qsize() == 2
+    assert not webhooks.outcomes
+
+
+async def test_the_runs_that_a_dead_process_left_open_are_told_by_the_next_one(tmp_path: Path) -> None:
+    async with Receiver() as receiver:
+        async with make_store("sqlite", tmp_path) as store:
+            accepted = make_plan(webhook_url=receiver.url())
+            await store.accept(accepted)
+        async with calling(store=make_store("sqlite", tmp_path)) as (_, webhooks):
+            call = (await receiver.call()).verified()
+            assert call == {"run_id": str(accepted.run_id), "status": "interrupted"}
+            await until(webhooks, delivered=1)
 
 
 async def test_a_receiver_that_does_not_answer_holds_up_no_drain(monkeypatch: pytest.MonkeyPatch) -> None:

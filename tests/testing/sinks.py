@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from jimsapi import Event, Options, Secret, hookimpl, option
+from jimsapi.runs import EventRefused
 
 logger = logging.getLogger("acme_pail")
 
@@ -208,6 +209,40 @@ class SpoolsAndSendsLate(Spools):
     async def __aexit__(self, *_: object) -> None:
         await super().deliver(self.late)
         await super().__aexit__()
+
+
+class Durable(Sound):
+    """Writes each event before it returns, and raises in an outage."""
+
+    durable = True
+
+
+class DurableAndLate(Spools):
+    """It keeps what it gets in memory, which a durable sink must not."""
+
+    durable = True
+
+    async def send(self) -> None:
+        await asyncio.sleep(0.05)
+        await super().send()
+
+
+class DurableAndSilent(SilentInAnOutage):
+    durable = True
+
+
+class DurableAndRefuses(Durable):
+    """It takes an outage for a fault of the events."""
+
+    async def deliver(self, events: Sequence[Event]) -> None:
+        try:
+            await super().deliver(events)
+        except ConnectionError as error:
+            raise EventRefused(str(error), [event.event_id for event in events]) from error
+
+
+class DurableAndOutOfOrder(NewestFirst):
+    durable = True
 
 
 class LogsWhatWasSaid(Sound):

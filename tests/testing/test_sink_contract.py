@@ -24,6 +24,10 @@ FAULTS: Faults = {
     "GivesUpAfterAnOutage": ("in_an_outage_delivering_fails_or_the_batch_arrives_later",),
     "SpoolsAndForgets": ("in_an_outage_delivering_fails_or_the_batch_arrives_later",),
     "SpoolsAndSendsLate": ("in_an_outage_delivering_fails_or_the_batch_arrives_later",),
+    "DurableAndLate": ("what_a_durable_sink_has_delivered_is_at_its_destination_at_once",),
+    "DurableAndSilent": ("a_durable_sink_raises_in_an_outage_and_receives_the_batch_again_after_it",),
+    "DurableAndRefuses": ("a_durable_sink_raises_in_an_outage_and_receives_the_batch_again_after_it",),
+    "DurableAndOutOfOrder": ("a_batch_arrives_whole_and_in_order",),
     "LogsWhatWasSaid": ("neither_messages_nor_secrets_are_logged",),
     "ShowsTheToken": ("neither_messages_nor_secrets_are_logged",),
     "LeavesTheFileOpen": ("it_can_be_closed_and_built_again",),
@@ -32,7 +36,7 @@ FAULTS: Faults = {
     "NotInstalled": ("its_installed_distribution_is_found",),
 }
 
-WHOLE = ("TestSpools", "TestSlowToRead")
+WHOLE = ("TestSpools", "TestDurable", "TestSlowToRead")
 """Classes whose sink keeps the contract in another way, or is not at fault."""
 
 CONTRACT = """
@@ -77,6 +81,10 @@ class TestNotInstalled(TestSound):
 
 class TestSpools(TestSound):
     version = "Spools"
+
+
+class TestDurable(TestSound):
+    version = "Durable"
 
 
 class TestSlowToRead(TestSound):

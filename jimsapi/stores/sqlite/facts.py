@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from jimsapi.stores.sqlite.outbox import add_thread_to_outbox
 from jimsapi.stores.sqlite.reads import (
     NEWEST_TIME,
     event_by_id,
@@ -117,6 +118,7 @@ def fork(connection: sqlite3.Connection, plan: ForkPlan) -> ThreadRecord:
     created_at = time_after(None if newest is None else datetime.fromisoformat(newest[2]), datetime.now())
     connection.execute(_COPY_THREAD, (thread, plan.keeps_external_id, time_text(created_at), parent))
     connection.execute(_COPY_EVENTS, (thread, parent, *end))
+    add_thread_to_outbox(connection, thread)
     facts = read_facts(connection, parent)
     _store(
         connection, thread, ThreadFacts(metadata=facts.metadata, parent=Parent(plan.parent_id, UUID(id_text(end[1]))))

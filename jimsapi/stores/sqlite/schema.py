@@ -206,7 +206,55 @@ _USAGE = (
 )
 _VERSION_7 = (*_SEARCH, *_USAGE)
 
-_MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7)
+# What durable sinks have not received yet (`jimsapi.threads.outbox`), where each sink is, and what it refused. The rows
+# of the outbox have positions that are never used again.
+_VERSION_8 = (
+    """
+    CREATE TABLE jimsapi_outbox (
+        position INTEGER PRIMARY KEY AUTOINCREMENT,
+        thread_id CHAR(32) NOT NULL,
+        event_id CHAR(32) NOT NULL,
+        run_id CHAR(32)
+    )
+    """,
+    """
+    CREATE TABLE jimsapi_sinks (
+        name TEXT NOT NULL PRIMARY KEY,
+        position INTEGER NOT NULL,
+        owner CHAR(32),
+        held_until DATETIME,
+        history DATETIME,
+        history_after TEXT
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE jimsapi_dead_letters (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        sink TEXT NOT NULL,
+        thread_id CHAR(32) NOT NULL,
+        event_id CHAR(32) NOT NULL,
+        run_id CHAR(32),
+        reason TEXT NOT NULL,
+        failed_at DATETIME NOT NULL,
+        again INTEGER NOT NULL DEFAULT 0
+    )
+    """,
+    # The webhooks of runs that have ended. `jimsapi_runs` has their URLs.
+    """
+    CREATE TABLE jimsapi_webhooks (
+        run_id CHAR(32) NOT NULL PRIMARY KEY,
+        caller CHAR(32) NOT NULL,
+        due_at DATETIME NOT NULL,
+        calls INTEGER NOT NULL DEFAULT 0
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX jimsapi_webhooks_due ON jimsapi_webhooks (caller, due_at)",
+    "CREATE INDEX jimsapi_dead_letters_sink ON jimsapi_dead_letters (sink, number)",
+    "CREATE INDEX jimsapi_dead_letters_again ON jimsapi_dead_letters (sink, number) WHERE again = 1",
+    "CREATE INDEX jimsapi_dead_letters_thread ON jimsapi_dead_letters (thread_id)",
+)
+
+_MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7, _VERSION_8)
 SCHEMA_VERSION = len(_MIGRATIONS)
 
 _NEEDED_COLUMNS = {
@@ -298,15 +346,16 @@ def open_reader(path: str) -> sqlite3.Connection:
     return connection
 
 
-def open_beside_a_server(path: str) -> sqlite3.Connection:
-    """Open a connection that cannot write, whether or not a server has the database open.
+def open_beside_a_server(path: str, mode: Literal["ro", "rw"] = "ro") -> sqlite3.Connection:
+    """Open a connection, whether or not a server has the database open. With the mode "ro", it cannot write.
 
-    When this connection closes, SQLite does not move the content of the log to the database, so the server keeps its
-    log. Raises `StoreUnusable` if the tables are not those of this version, since nothing here upgrades them.
+    When a connection closes that cannot write, SQLite does not move the content of the log to the database, so the
+    server keeps its log. Raises `StoreUnusable` if the tables are not those of this version, since nothing here
+    upgrades them.
     """
     try:
         connection = sqlite3.connect(
-            f"file:{quote(path)}?mode=ro", uri=True, timeout=BUSY_TIMEOUT, isolation_level=None
+            f"file:{quote(path)}?mode={mode}", uri=True, timeout=BUSY_TIMEOUT, isolation_level=None
         )
         try:
             _refuse_newer_schema(connection, path)

@@ -6,7 +6,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from jimsapi.stores.sqlite import facts, lists, reads, search, usage, writes
 from jimsapi.stores.sqlite.errors import DAMAGED, as_domain_error
 from jimsapi.stores.sqlite.file import LOG_REMOVED, DatabaseFiles
 from jimsapi.stores.sqlite.lock import DatabaseLock, refuse_lock
+from jimsapi.stores.sqlite.outbox import SQLiteOutbox
 from jimsapi.stores.sqlite.schema import (
     Durability,
     open_beside_a_server,
@@ -99,6 +100,7 @@ class SQLiteStore:
         self.on_commit: Callable[[CommitRecord], None] | None = None
         self.on_turn: Callable[[UUID], None] | None = None
         self.keep_keys = KEEP_KEYS
+        self.outbox = SQLiteOutbox(self._read, self._write_to_outbox)
 
     async def __aenter__(self) -> Self:
         self._damage = None
@@ -299,6 +301,9 @@ class SQLiteStore:
             raise StoreUnavailable("the store is not open")
         return self._writer.submit(work, brief=brief, first=first)
 
+    async def _write_to_outbox(self, work: Work[T]) -> T:
+        return await self._write(work)
+
     async def _read(self, work: Work[T]) -> T:
         if self._writer is None:
             raise StoreUnavailable("the store is not open")
@@ -435,7 +440,8 @@ class _Reader:
 class SQLiteReadingStore(SQLiteStore):
     """A store that only reads a database of `SQLiteStore`. It takes none of jimsapi's locks.
 
-    Every method that writes raises `StoreUnavailable`. Entering it creates and upgrades nothing, and raises
+    Every method that writes raises `StoreUnavailable`, except those of its outbox, which operators may change while a
+    server runs. Entering it creates and upgrades nothing, and raises
     `StoreUnusable` if the database does not exist, or does not have the tables of this version.
     """
 
@@ -449,6 +455,9 @@ class SQLiteReadingStore(SQLiteStore):
     def _write(self, work: Work[T], *, brief: bool = False, first: bool = False) -> asyncio.Future[T]:
         raise StoreUnavailable(f"SQLite: {self._path} is open for reading only", "open for reading only")
 
+    async def _write_to_outbox(self, work: Work[T]) -> T:
+        return await self._read(partial(_write_beside_a_server, path=self._path, work=work))
+
     async def _read(self, work: Work[T]) -> T:
         if self._reader is None:
             raise StoreUnavailable("the store is not open")
@@ -460,6 +469,14 @@ def _open_existing(path: str) -> sqlite3.Connection:
         raise StoreUnusable(f"there is no database {path}; name another with --store")
     refuse_lock(path)  # a log that belongs to another file would be read as if it belonged to this one
     return open_beside_a_server(path)
+
+
+def _write_beside_a_server(_: sqlite3.Connection, path: str, work: Work[T]) -> T:
+    with closing(open_beside_a_server(path, "rw")) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        result = work(connection)
+        connection.execute("COMMIT")
+        return result
 
 
 def _new_thread(plan: RunPlan) -> writes.NewThread | None:

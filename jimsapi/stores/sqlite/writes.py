@@ -13,6 +13,7 @@ import msgspec
 import orjson
 
 from jimsapi.stores.sqlite import search
+from jimsapi.stores.sqlite.outbox import add_to_outbox, add_webhook
 from jimsapi.stores.sqlite.reads import (
     NEWEST_TIME,
     event_by_id,
@@ -39,6 +40,7 @@ from jimsapi.stores.sqlite.usage import count_usage
 from jimsapi.threads.errors import DomainError, IdentifierTaken, QueueFull, RunClosed, ThreadNotFound
 from jimsapi.threads.event import EventRow, NewEvent, time_after, times_after, utc_now
 from jimsapi.threads.facts import Created, ThreadPlan
+from jimsapi.threads.outbox import WEBHOOK_HOLD
 from jimsapi.threads.run import (
     COMPLETED,
     QUEUED,
@@ -145,7 +147,7 @@ _FINISH = """
 """
 # The row has the time of the thread's newest event, and the run that may start when this running one ends (`is_next`).
 _TO_FINISH = f"""
-    SELECT thread_id, owner, status,
+    SELECT thread_id, owner, status, webhook_url IS NOT NULL,
         ({NEWEST_TIME.replace("?", "run.thread_id")}),
         (
             SELECT run_id FROM jimsapi_runs INDEXED BY jimsapi_runs_waiting
@@ -158,6 +160,8 @@ _BEAT = """
     INSERT INTO jimsapi_owners (owner, beat_at) VALUES (?, ?)
     ON CONFLICT (owner) DO UPDATE SET beat_at = excluded.beat_at
 """
+_HOLD = timedelta(seconds=WEBHOOK_HOLD)
+_WEBHOOKS_ARE_DUE = "UPDATE jimsapi_webhooks SET due_at = ?1 WHERE calls = 0"
 _NEXT_THREADS = "SELECT thread_id FROM threads WHERE thread_id > ? ORDER BY thread_id LIMIT ?"
 _PURGE = """
     DELETE FROM jimsapi_runs WHERE run_id IN (
@@ -240,7 +244,7 @@ def _accept_new(connection: sqlite3.Connection, plan: RunPlan, new: NewThread, n
     connection.execute(
         _INSERT_THREAD, (thread, plan.contact_id, new.external_id, time_text(created_at), json_value(new.config))
     )
-    stored = _append(connection, thread, events, None, now)
+    stored = _append(connection, thread, events, plan.run_id, None, now)
     record = ThreadRecord(new.thread_id, plan.contact_id, created_at.astimezone(UTC), new.config)
     return Accepted(record, True, status, Snapshot(stored[:], False), stored)
 
@@ -255,7 +259,7 @@ def _accept_into(connection: sqlite3.Connection, plan: RunPlan, row: ThreadRow, 
         raise IdentifierTaken([UUID(str(row.event_id)) for row in taken])
     _insert_run(connection, plan, thread, seq, status, False, now)
     if status is RUNNING:
-        stored = _append(connection, thread, entering, newest_time(connection, thread), now)
+        stored = _append(connection, thread, entering, plan.run_id, newest_time(connection, thread), now)
         snapshot = load_snapshot(connection, thread, plan.context)
     return Accepted(thread_record(row), False, status, snapshot, stored)
 
@@ -404,7 +408,7 @@ def start(
     message = _load_message(message_text)
     entered_before = message_by_id(connection, thread, message[-1].event_id) if continues else []
     entering = events if entered_before else [*events, *message]
-    stored = _append(connection, thread, entering, newest_time(connection, thread), now)
+    stored = _append(connection, thread, entering, run_id, newest_time(connection, thread), now)
     connection.execute(_START, (time_text(now), id_hex(run_id)))
     count_usage(connection, thread, run_id, events, now)
     snapshot = load_snapshot(connection, thread, context)
@@ -416,13 +420,13 @@ def finish(connection: sqlite3.Connection, run_id: UUID, owner: UUID, outcome: O
     run = connection.execute(_TO_FINISH, (id_hex(run_id),)).fetchone()
     if run is None:
         return Settled(False, None, None)
-    thread, owned_by, status, newest, next_run = run
+    thread, owned_by, status, has_webhook, newest, next_run = run
     if not finish_counts(status, is_owner=owned_by == id_hex(owner)):
         return Settled(False, RunStatus(status), _next_run(connection, thread))
     now = utc_now()
     stored: list[EventRow] = []
     if events := stored_events(outcome):
-        stored = _append(connection, thread, events, newest and datetime.fromisoformat(newest), now)
+        stored = _append(connection, thread, events, run_id, newest and datetime.fromisoformat(newest), now)
         count_usage(connection, thread, run_id, events, now)
     sent = len(stored) if outcome.status is COMPLETED else 0
     sent_at = stored[0].created_at if sent else None
@@ -431,6 +435,8 @@ def finish(connection: sqlite3.Connection, run_id: UUID, owner: UUID, outcome: O
     failure = None if outcome.failure is None else outcome.failure.value
     end = (outcome.status.value, time_text(now), error, failure, sent_at, sent, outcome.streamed)
     connection.execute(_FINISH, (*end, id_hex(run_id)))
+    if has_webhook:
+        add_webhook(connection, id_hex(run_id), now + _HOLD)
     return Settled(True, outcome.status, next_run and UUID(next_run), stored)
 
 
@@ -445,7 +451,7 @@ def create(connection: sqlite3.Connection, plan: ThreadPlan) -> Created:
         _INSERT_THREAD, (thread, plan.contact_id, None, time_text(created_at), json_value(plan.thread_config))
     )
     connection.execute(_INSERT_METADATA, (thread, plan.metadata.decode()))
-    stored = _append(connection, thread, plan.events, None, utc_now())
+    stored = _append(connection, thread, plan.events, None, None, utc_now())
     record = ThreadRecord(plan.thread_id, plan.contact_id, created_at.astimezone(UTC), plan.thread_config)
     return Created(record, stored)
 
@@ -466,7 +472,7 @@ def append(
     if found:
         raise IdentifierTaken([UUID(str(row.event_id)) for row in found])
     now = utc_now()
-    stored = _append(connection, thread, events, newest_time(connection, thread), now)
+    stored = _append(connection, thread, events, run_id, newest_time(connection, thread), now)
     count_usage(connection, thread, run_id, events, now)
     return stored
 
@@ -479,20 +485,23 @@ def cancel(connection: sqlite3.Connection, run_id: UUID) -> Settled:
     thread, _, status, *_ = run
     if not cancel_counts(status):
         return Settled(False, RunStatus(status), _next_run(connection, thread))
-    connection.execute(_END, (RunStatus.CANCELLED, time_text(utc_now()), id_hex(run_id)))
+    now = utc_now()
+    connection.execute(_END, (RunStatus.CANCELLED, time_text(now), id_hex(run_id)))
+    add_webhook(connection, id_hex(run_id), now + _HOLD)
     return Settled(True, RunStatus.CANCELLED, _next_run(connection, thread))
 
 
 def heartbeat(connection: sqlite3.Connection, owner: UUID, live: Collection[UUID]) -> list[UUID]:
     """`ThreadStore.heartbeat`."""
-    now = time_text(utc_now())
-    connection.execute(_BEAT, (id_hex(owner), now))
+    now = utc_now()
+    connection.execute(_BEAT, (id_hex(owner), time_text(now)))
     # The event loop may change `live` meanwhile, so this does not iterate over it. A run is in `live` before it is in a
     # row, so the rows are read first.
     rows = connection.execute(_OPEN, (id_hex(owner), True) * 2).fetchall()
     orphans = [run for run in rows if UUID(run[0]) not in live]
     for run_id, _, status, *_ in orphans:
-        connection.execute(_END, (orphan_status(status), now, run_id))
+        connection.execute(_END, (orphan_status(status), time_text(now), run_id))
+        add_webhook(connection, run_id, now)
     threads = dict.fromkeys(thread for _, thread, *_ in orphans)
     may_start = (_next_run(connection, thread) for thread in threads)
     return [run_id for run_id in may_start if run_id is not None]
@@ -509,9 +518,11 @@ def recover(connection: sqlite3.Connection, owner: UUID) -> int:
         if enters_late(status):
             message = _load_message(message_text)
             if not _stored(connection, thread, message[-1:]):
-                _append(connection, thread, message, newest_time(connection, thread), now)
+                _append(connection, thread, message, UUID(run_id), newest_time(connection, thread), now)
         connection.execute(_END, (RunStatus.INTERRUPTED, time_text(now), run_id))
+        add_webhook(connection, run_id, now)
         recovered += 1
+    connection.execute(_WEBHOOKS_ARE_DUE, (time_text(now),))  # dead processes call none
     connection.execute("DELETE FROM jimsapi_owners WHERE owner != ?", (id_hex(owner),))
     connection.execute(_BEAT, (id_hex(owner), time_text(now)))
     return recovered
@@ -583,10 +594,11 @@ def _append(
     connection: sqlite3.Connection,
     thread: str,
     events: Sequence[NewEvent],
+    run_id: UUID | None,
     newest: datetime | None,
     now: datetime,
 ) -> list[EventRow]:
-    """Append events to a thread whose newest event has the time `newest`. Raises `IdentifierTaken`."""
+    """Append events of a run to a thread whose newest event has the time `newest`. Raises `IdentifierTaken`."""
     stored: list[EventRow] = []
     rows: list[tuple[str, str, str, str, str | bytes]] = []
     for event, created_at in zip(events, times_after(newest, now, len(events)), strict=True):
@@ -602,6 +614,7 @@ def _append(
         if older:
             raise IdentifierTaken([UUID(str(row.event_id)) for row in older]) from None
         raise
+    add_to_outbox(connection, thread, stored, run_id)
     return stored
 
 
@@ -660,6 +673,7 @@ def _delete(connection: sqlite3.Connection, threads: Iterable[str]) -> list[UUID
         connection.execute("DELETE FROM thread_events WHERE thread_id = ?", (thread,))
         connection.execute("DELETE FROM jimsapi_threads WHERE thread_id = ?", (thread,))
         connection.execute("DELETE FROM jimsapi_feedback WHERE thread_id = ?", (thread,))
+        connection.execute("DELETE FROM jimsapi_dead_letters WHERE thread_id = ?", (thread,))
         search.forget(connection, thread)
         connection.execute("DELETE FROM jimsapi_thread_usage WHERE thread_id = ?", (thread,))
         connection.execute("DELETE FROM threads WHERE thread_id = ?", (thread,))

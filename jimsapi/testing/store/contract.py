@@ -19,6 +19,7 @@ from jimsapi.testing.store.housekeeping import Housekeeping
 from jimsapi.testing.store.keys import IdempotencyKeys
 from jimsapi.testing.store.lists import Lists
 from jimsapi.testing.store.lookups import Lookups
+from jimsapi.testing.store.outbox import Outboxes
 from jimsapi.testing.store.pages import Pages
 from jimsapi.testing.store.runs import RunEndings
 from jimsapi.testing.store.samples import make_event, make_key, make_plan, take_turn
@@ -44,6 +45,7 @@ class ThreadStoreContract(
     UsageTotals,
     Deletion,
     Housekeeping,
+    Outboxes,
     Pages,
     Lists,
     Contexts,

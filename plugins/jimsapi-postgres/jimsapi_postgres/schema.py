@@ -58,6 +58,7 @@ _MISSING_PRIVILEGES = """
             'threads', 'thread_events', 'jimsapi_threads', 'jimsapi_feedback',
             'jimsapi_search', 'jimsapi_search_threads',
             'jimsapi_thread_usage', 'jimsapi_contact_usage', 'jimsapi_caller_usage',
+            'jimsapi_outbox', 'jimsapi_sinks', 'jimsapi_dead_letters', 'jimsapi_webhooks',
             'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency'
         ]) name,
         unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) privilege
@@ -162,6 +163,11 @@ async def _version_7(connection: Connection) -> None:
         await _build_index(connection, index, definition)
     await connection.execute(_sql("usage_tables_7"))
     await connection.execute(_sql("rights_7"))
+
+
+async def _version_8(connection: Connection) -> None:
+    await connection.execute(_sql("tables_8"))
+    await connection.execute(_sql("rights_8"))
     for functions in ("usage", "functions", "functions_1", "functions_2", "functions_3", "functions_4", "functions_6"):
         await connection.execute(_sql(functions))
 
@@ -179,6 +185,7 @@ MIGRATIONS: tuple[Callable[[Connection], Awaitable[None]], ...] = (
     _version_5,
     _version_6,
     _version_7,
+    _version_8,
 )
 _BUILDS_INDEXES = (1, 7)
 """The versions whose migration builds indexes of `thread_events`."""

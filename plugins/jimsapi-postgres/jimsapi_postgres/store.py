@@ -84,6 +84,7 @@ from jimsapi_postgres.connections import STATEMENT_TIMEOUT, Connection, Connecto
 from jimsapi_postgres.errors import DAMAGED, DENIED, DISK_FULL, ConnectionLost, NotConnected, as_unusable
 from jimsapi_postgres.lanes import BY_IDS, Lanes
 from jimsapi_postgres.lists import read_contacts, read_runs
+from jimsapi_postgres.outbox import PostgresOutbox
 from jimsapi_postgres.peers import RECOVER, RECOVERED_AT_ONCE, SILENCE, Peers
 from jimsapi_postgres.search import (
     LAST_NUMBER,
@@ -248,6 +249,12 @@ _CREATE = """
         SELECT
             made.thread_id, e.id, now()::timestamp + (e.position - 1) * interval '1 microsecond', e.kind, e.data
         FROM made, unnest($5::uuid[], $6::text[], $7::json[]) WITH ORDINALITY e (id, kind, data, position)
+        RETURNING thread_id, event_id, created_at
+    ), kept AS (
+        INSERT INTO jimsapi_outbox (thread_id, event_id)
+        SELECT told.thread_id, told.event_id FROM told
+        WHERE EXISTS (SELECT FROM jimsapi_sinks)
+        ORDER BY told.created_at
     )
     INSERT INTO jimsapi_threads (thread_id, metadata) SELECT made.thread_id, $8::json FROM made
 """
@@ -356,7 +363,8 @@ _MISSING_TABLES = """
     FROM unnest(ARRAY[
         'threads', 'thread_events', 'jimsapi_threads', 'jimsapi_feedback',
             'jimsapi_search', 'jimsapi_search_threads', 'jimsapi_thread_usage', 'jimsapi_contact_usage',
-            'jimsapi_caller_usage', 'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency'
+            'jimsapi_caller_usage', 'jimsapi_outbox', 'jimsapi_sinks', 'jimsapi_dead_letters', 'jimsapi_webhooks',
+            'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency'
     ]) name
     WHERE to_regclass(name) IS NULL
 """
@@ -382,6 +390,7 @@ class PostgresStore:
         self.keep_keys = KEEP_KEYS
         self.on_commit: Callable[[CommitRecord], None] | None = None
         self.on_turn: Callable[[UUID], None] | None = None
+        self.outbox = PostgresOutbox(self._do, self._write)
         self._owners: set[UUID] = set()
         self._waiting: set[UUID] = set()
         self._owner: UUID | None = None

@@ -347,6 +347,22 @@ IF besides IS NOT NULL THEN
     WHERE n.verdict IN ('created', 'running');
 END IF;
 
+IF EXISTS (SELECT FROM jimsapi_sinks) THEN
+    INSERT INTO jimsapi_outbox (thread_id, event_id, run_id)
+    SELECT n.thread, e.id, run_ids[n.item]
+    FROM unnest(found, verdicts) WITH ORDINALITY n (thread, verdict, item)
+    CROSS JOIN LATERAL (
+        SELECT new_events[n.item] AS id, 0 AS position WHERE n.verdict IN ('created', 'greeted')
+        UNION ALL
+        SELECT jimsapi_id_beside_5(message_ids[n.item], b), b
+        FROM generate_series(1, json_array_length(besides[n.item])) b
+        WHERE n.verdict IN ('created', 'running')
+        UNION ALL
+        SELECT message_ids[n.item], 256 WHERE n.verdict IN ('created', 'running')
+    ) e
+    ORDER BY n.item, e.position;
+END IF;
+
 INSERT INTO jimsapi_runs (
     run_id, thread_id, seq, owner, status, created_new_thread, message_id, message_type, message_data, beside,
     accepted_at, started_at, caller, background, webhook_url
@@ -439,6 +455,14 @@ IF NOT EXISTS (
     UNION ALL
     SELECT n.thread, n.event, moment + tick, n.type, n.data
     FROM unnest(new_threads, message_ids, message_types, message_data) n (thread, event, type, data);
+
+    IF EXISTS (SELECT FROM jimsapi_sinks) THEN
+        INSERT INTO jimsapi_outbox (thread_id, event_id, run_id)
+        SELECT n.thread, e.id, n.run
+        FROM unnest(new_threads, new_events, message_ids, run_ids) WITH ORDINALITY n (thread, event, message, run, item)
+        CROSS JOIN LATERAL unnest(ARRAY[n.event, n.message]) WITH ORDINALITY e (id, position)
+        ORDER BY n.item, e.position;
+    END IF;
 
     INSERT INTO jimsapi_runs (
         run_id, thread_id, seq, owner, status, created_new_thread, message_id, message_type, accepted_at, started_at, caller
@@ -659,6 +683,34 @@ END
 $body$;
 
 
+-- Adds the webhooks of runs that have ended, those that have one. They are due after `hold`, in which the process that
+-- ended a run calls its webhook (`WEBHOOK_HOLD` in jimsapi/threads/outbox.py). A dead process calls none.
+CREATE OR REPLACE FUNCTION jimsapi_call_8(ended uuid[], hold interval) RETURNS void
+LANGUAGE plpgsql AS $body$
+BEGIN
+INSERT INTO jimsapi_webhooks (run_id, caller, due_at)
+SELECT r.run_id, coalesce(r.caller, '00000000-0000-0000-0000-000000000000'), clock_timestamp() + hold
+FROM jimsapi_runs r
+WHERE r.run_id = ANY (ended) AND r.webhook_url IS NOT NULL
+ON CONFLICT DO NOTHING;
+END
+$body$;
+
+
+-- Adds events of a thread, which were just stored, to the outbox, if a sink is registered. A transaction adds events to the
+-- outbox while it has the lock of their thread, and after it has stored them. So their positions are in the order of the
+-- thread, and the transaction has an identifier before it takes a position.
+CREATE OR REPLACE FUNCTION jimsapi_keep_8(of_thread uuid, event_ids uuid[], of_run uuid) RETURNS void
+LANGUAGE plpgsql AS $body$
+BEGIN
+IF EXISTS (SELECT FROM jimsapi_sinks) THEN
+    INSERT INTO jimsapi_outbox (thread_id, event_id, run_id)
+    SELECT of_thread, e.id, of_run FROM unnest(event_ids) WITH ORDINALITY e (id, position) ORDER BY e.position;
+END IF;
+END
+$body$;
+
+
 -- End running runs, one item each. An event has the number of its item; events are in order. `event_counts` has the numbers
 -- of events that the runs show, which are those that enter the thread if the run completed. `counted`: this call ended the
 -- run. `status`: the run's status now. `first_at`: the time of its first event. `taken`: its events whose ids the thread has.
@@ -681,6 +733,7 @@ DECLARE
     times timestamp[];
     clashes uuid[];
     clash_items int[];
+    no_caller CONSTANT uuid := '00000000-0000-0000-0000-000000000000';
     followers uuid[];
     follower_owners uuid[];
 BEGIN
@@ -738,6 +791,14 @@ IF cardinality(event_ids) > 0 THEN
     FROM unnest(event_items, event_ids, event_types, event_data) WITH ORDINALITY e (item, id, kind, data, position)
     WHERE counts[e.item] AND times[e.item] IS NOT NULL;
 
+    IF EXISTS (SELECT FROM jimsapi_sinks) THEN
+        INSERT INTO jimsapi_outbox (thread_id, event_id, run_id)
+        SELECT found[e.item], e.id, run_ids[e.item]
+        FROM unnest(event_items, event_ids) WITH ORDINALITY e (item, id, position)
+        WHERE counts[e.item] AND times[e.item] IS NOT NULL
+        ORDER BY e.position;
+    END IF;
+
     IF 'model.usage' = ANY (event_types) THEN
         PERFORM jimsapi_count_usage_7(
             array_agg(found[e.item] ORDER BY e.position), NULL,
@@ -752,13 +813,19 @@ IF cardinality(event_ids) > 0 THEN
     END IF;
 END IF;
 
-UPDATE jimsapi_runs r
-SET
-    status = u.status, finished_at = wall, error = u.error, failure = u.failure, message_data = NULL, beside = NULL,
-    streamed = u.streamed, sent = u.sent, sent_at = CASE WHEN u.sent > 0 THEN u.first_at END
-FROM unnest(run_ids, statuses, errors, counts, event_counts, times, told, failures)
-    u (run_id, status, error, counted, sent, first_at, streamed, failure)
-WHERE r.run_id = ANY (run_ids) AND r.run_id = u.run_id AND u.counted;
+WITH ended AS (
+    UPDATE jimsapi_runs r
+    SET
+        status = u.status, finished_at = wall, error = u.error, failure = u.failure, message_data = NULL, beside = NULL,
+        streamed = u.streamed, sent = u.sent, sent_at = CASE WHEN u.sent > 0 THEN u.first_at END
+    FROM unnest(run_ids, statuses, errors, counts, event_counts, times, told, failures)
+        u (run_id, status, error, counted, sent, first_at, streamed, failure)
+    WHERE r.run_id = ANY (run_ids) AND r.run_id = u.run_id AND u.counted
+    RETURNING r.run_id, r.caller, r.webhook_url
+)
+INSERT INTO jimsapi_webhooks (run_id, caller, due_at)
+SELECT e.run_id, coalesce(e.caller, no_caller), wall + interval '60 s' FROM ended e WHERE e.webhook_url IS NOT NULL
+ON CONFLICT DO NOTHING;
 
 SELECT array_agg(n.run_id ORDER BY i.item), array_agg(n.owner ORDER BY i.item) INTO followers, follower_owners
 FROM unnest(found) WITH ORDINALITY i (thread, item)
@@ -867,6 +934,7 @@ IF verdict = 'started' THEN
     INSERT INTO thread_events (thread_id, event_id, created_at, event_type, event_data)
     SELECT mine.thread_id, e.id, first_at + (e.position - 1) * tick, e.kind, e.data
     FROM unnest(entering, entering_types, entering_data) WITH ORDINALITY e (id, kind, data, position);
+    PERFORM jimsapi_keep_8(mine.thread_id, entering, run);
     IF 'model.usage' = ANY (event_types) THEN
         PERFORM jimsapi_count_usage_7(
             array_agg(mine.thread_id), NULL, array_agg(mine.caller), array_agg(e.data ORDER BY e.position)
@@ -946,6 +1014,7 @@ ELSE
     INSERT INTO thread_events (thread_id, event_id, created_at, event_type, event_data)
     SELECT of_thread, e.id, first_at + (e.position - 1) * tick, e.kind, e.data
     FROM unnest(event_ids, event_types, event_data) WITH ORDINALITY e (id, kind, data, position);
+    PERFORM jimsapi_keep_8(of_thread, event_ids, of_run);
     IF 'model.usage' = ANY (event_types) THEN
         PERFORM jimsapi_count_usage_7(
             array_agg(of_thread), NULL,
@@ -988,6 +1057,9 @@ WITH ending AS (
     RETURNING r.run_id, r.owner
 )
 SELECT array_agg(e.run_id), array_agg(e.owner) INTO ended, ended_owners FROM ending e;
+IF ended IS NOT NULL THEN
+    PERFORM jimsapi_call_8(ended, CASE WHEN of_owner IS NULL THEN interval '60 s' ELSE interval '0' END);
+END IF;
 
 SELECT array_agg(n.run_id), array_agg(n.owner) INTO followers, follower_owners
 FROM unnest(of_threads) i (thread)
@@ -1063,18 +1135,10 @@ PERFORM pg_advisory_xact_lock(l.key) FROM (
     SELECT DISTINCT uuid_hash_extended(f.thread, 3) AS key FROM unnest(of_threads) f (thread) ORDER BY key
 ) l;
 
-INSERT INTO thread_events (thread_id, event_id, created_at, event_type, event_data)
-SELECT
-    w.thread_id, w.event_id,
-    greatest(clock_timestamp()::timestamp, (
-        SELECT e.created_at FROM thread_events e WHERE e.thread_id = w.thread_id
-        ORDER BY e.created_at DESC, e.event_id DESC
-        LIMIT 1
-    ) + tick) + (w.rank - 1) * tick,
-    w.type, w.data
-FROM (
+WITH entering AS MATERIALIZED (
     SELECT
-        r.thread_id, b.*, row_number() OVER (PARTITION BY r.thread_id ORDER BY r.seq, b.position) AS rank
+        r.thread_id, r.run_id, b.*,
+        row_number() OVER (PARTITION BY r.thread_id ORDER BY r.seq, b.position) AS rank
     FROM jimsapi_runs r
     CROSS JOIN LATERAL (
         SELECT jimsapi_id_beside_5(r.message_id, b.position) AS event_id, b.event ->> 'type' AS type,
@@ -1084,9 +1148,27 @@ FROM (
         SELECT r.message_id, r.message_type::text, r.message_data, 256
     ) b
     WHERE r.run_id = ANY (of_runs) AND r.status = 'queued'
-) w
-ORDER BY w.thread_id, w.rank
-ON CONFLICT DO NOTHING;
+),
+stored AS (
+    INSERT INTO thread_events (thread_id, event_id, created_at, event_type, event_data)
+    SELECT
+        w.thread_id, w.event_id,
+        greatest(clock_timestamp()::timestamp, (
+            SELECT e.created_at FROM thread_events e WHERE e.thread_id = w.thread_id
+            ORDER BY e.created_at DESC, e.event_id DESC
+            LIMIT 1
+        ) + tick) + (w.rank - 1) * tick,
+        w.type, w.data
+    FROM entering w
+    ORDER BY w.thread_id, w.rank
+    ON CONFLICT DO NOTHING
+    RETURNING thread_id, event_id
+)
+INSERT INTO jimsapi_outbox (thread_id, event_id, run_id)
+SELECT s.thread_id, s.event_id, w.run_id
+FROM stored s JOIN entering w ON w.thread_id = s.thread_id AND w.event_id = s.event_id
+WHERE EXISTS (SELECT FROM jimsapi_sinks)
+ORDER BY w.thread_id, w.rank;
 
 WITH ending AS (
     UPDATE jimsapi_runs r SET status = 'interrupted', finished_at = clock_timestamp(), message_data = NULL, beside = NULL
@@ -1094,6 +1176,9 @@ WITH ending AS (
     RETURNING r.run_id, r.owner
 )
 SELECT array_agg(e.run_id), array_agg(e.owner) INTO ended, ended_owners FROM ending e;
+IF ended IS NOT NULL THEN
+    PERFORM jimsapi_call_8(ended, interval '0');
+END IF;
 
 -- A process that was only suspended is notified that its runs have ended. So is the calling process, since tasks in it may
 -- wait for these runs.
@@ -1213,6 +1298,7 @@ DELETE FROM jimsapi_runs r WHERE r.thread_id = ANY (of_threads) AND r.finished_a
 DELETE FROM thread_events e WHERE e.thread_id = ANY (of_threads);
 DELETE FROM jimsapi_threads f WHERE f.thread_id = ANY (of_threads);
 DELETE FROM jimsapi_feedback f WHERE f.thread_id = ANY (of_threads);
+DELETE FROM jimsapi_dead_letters f WHERE f.thread_id = ANY (of_threads);
 PERFORM jimsapi_forget_7(of_threads);
 DELETE FROM jimsapi_thread_usage f WHERE f.thread_id = ANY (of_threads);
 DELETE FROM threads t WHERE t.thread_id = ANY (of_threads);
@@ -1309,6 +1395,10 @@ SELECT of_thread, e.event_id, e.created_at, e.event_type, e.event_domain, e.even
 FROM thread_events e
 WHERE e.thread_id = of_parent AND (e.created_at, e.event_id) <= (last_at, last_event)
 ORDER BY e.created_at, e.event_id;
+IF EXISTS (SELECT FROM jimsapi_sinks) THEN
+    INSERT INTO jimsapi_outbox (thread_id, event_id)
+    SELECT of_thread, e.event_id FROM thread_events e WHERE e.thread_id = of_thread ORDER BY e.created_at, e.event_id;
+END IF;
 INSERT INTO jimsapi_threads (thread_id, metadata, parent_id, parent_event_id)
 SELECT
     of_thread, coalesce((SELECT f.metadata FROM jimsapi_threads f WHERE f.thread_id = of_parent), '{}'),
@@ -1432,6 +1522,7 @@ IF expired > 0 THEN
     DELETE FROM thread_events e WHERE e.thread_id = ANY (of_threads);
     DELETE FROM jimsapi_threads f WHERE f.thread_id = ANY (of_threads);
     DELETE FROM jimsapi_feedback f WHERE f.thread_id = ANY (of_threads);
+    DELETE FROM jimsapi_dead_letters f WHERE f.thread_id = ANY (of_threads);
     PERFORM jimsapi_forget_7(of_threads);
     DELETE FROM jimsapi_thread_usage f WHERE f.thread_id = ANY (of_threads);
     DELETE FROM threads t WHERE t.thread_id = ANY (of_threads);

@@ -1,0 +1,275 @@
+"""Durable sinks: they receive every event in order, also after outages and in another process, and delay no answer."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from jimsapi.runs import EventRefused
+from jimsapi.runs import durable_sinks as module
+from jimsapi.runs.admission import PUBLIC
+from jimsapi.runs.durable_sinks import DurableSink
+from jimsapi.runs.service import RunService
+from jimsapi.stores.memory import MemoryStore
+from jimsapi.threads.errors import StoreUnusable
+from jimsapi.threads.event import Event, SinkEvent
+from jimsapi.threads.outbox import OutboxBatch
+from tests.apps.scripted import Scripted
+from tests.runs.serving import STORES, inbound, make_store, serving
+
+pytestmark = pytest.mark.anyio
+
+WITHIN = 30.0
+
+
+@pytest.fixture(autouse=True)
+def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LONGEST_PAUSE", 0.002)
+    monkeypatch.setattr(module, "POLL_EVERY", 0.01)
+
+
+class Sink:
+    """Keeps what it receives. While `error` returns an exception for a batch, it raises that and keeps nothing."""
+
+    name = "kept"
+    durable = True
+
+    def __init__(self) -> None:
+        self.received: list[SinkEvent] = []
+        self.batches: list[int] = []
+        self.error: Callable[[Sequence[SinkEvent]], BaseException | None] = lambda events: None
+        self._changed = asyncio.Event()
+
+    async def deliver(self, events: Sequence[SinkEvent]) -> None:
+        self._changed.set()
+        self.batches.append(len(events))
+        if (error := self.error(events)) is not None:
+            raise error
+        self.received += events
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Wait until something is true. It is looked at after each delivery."""
+        async with asyncio.timeout(WITHIN):
+            while not true():
+                self._changed.clear()
+                await self._changed.wait()
+                await asyncio.sleep(0)
+
+    def types(self) -> list[str]:
+        return [event.event_type for event in self.received]
+
+
+async def event_ids(service: RunService, thread_id: UUID) -> list[UUID]:
+    return [event.event_id for event in (await service.store.events(thread_id, None, 1000, None)).events]
+
+
+@pytest.mark.parametrize("kind", STORES)
+async def test_a_sink_receives_every_event_with_its_contact_and_its_run(kind: str, tmp_path: Path) -> None:
+    sink = Sink()
+    async with serving(Scripted(), make_store(kind, tmp_path), durable_sinks=[DurableSink(sink)]) as service:
+        run = service.begin(inbound("send done"), PUBLIC)
+        result = await run.wait_for_answer()
+        await service.append(result.thread_id, [Event(event_type="job.ended")], PUBLIC)
+        stored = await event_ids(service, result.thread_id)
+        await sink.until(lambda: len(sink.received) == len(stored))
+    assert [event.event_id for event in sink.received] == stored
+    assert {event.contact_id for event in sink.received} == {"ann"}
+    assert [event.run_id for event in sink.received] == [run.run_id] * (len(stored) - 1) + [None]
+    assert {event.thread_id for event in sink.received} == {result.thread_id}
+
+
+@pytest.mark.parametrize("kind", STORES)
+async def test_a_sink_that_is_down_delays_no_answer_and_receives_everything_later(kind: str, tmp_path: Path) -> None:
+    sink = Sink()
+    sink.error = lambda events: ConnectionError("down")
+    async with serving(Scripted(), make_store(kind, tmp_path), durable_sinks=[DurableSink(sink)]) as service:
+        results = [await service.chat(inbound(contact=contact), PUBLIC) for contact in ("ann", "ben", "ann")]
+        await sink.until(lambda: len(sink.batches) >= 12)
+        assert sink.received == []
+        sink.error = lambda events: None
+        threads = {result.thread_id for result in results}
+        stored = {thread_id: await event_ids(service, thread_id) for thread_id in threads}
+        await sink.until(lambda: len(sink.received) >= sum(map(len, stored.values())))
+        for thread_id, expected in stored.items():
+            assert [event.event_id for event in sink.received if event.thread_id == thread_id] == expected
+        assert (await service.store.outbox.dead_letters("kept", 10)) == []
+
+
+async def test_what_waits_when_a_process_ends_is_delivered_by_the_next_one(tmp_path: Path) -> None:
+    first, second = Sink(), Sink()
+    first.error = lambda events: ConnectionError("down")
+    async with serving(Scripted(), make_store("sqlite", tmp_path), durable_sinks=[DurableSink(first)]) as service:
+        thread_id = (await service.chat(inbound(), PUBLIC)).thread_id
+        stored = await event_ids(service, thread_id)
+        await first.until(lambda: len(first.batches) >= 2)
+    async with serving(Scripted(), make_store("sqlite", tmp_path), durable_sinks=[DurableSink(second)]):
+        await second.until(lambda: len(second.received) >= len(stored))
+    assert first.received == []
+    assert [event.event_id for event in second.received] == stored
+
+
+async def test_one_process_works_for_a_sink_and_another_continues_when_it_ends() -> None:
+    store, first, second = MemoryStore(), Sink(), Sink()
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(serving(Scripted(), store, durable_sinks=[DurableSink(first)]))
+        await service.chat(inbound(), PUBLIC)
+        await first.until(lambda: len(first.received) == 3)
+        async with serving(Scripted(), store, durable_sinks=[DurableSink(second)]) as other:
+            await other.chat(inbound(), PUBLIC)
+            await first.until(lambda: len(first.received) == 5)
+            assert second.batches == []
+            await stack.aclose()
+            await other.chat(inbound(), PUBLIC)
+            await second.until(lambda: len(second.received) == 2)
+    assert len(first.received) == 5
+
+
+async def test_an_event_that_makes_a_sink_fail_becomes_a_dead_letter_and_the_others_arrive() -> None:
+    sink = Sink()
+
+    def poisoned(events: Sequence[SinkEvent]) -> BaseException | None:
+        asked = (str(event.event_data) for event in events if event.event_type == "comm.user_message")
+        return ValueError("a faulty event") if any("poison" in text for text in asked) else None
+
+    sink.error = poisoned
+    async with serving(Scripted(), durable_sinks=[DurableSink(sink)]) as service:
+        async with asyncio.TaskGroup() as group:
+            for contact, message in (("ann", "hi"), ("ben", "poison"), ("cora", "hi")):
+                group.create_task(service.chat(inbound(message, contact), PUBLIC))
+        async with asyncio.timeout(WITHIN):
+            while not (letters := await service.store.outbox.dead_letters("kept", 10)):
+                await asyncio.sleep(0.001)
+            while (await service.store.outbox.sinks())[0].waiting:
+                await asyncio.sleep(0.001)
+        [letter] = letters
+        assert letter.reason == "ValueError: a faulty event"
+        poisoned_types = [event.event_type for event in sink.received if event.thread_id == letter.thread_id]
+        assert "comm.user_message" not in poisoned_types
+        assert poisoned_types[-1] == "comm.assistant_message"
+        assert len({event.thread_id for event in sink.received}) == 3
+        sink.error = lambda events: None
+        await service.store.outbox.replay("kept")
+        await sink.until(lambda: letter.event_id in {event.event_id for event in sink.received})
+
+
+@pytest.mark.parametrize("kind", STORES)
+async def test_events_that_a_sink_refuses_become_dead_letters_at_once(kind: str, tmp_path: Path) -> None:
+    sink = Sink()
+
+    def refusing(events: Sequence[SinkEvent]) -> BaseException | None:
+        found = [event.event_id for event in events if event.event_type == "comm.user_message"]
+        return EventRefused("no such field", found) if found else None
+
+    sink.error = refusing
+    durable = DurableSink(sink)
+    async with serving(Scripted(), make_store(kind, tmp_path), durable_sinks=[durable]) as service:
+        await service.chat(inbound(), PUBLIC)
+        await sink.until(lambda: "comm.assistant_message" in sink.types())
+        assert "comm.user_message" not in sink.types()
+        async with asyncio.timeout(WITHIN):
+            while not (letters := await service.store.outbox.dead_letters("kept", 10)):
+                await asyncio.sleep(0.001)
+        assert [(letter.event_type, letter.reason) for letter in letters] == [("comm.user_message", "no such field")]
+        assert durable.outcomes["refused"] == 1
+
+
+async def test_an_event_that_is_refused_among_others_that_fail_is_a_dead_letter_at_once() -> None:
+    sink = Sink()
+    calls = 0
+
+    def refusing_after_an_outage(events: Sequence[SinkEvent]) -> BaseException | None:
+        nonlocal calls
+        calls += 1
+        if calls <= module.PROBE_AFTER:
+            return ConnectionError("down")
+        found = [event.event_id for event in events if event.event_type == "comm.user_message"]
+        return EventRefused("no such field", found) if found else None
+
+    sink.error = refusing_after_an_outage
+    async with serving(Scripted(), durable_sinks=[DurableSink(sink)]) as service:
+        await service.chat(inbound(), PUBLIC)
+        await sink.until(lambda: "comm.assistant_message" in sink.types())
+        assert calls <= module.PROBE_AFTER + 4
+        assert "comm.user_message" not in sink.types()
+
+
+async def test_a_sink_that_is_too_slow_for_a_batch_receives_fewer_events_at_a_time() -> None:
+    sink = Sink()
+    sink.error = lambda events: TimeoutError() if len(events) > 2 else None
+    async with serving(Scripted(), durable_sinks=[DurableSink(sink)]) as service:
+        result = await service.chat(inbound(), PUBLIC)
+        await service.append(result.thread_id, [Event(event_type="job.ended") for _ in range(20)], PUBLIC)
+        stored = await event_ids(service, result.thread_id)
+        await sink.until(lambda: len(sink.received) >= len(stored))
+    assert [event.event_id for event in sink.received] == stored
+
+
+async def test_a_sink_may_not_take_longer_than_the_time_for_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DELIVERY_TIMEOUT", 0.01)
+
+    class Slow(Sink):
+        async def deliver(self, events: Sequence[SinkEvent]) -> None:
+            if not self.batches:
+                self.batches.append(len(events))
+                await asyncio.Event().wait()
+            await super().deliver(events)
+
+    sink = Slow()
+    async with serving(Scripted(), durable_sinks=[DurableSink(sink)]) as service:
+        await service.chat(inbound(), PUBLIC)
+        await sink.until(lambda: "comm.assistant_message" in sink.types())
+
+
+async def test_a_process_that_lost_its_hold_does_not_move_the_sink(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, sink = MemoryStore(), Sink()
+    taken = asyncio.Event()
+
+    async def read(name: str, limit: int) -> OutboxBatch:
+        batch = await read_before(name, limit)
+        if batch.after is not None and not taken.is_set():
+            [state] = await store.outbox.sinks()
+            assert state.owner is not None
+            await store.outbox.hold(name, state.owner, 0.0)
+            assert await store.outbox.hold(name, UUID(int=1), 60.0)
+            taken.set()
+        return batch
+
+    read_before = store.outbox.read
+    monkeypatch.setattr(store.outbox, "read", read)
+    async with serving(Scripted(), store, durable_sinks=[DurableSink(sink)]) as service:
+        await service.chat(inbound(), PUBLIC)
+        async with asyncio.timeout(WITHIN):
+            await taken.wait()
+        await sink.until(lambda: bool(sink.received))
+        [state] = await store.outbox.sinks()
+        assert state.waiting == 3
+        assert state.owner == UUID(int=1)
+
+
+async def test_a_store_without_an_outbox_cannot_have_durable_sinks() -> None:
+    store: Any = SimpleNamespace(name="earlier:")
+    sinks = module.DurableSinks([DurableSink(Sink())], store, UUID(int=1))
+    with pytest.raises(StoreUnusable, match="has no outbox, which these sinks need: kept; upgrade the plugin"):
+        await sinks.start()
+
+
+async def test_a_sink_that_is_not_configured_any_more_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    store = MemoryStore()
+    await store.outbox.register("former")
+    async with serving(Scripted(), store, durable_sinks=[DurableSink(Sink())]):
+        pass
+    assert "events wait for the sink former, which is not configured" in caplog.text
+    assert "jimsapi sinks remove former" in caplog.text
+
+
+async def test_without_durable_sinks_the_outbox_stays_empty() -> None:
+    async with serving(Scripted()) as service:
+        await service.chat(inbound(), PUBLIC)
+        await service.store.outbox.register("later")
+        assert (await service.store.outbox.sinks())[0].waiting == 0
+        assert await service.store.outbox.read("later", 10) == OutboxBatch([], None)
