@@ -35,6 +35,7 @@ from tests.monitoring.observed import (
 )
 from tests.monitoring.prometheus import Prometheus, alerts
 from tests.ports import free_port
+from tests.runs.receiver import OK, SECRET, Receiver, answer
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.anyio
@@ -343,6 +344,32 @@ async def test_auth_provider_down_and_events_or_webhooks_lost(tmp_path: Path) ->
             assert lost.quoted(f"alert of a {kind}") == alert
             fires(prometheus, alert, lost)
         assert "its webhook at" in operator.run(lost.blocks("sh")[0])
+
+
+async def test_a_sink_lags(tmp_path: Path) -> None:
+    runbook = Runbook("a-sink-lags")
+    look, decide = runbook.blocks("sh")
+    port = free_port()
+    url = ("--event-webhook-url", f"http://127.0.0.1:{port}/events", "--event-webhook-secret", SECRET)
+    options = (*SCRIPTED, "--store", "sqlite:///jims.db", *url)
+    with Observed(*options, folder=tmp_path) as served, Prometheus(served.metrics_port) as prometheus:
+        operator = Operator.of(served, tmp_path, STORE="sqlite:///jims.db")
+        with served.client() as client:
+            assert client.post(CHAT, json=HELLO).status_code == 200
+        has_line(served, runbook.quoted("log"))
+        holds(prometheus, runbook)
+        fires(prometheus, "JimsapiSinkLags", runbook)
+        seen = operator.run(look)
+        assert re.search(r"^event-webhook +3 ", seen, re.MULTILINE)
+        assert "its events wait: ConnectError" in seen
+        async with Receiver(answer(422), OK, port=port):
+            await asyncio.to_thread(has_line, served, runbook.quoted("log of a dead letter"))
+            await asyncio.to_thread(holds, prometheus, runbook, "metric of a dead letter")
+            await asyncio.to_thread(fires, prometheus, runbook.quoted("alert of a dead letter"), runbook)
+            decided = await asyncio.to_thread(operator.run, decide)
+            assert "the receiver answered 422" in decided
+            assert "1 dead letters of the sink event-webhook will be delivered again" in decided
+            await asyncio.to_thread(holds, prometheus, runbook, "metric at the end")
 
 
 async def test_restore_from_a_backup(tmp_path: Path) -> None:

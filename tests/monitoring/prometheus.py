@@ -22,6 +22,7 @@ SCRAPE_EVERY = "500ms"
 EARLIER = " offset 3m"
 """How rules look for a failure that is not the newest one."""
 SHARE, SMALL_SHARE = "> 0.8 * jims_run_timeout_seconds", "> 0.01 * jims_run_timeout_seconds"
+LAG, SMALL_LAG = 'jims_sink_lag_seconds{job="jimsapi"}) > 300', 'jims_sink_lag_seconds{job="jimsapi"}) > 1'
 _ALERT = re.compile(r"^      - alert: (\w+)\n(.*?)(?=^      -|\Z)", re.DOTALL | re.MULTILINE)
 _WAITS = re.compile(r"^ +for: .*\n", re.MULTILINE)
 
@@ -38,7 +39,7 @@ class Prometheus:
     """Scrapes the metrics ports `targets` as the job `jimsapi`, twice a second, while it is entered.
 
     Its alerts are those of the rules, but they fire at once: the rules' unit tests have the times that they wait. A run
-    counts as stuck after three seconds of the default limit.
+    counts as stuck after three seconds of the default limit, and a sink lags after one.
     """
 
     def __init__(self, *targets: int) -> None:
@@ -107,8 +108,9 @@ class Prometheus:
     def _write_configuration(self) -> None:
         rules = RULES.read_text(encoding="utf-8")
         assert rules.count(SHARE) == 1
+        assert rules.count(LAG) == 1
         assert rules.count(EARLIER) == 3
-        at_once = _WAITS.sub("", rules).replace(EARLIER, "").replace(SHARE, SMALL_SHARE)
+        at_once = _WAITS.sub("", rules).replace(EARLIER, "").replace(SHARE, SMALL_SHARE).replace(LAG, SMALL_LAG)
         (self._folder / "rules.yml").write_text(at_once)
         times = {"scrape_interval": SCRAPE_EVERY, "scrape_timeout": SCRAPE_EVERY, "evaluation_interval": SCRAPE_EVERY}
         targets = [f"127.0.0.1:{port}" for port in self._targets]

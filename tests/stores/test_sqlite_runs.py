@@ -36,7 +36,15 @@ CANCELLED = UUID("01a213b07704786b82db0bf654c7d6ff")
 RUNNING = UUID("01a213b0770577a0982ec52dcae350df")
 WAITING = UUID("01a213b07709729e9d6cd61c63e8f70f")
 ANNS_THREAD = UUID("01a213b077017cef850df0f1cee3450f")
-VERSION_4 = """
+VERSION_7 = """
+    DROP TABLE jimsapi_outbox;
+    DROP TABLE jimsapi_sinks;
+    DROP TABLE jimsapi_dead_letters;
+    DROP TABLE jimsapi_webhooks;
+    UPDATE jimsapi_schema SET version = 7;
+"""
+VERSION_4 = f"""
+    {VERSION_7}
     DROP TABLE jimsapi_threads;
     DROP TABLE jimsapi_feedback;
     DROP TABLE jimsapi_search_threads;

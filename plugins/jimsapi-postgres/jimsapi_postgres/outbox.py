@@ -36,12 +36,15 @@ HISTORY_THREADS = 100
 """The most threads whose history one call reads."""
 DELETED_AT_ONCE = 5000
 """The most rows that one call deletes after all sinks have passed them."""
+COUNTED = 10_000
+"""Up to so many rows that wait are counted. Of more, the difference of the positions is shown."""
 REGISTER_WITHIN = "5s"
 """How long the registration of a sink may wait for the transactions that are open."""
 
+_NO_ID = UUID(int=0)
 _HAS_SINK = "SELECT EXISTS (SELECT FROM jimsapi_sinks WHERE name = $1)"
 # The row is in no thread. It has a position after all rows of transactions that did not know of a sink.
-_MARK = f"INSERT INTO jimsapi_outbox (thread_id, event_id) VALUES ('{UUID(int=0)}', '{UUID(int=0)}') RETURNING position"
+_MARK = f"INSERT INTO jimsapi_outbox (thread_id, event_id) VALUES ('{_NO_ID}', '{_NO_ID}') RETURNING position"
 _REGISTER = "INSERT INTO jimsapi_sinks (name, position) VALUES ($1, $2) ON CONFLICT DO NOTHING"
 _TIME = "(e.created_at AT TIME ZONE current_setting('TimeZone')) AT TIME ZONE 'UTC'"
 _EVENT = f"e.event_id, {_TIME}, e.event_type::text, e.event_data::json"
@@ -62,7 +65,17 @@ _JOIN_EVENT = """
 _STATES = f"""
     SELECT
         s.name,
-        coalesce((SELECT o.position FROM jimsapi_outbox o ORDER BY o.position DESC LIMIT 1) - s.position, 0),
+        (
+            SELECT CASE WHEN n.counted < {COUNTED} THEN n.counted ELSE (
+                SELECT o.position - s.position FROM jimsapi_outbox o ORDER BY o.position DESC LIMIT 1
+            ) END
+            FROM (
+                SELECT count(*) AS counted FROM (
+                    SELECT FROM jimsapi_outbox o WHERE o.position > s.position AND o.thread_id <> '{_NO_ID}'
+                    LIMIT {COUNTED}
+                ) o
+            ) n
+        ),
         (
             SELECT e.created_at AT TIME ZONE current_setting('TimeZone')
             FROM (SELECT * FROM jimsapi_outbox o WHERE o.position > s.position ORDER BY o.position LIMIT 1) o
@@ -173,7 +186,6 @@ _DELAY_WEBHOOKS = """
 _END_WEBHOOK = "DELETE FROM jimsapi_webhooks WHERE run_id = $1"
 _AFTER_THREAD = datetime.max
 """A time after all events of a thread."""
-_NO_ID = UUID(int=0)
 
 
 class _Gap(NamedTuple):

@@ -14,7 +14,8 @@ from jimsapi.threads.store import ThreadStore
 
 EMPTY = """
     TRUNCATE threads, thread_events, jimsapi_runs, jimsapi_owners, jimsapi_idempotency,
-        jimsapi_thread_usage, jimsapi_contact_usage, jimsapi_caller_usage
+        jimsapi_thread_usage, jimsapi_contact_usage, jimsapi_caller_usage,
+        jimsapi_outbox, jimsapi_sinks, jimsapi_dead_letters, jimsapi_webhooks
 """
 ALL_OTHERS_ARE_SILENT = """
     INSERT INTO jimsapi_owners SELECT DISTINCT owner, '-infinity'::timestamptz FROM jimsapi_runs WHERE owner <> $1

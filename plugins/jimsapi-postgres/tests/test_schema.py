@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
@@ -18,6 +18,7 @@ from jimsapi.testing.store import OWNER, completed, make_event, make_key, make_p
 from jimsapi.threads.errors import StoreUnusable
 from jimsapi.threads.facts import ForkPlan, Rating, ThreadChange
 from jimsapi.threads.ids import uuid7
+from jimsapi.threads.outbox import Refused
 from jimsapi.threads.search import SearchQuery
 
 pytestmark = pytest.mark.anyio
@@ -204,8 +205,14 @@ async def test_a_role_without_the_right_to_make_tables_serves_what_another_made(
         postgres.psql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {index} TO serving", database)
         usage = "jimsapi_thread_usage, jimsapi_contact_usage, jimsapi_caller_usage"
         postgres.psql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {usage} TO serving", database)
+        with pytest.raises(StoreUnusable, match=r"lacks.*INSERT on jimsapi_outbox"):
+            await PostgresStore(serving).__aenter__()
+        outbox = "jimsapi_outbox, jimsapi_sinks, jimsapi_dead_letters, jimsapi_webhooks"
+        postgres.psql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {outbox} TO serving", database)
         async with PostgresStore(serving) as store:
-            plan = make_plan(idempotency=make_key())
+            await store.outbox.register("audit")
+            assert await store.outbox.hold("audit", OWNER, 60.0)
+            plan = make_plan(idempotency=make_key(), webhook_url="https://example.com")
             thread_id = (await store.accept(plan)).thread.thread_id
             await store.finish(plan.run_id, OWNER, completed(make_event("model.usage")))
             await store.add_usage(uuid7(), "ann", uuid7(), [make_event("model.usage")])
@@ -218,8 +225,15 @@ async def test_a_role_without_the_right_to_make_tables_serves_what_another_made(
             await store.rate(thread_id, None, plan.message.event_id, Rating(1))
             found = await store.search(SearchQuery((("named",),)), plan.contact_id, 10, None)
             assert [match.thread.thread_id for match in found.matches] == [thread_id]
+            batch = await store.outbox.read("audit", 1)
+            assert batch.after is not None
+            assert await store.outbox.advance("audit", OWNER, batch.after, [Refused(batch.events[0], "no")])
+            assert await store.outbox.replay("audit") == 1
+            await store.outbox.rewind("audit", datetime(2000, 1, 1, tzinfo=UTC))
+            await store.outbox.take_webhooks(1, 1.0)
             await store.expire(timedelta(days=1))
             await store.delete_thread(thread_id, None)
+            assert await store.outbox.remove("audit")
             await store.ping()
 
 
