@@ -59,6 +59,7 @@ from jimsapi.runs.durable_sinks import DurableSink
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.lists import Lists
 from jimsapi.runs.observers import Observers
+from jimsapi.runs.peers import Peers
 from jimsapi.runs.pipeline import Pipeline, is_pipeline
 from jimsapi.runs.resolver import declared_headers, takes_context
 from jimsapi.runs.service import RunService
@@ -87,7 +88,7 @@ class Api(App):
 
     `app` is an app object, or None if `--app` names the app. `given` has the options that were given, and `options` the
     option classes of the caller. If `configuration` is None, each start loads the plugins and resolves `given`.
-    `serve_metrics` opens the metrics port. `shares`: other processes open the same store. `on_started(api)` is called
+    `serve_metrics` opens the metrics port. `peers` are other processes with the same store. `on_started(api)` is called
     after the start. `on_stopped(n)` is called when everything is closed; `n` pipelines swallowed their cancellation.
     `on_request` are called after every answer.
     """
@@ -98,7 +99,7 @@ class Api(App):
         given: Mapping[str, Any],
         *,
         serve_metrics: bool = False,
-        shares: bool = False,
+        peers: Peers | None = None,
         options: Sequence[type[Options]] = (),
         on_started: Callable[["Api"], None] | None = None,
         on_stopped: Callable[[int], None] | None = None,
@@ -115,7 +116,7 @@ class Api(App):
         self._app = app
         self._given = given
         self._serve_metrics = serve_metrics
-        self._shares = shares
+        self._peers = peers
         self._options: list[type[Options]] = [MetricsOptions, *options]
         self._on_started = on_started
         self._on_stopped = on_stopped
@@ -160,7 +161,7 @@ class Api(App):
                 configuration = self._configuration or configure(self._options, self._given)
                 composer = Composer(configuration)
                 built = await composer.build(self._app)
-                if self._shares and not getattr(built.store.value, "shareable", False):
+                if self._peers is not None and not getattr(built.store.value, "shareable", False):
                     raise StartError(
                         f"--workers: only one process may open the store {built.store.name}; use --workers 1, or a "
                         "store that processes share: --store postgresql://…, with the plugin jimsapi-postgres"
@@ -169,7 +170,7 @@ class Api(App):
                 if self._serve_metrics and metrics.port:
                     port = MetricsPort(metrics.host, metrics.port, CombinedRegistry(built.registry))
                 composition = await composer.enter(built, lifespans)
-                service = await lifespans.enter("run service", run_service(composition))
+                service = await lifespans.enter("run service", run_service(composition, self._peers))
                 for resource in self.declare(composition, configuration.plugins, service):
                     await enter_built(resource, lifespans)
                 await service.adopt()
@@ -299,8 +300,8 @@ def create_api(app: Any = None, **settings: Any) -> Api:
     return Api(app, settings, serve_metrics=bool(settings.get("metrics_port")))
 
 
-def run_service(composition: Composition) -> RunService:
-    """Return the run service of a composition. It is not entered yet."""
+def run_service(composition: Composition, peers: Peers | None = None) -> RunService:
+    """Return the run service of a composition. It is not entered yet. `peers` have the same store."""
     core = composition.settings.get(CoreOptions)
     app = composition.app
     events = core.context_events
@@ -333,6 +334,7 @@ def run_service(composition: Composition) -> RunService:
         webhooks=build_webhooks(core, store, disclosure),
         disclosure=disclosure,
         resources=composition.resources,
+        peers=peers,
     )
     service.store = wrapped_store(composition)
     wrap_pipelines(service, composition)

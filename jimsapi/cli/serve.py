@@ -7,14 +7,17 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 import msgspec
+from msgspec import structs
 
 from jimsapi.api.app import VERSION, Api
 from jimsapi.api.metrics import DEFAULT_METRICS_HOST, CombinedRegistry, MetricsOptions
@@ -31,6 +34,7 @@ from jimsapi.plugins.config_option import ConfigOptions
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import StartError, cause_text
 from jimsapi.plugins.secrets import redact
+from jimsapi.runs.peers import Peers
 from jimsapi.runs.pipeline import pipeline_name
 from jimsapi.server.borrowed import ChangeReload, Config
 from jimsapi.server.drain import Drain, Work
@@ -57,7 +61,8 @@ thread that commits waits for the lock a few times a commit while the event loop
 class Factory(msgspec.Struct, frozen=True):
     """Creates the app in the process that serves it: this process, or a reloader's child.
 
-    The child gets a pickled factory without the configuration, because plugins may have changed.
+    The child gets a pickled factory without the configuration, because plugins may have changed. `peers` is the folder
+    in which workers have sockets for each other.
     """
 
     given: dict[str, Any]
@@ -65,6 +70,7 @@ class Factory(msgspec.Struct, frozen=True):
     as_json: bool
     verbose: bool
     configuration: Configuration | None
+    peers: str | None = None
 
     def __call__(self, link: Link | None = None) -> "tuple[Api, ServerCallbacks]":
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -79,7 +85,7 @@ class Factory(msgspec.Struct, frozen=True):
             None,
             self.given,
             serve_metrics=link is None,
-            shares=link is not None,
+            peers=None if link is None or self.peers is None else Peers(Path(self.peers)),
             options=(ServerOptions, LogOptions),
             on_started=callbacks.on_started,
             on_stopped=callbacks.on_stopped,
@@ -316,9 +322,11 @@ def _serve_here_or_in_others(
         return 0
     if server.workers > 1:
         factory = process.factory
-        return serve_with_workers(
-            process.work, [listening], server.workers, metrics, as_json=factory.as_json, verbose=factory.verbose
-        )
+        with tempfile.TemporaryDirectory(prefix="jimsapi-workers-") as folder:
+            process = structs.replace(process, factory=structs.replace(factory, peers=folder))
+            return serve_with_workers(
+                process.work, [listening], server.workers, metrics, as_json=factory.as_json, verbose=factory.verbose
+            )
     return process.run([listening])
 
 

@@ -84,10 +84,16 @@ class Runs:
             after = 1
             yield after, RunStarted(run.run_id, run.thread_id, run.created_new_thread)
         while run.status in OPEN:
+            was_live = False
+            if (peers := self._service.peers) is not None:
+                async for found in peers.watch(run.run_id, after):
+                    after, was_live = found[0], True
+                    yield found
             if self._service.draining:
                 yield THE_END, Ended(ServerDraining())
                 return
-            await asyncio.sleep(POLL_EVERY)
+            if not was_live:  # otherwise the store has the rest by now
+                await asyncio.sleep(POLL_EVERY)
             try:
                 run = self._service.disclosure.stored(await self._service.store.run(run.run_id, None, None))
             except DomainError as error:

@@ -24,6 +24,7 @@ from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import ABANDON_AFTER, LiveRun, RunRecord, Stop
 from jimsapi.runs.observers import Observers
 from jimsapi.runs.outage import OutageLog
+from jimsapi.runs.peers import Peers
 from jimsapi.runs.pipeline import JimsApp, Pipeline
 from jimsapi.runs.quota import Allowance, Quota, QuotaKeys
 from jimsapi.runs.refusals import Refusals
@@ -71,6 +72,7 @@ class RunService:
     - `on_run` get the record of each run that has ended.
     - `webhooks` calls the `webhook_url` of a run that has ended. If it is None, the service rejects such messages.
     - `disclosure` decides what callers read of a failure, and of events. By default, it hides the app's private events.
+    - `peers` are other processes that answer messages with the same store, whose live streams this one reads.
     - `resources` is what the `lifespan` of the app yielded. The service does not enter it.
 
     The service is an async context manager. Entering it ends the runs that dead processes left open and starts the
@@ -90,6 +92,7 @@ class RunService:
         webhooks: "Webhooks | None" = None,
         disclosure: Disclosure | None = None,
         resources: Any = None,
+        peers: Peers | None = None,
     ) -> None:
         self._built_store = store
         """The store without the wrappers of plugins. It calls `on_turn`, which a wrapper may not pass on."""
@@ -101,6 +104,7 @@ class RunService:
         self.drain_announced = False
         """Whether a drain will begin soon: the service answers everything, but readiness probes get 503."""
         self.owner = uuid7()
+        self.peers = peers
         quota = Quota(self.limits.quota)
         self.quota = quota if quota.policies else None
         budgets = self.limits.quota.budgets
@@ -146,6 +150,8 @@ class RunService:
         self._built_store.on_turn = self._on_store_notice
         await self._housekeeping.start()
         await self._announcer.start()
+        if self.peers is not None:
+            await self.peers.serve(self.watch)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -162,6 +168,8 @@ class RunService:
         await self._housekeeping.stop(ABANDON_AFTER)
         for run in self._runs:  # tasks that did not start, or do not end
             self._flow.close(run)
+        if self.peers is not None:
+            await self.peers.close()
         await self._announcer.stop()
 
     async def _prepare_budgets(self, spending: Spending) -> None:

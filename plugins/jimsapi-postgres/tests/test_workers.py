@@ -4,7 +4,9 @@ import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -41,6 +43,15 @@ class TwoWorkers:
         with self.served.client() as client:
             return client.post(CHAT, json={"contact_id": f"contact {number % 5}", "message": "hi"})
 
+    def read_stream(self, run: str, after: int) -> list[tuple[str, str]]:
+        """The events of a run's stream after a position, over a connection of its own: the type and data of each."""
+        headers = {"last-event-id": str(after)} if after else {}
+        with self.served.client() as client, client.stream("GET", f"{RUNS}/{run}/stream", headers=headers) as answer:
+            fields = [line.partition(": ") for line in answer.iter_lines()]
+        names = [value for name, _, value in fields if name == "event"]
+        data = [value for name, _, value in fields if name == "data"]
+        return list(zip(names, data, strict=True))
+
 
 @pytest.fixture
 def two(url: str) -> Iterator[TwoWorkers]:
@@ -76,3 +87,22 @@ def test_a_waiting_run_of_a_killed_process_is_continued_by_the_others(two: TwoWo
 
         eventually(lambda: status(held) == "interrupted", within=60)
         eventually(lambda: status(waits) == "completed", within=60)
+
+
+def test_any_process_shows_the_live_stream_of_a_run_from_any_position(two: TwoWorkers) -> None:
+    """Ten readers connect anew, so nearly surely to both processes. One of these works on the run."""
+    with two.served.client() as client:
+        script = "stream Hel; stream lo; hold door; stream Bye; send Bye"
+        run = client.post(RUNS, json={"contact_id": "ann", "message": script}).json()["run_id"]
+        eventually(lambda: client.get(f"{RUNS}/{run}").json()["status"] == "running")
+        with ThreadPoolExecutor(10) as readers:
+            reading = [readers.submit(two.read_stream, run, after) for after in (0, 1) * 5]
+            time.sleep(1.0)  # all wait for what comes after the hold
+            for number in range(20):  # so that the process hears it that holds the door
+                with two.served.client() as other:
+                    other.post(CHAT, json={"contact_id": f"opener {number}", "message": "open door"}).raise_for_status()
+            streams = [reader.result() for reader in reading]
+    whole = streams[0]
+    assert [name for name, _ in whole].count("delta") >= 3
+    for number, stream in enumerate(streams):
+        assert stream == whole[number % 2 :]
