@@ -9,7 +9,19 @@ from pathlib import Path
 from benchmarks.environments import FOLDER, HARNESS, python_of
 from benchmarks.load import require_linux_and_wrk
 
-SUITES = ("framework", "features", "chat", "growth", "conversation", "search", "streams", "plugins", "start", "auth")
+SUITES = (
+    "framework",
+    "features",
+    "chat",
+    "growth",
+    "conversation",
+    "search",
+    "scale",
+    "streams",
+    "plugins",
+    "start",
+    "auth",
+)
 
 
 def main() -> None:

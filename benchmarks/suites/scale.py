@@ -1,0 +1,106 @@
+"""Chats per second of one, two and four processes (`--workers`) on one PostgreSQL, each the first of a new contact.
+
+What a chat costs each part of the machine is measured too: the processor time of the server, of PostgreSQL and of the
+load generator, and what PostgreSQL writes. From the costs of one process follows what several could do
+(`predicted_rate`): docs/scale.md compares this with what was measured. Nothing is kept on a processor, so all parts
+share the machine.
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.answers import check_chat
+from benchmarks.environments import OURS_WITH_PLUGINS, of_tests
+from benchmarks.load import CHAT, figures, load
+from benchmarks.plan import Plan
+from benchmarks.serving import Server, jimsapi
+from benchmarks.sheet import LOAD_COST, RATE, Sheet
+from benchmarks.suites.chat import POSTGRES, Stores
+
+WORKERS = (1, 2, 4)
+CLIENTS = 64
+CASE = f"PostgreSQL, echo, {CLIENTS} clients"
+SECONDS = 5.0
+SERVER_COST, DATABASE_COST = "server us/chat", "PostgreSQL us/chat"
+LOG_BYTES, SYNCS, COMMITS = "WAL bytes/chat", "syncs/chat", "transactions/chat"
+PREDICTED = "predicted requests/s"
+COUNTS = """
+    SELECT
+        pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0'),
+        (SELECT sum(fsyncs) FROM pg_stat_io WHERE object = 'wal'),
+        (SELECT xact_commit FROM pg_stat_database WHERE datname = current_database())
+"""
+
+
+class Counts(NamedTuple):
+    """What PostgreSQL has written since its start: bytes of its log, syncs of it, and transactions."""
+
+    log_bytes: float
+    syncs: float
+    commits: float
+
+
+def system_of(workers: int) -> str:
+    """What a number of processes is called."""
+    return "1 process" if workers == 1 else f"{workers} processes"
+
+
+def run(plan: Plan) -> Sheet:
+    """Measure. Raises `RuntimeError` if a chat is lost."""
+    sheet = Sheet("scale", "chats of several processes; durable commits", (), {CASE: system_of(1)})
+    with of_tests("jimsapi-postgres", "database").Postgres() as postgres, tempfile.TemporaryDirectory() as folder:
+        stores = Stores(postgres, Path(folder))
+        for number in range(plan.either(5, 1)):
+            found = {workers: measure_workers(stores, workers) for workers in plan.shuffled(WORKERS)}
+            for workers in WORKERS:
+                predicted = {PREDICTED: predicted_rate(found[1], workers, os.cpu_count() or 1)}
+                sheet.add(CASE, system_of(workers), {**found[workers], **predicted})
+            print(f"scale: round {number + 1}", flush=True)
+    return sheet
+
+
+def predicted_rate(one: Mapping[str, float], workers: int, processors: int) -> float:
+    """Return the chats per second of several processes, from the costs of a chat that one process has shown.
+
+    A process cannot do more than one chat after another. All processes, PostgreSQL and the load generator together
+    cannot use more than the processors.
+    """
+    everything = one[SERVER_COST] + one[DATABASE_COST] + one[LOAD_COST]
+    return min(workers * one[RATE], 1e6 * processors / everything)
+
+
+def measure_workers(stores: Stores, workers: int) -> dict[str, float]:
+    """Load a server of so many processes. Returns its figures by unit."""
+    with stores.fresh(POSTGRES) as (url, count), serving(url, workers) as server:
+        check_chat(system_of(workers), server)
+        warm = load(server, CHAT, seconds=SECONDS / 4, connections=CLIENTS, check=True)
+        server.settle()
+        stores.postgres.psql("CHECKPOINT")
+        before, used, in_postgres = counts(stores, url), server.processor_seconds(), stores.seconds()
+        seen = load(server, CHAT, seconds=SECONDS, connections=CLIENTS)
+        used = server.processor_seconds() - used
+        in_postgres = stores.seconds() - in_postgres
+        server.settle()
+        written = [after - earlier for after, earlier in zip(counts(stores, url), before, strict=True)]
+        stored = count()
+        if stored is None or stored < warm.requests + seen.requests:
+            raise RuntimeError(f"{workers} processes acknowledged {warm.requests + seen.requests} chats, not {stored}")
+    each = {SERVER_COST: 1e6 * used / seen.requests, DATABASE_COST: 1e6 * in_postgres / seen.requests}
+    each |= {unit: amount / seen.requests for unit, amount in zip((LOG_BYTES, SYNCS, COMMITS), written, strict=True)}
+    return figures(seen, used) | each
+
+
+def serving(url: str, workers: int) -> Server:
+    """Start our command with so many processes."""
+    options = ("--workers", str(workers)) if workers > 1 else ()
+    return jimsapi(url, *options, python=OURS_WITH_PLUGINS)
+
+
+def counts(stores: Stores, url: str) -> Counts:
+    """Return what PostgreSQL has written so far."""
+    database = url.rpartition("/")[2]
+    row: Any = stores.postgres.psql(COUNTS, database)
+    return Counts(*map(float, row.split("|")))
