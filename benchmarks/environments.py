@@ -18,7 +18,7 @@ JSON = ("orjson >= 3.13", "msgspec >= 0.22")
 PLUGINS = tuple(f"plugins/jimsapi-{name}" for name in ("jims", "postgres", "authentik", "oidc"))
 REQUIREMENTS = {
     # Its plugins bring PostgreSQL, and stand-ins for Authentik and an issuer, with their tests.
-    HARNESS: ("--editable .", *(f"--editable {plugin}[test]" for plugin in PLUGINS[1:]), "matplotlib"),
+    HARNESS: ("--editable .", *(f"--editable {plugin}[test]" for plugin in PLUGINS[1:]), "matplotlib", "simpy"),
     OURS: ("--editable .[forms]", "granian", "hypercorn"),
     OURS_WITH_PLUGINS: ("--editable .", *(f"--editable {plugin}" for plugin in PLUGINS)),
     JIMS_API: ("jims-api==0.6.2", "asyncpg", "aiosqlite"),
