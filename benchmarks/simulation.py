@@ -4,9 +4,9 @@
 server. It first simulates the machine that was measured, with one, two and four processes, and prints what was measured
 beside it. Then it simulates 1,000 replicas on machines of their own.
 
-A client sends a message, the event loop of a process works on it, PostgreSQL stores it, the process works on the answer,
-and PostgreSQL stores that. An event loop does one thing at a time. The processors of a machine are shared by all that
-runs on it. A sync of PostgreSQL's log commits every transaction that waits for one.
+A client sends a message, the event loop of a process works on it, PostgreSQL stores it, the process works on the
+answer, and PostgreSQL stores that. An event loop does one thing at a time. The processors of a machine are shared by
+all that runs on it. A sync of PostgreSQL's log commits every transaction that waits for one.
 """
 
 import argparse
@@ -29,6 +29,8 @@ SYNC = 0.0005
 """Seconds of one sync of PostgreSQL's log, on a disk of a server."""
 RESTART = 10.0
 """Seconds from the failure of a replica to its next answer."""
+TAKEN = 0.0001
+"""Seconds in which a proxy chooses another replica."""
 RETRY = 0.5
 """Seconds after which a client whose replica failed sends its message again, to another one."""
 
@@ -92,7 +94,7 @@ class Database:
             while self._waiting:
                 group, self._waiting = self._waiting, []
                 yield self._world.timeout(SYNC)
-                self.syncs += 1
+                self.syncs += self._world.now > WARM_UP
                 for committed in group:
                     committed.succeed()
 
@@ -119,9 +121,7 @@ class Simulation:
         self._world = world = simpy.Environment()
         shared = simpy.Resource(world, scene.processors) if scene.one_machine else None
         self._clients_processors = shared
-        self.database = Database(
-            world, shared or simpy.Resource(world, scene.database_processors), costs.database
-        )
+        self.database = Database(world, shared or simpy.Resource(world, scene.database_processors), costs.database)
         self._replicas = [
             Replica(world, shared or simpy.Resource(world, scene.processors), scene.processes)
             for _ in range(scene.replicas)
@@ -169,6 +169,7 @@ class Simulation:
         """Send a message to a replica that works. Returns whether it was answered before the replica failed."""
         replica = self._random.choice(self._replicas)
         while not replica.works:  # the proxy knows from its probes
+            yield self._world.timeout(TAKEN)
             replica = self._random.choice(self._replicas)
         loop, life = self._random.choice(replica.loops), replica.life
         for _ in range(2):

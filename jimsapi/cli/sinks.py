@@ -16,6 +16,9 @@ from jimsapi.runs.service import RunService
 from jimsapi.threads.outbox import DeadLetter, Outbox, SinkState
 
 LETTERS_AT_ONCE = 1000
+_BESIDE_A_SERVER = (
+    "; the sink is new, so stop that server and repeat the command, or start it with the sink and repeat the command"
+)
 COLUMNS = ("SINK", "WAITING", "SECONDS", "DEAD", "HISTORY SINCE", "PROCESS")
 WIDTHS = (20, 8, 9, 6, 20, 0)
 LETTER_COLUMNS = ("NUMBER", "FAILED", "AGAIN", "TYPE", "THREAD", "EVENT", "REASON")
@@ -121,14 +124,16 @@ def rewind_sink(configuration: Configuration, *, sink: str, since: datetime) -> 
 
     Raises `StartError` or `StoreUnusable` if that is not possible.
     """
-    complete(_rewind(configuration, sink, since))
+    complete(_rewind(configuration, sink, since), _BESIDE_A_SERVER)
 
 
 async def _rewind(configuration: Configuration, sink: str, since: datetime) -> None:
     async with opened(configuration, to_write=False) as service:
-        outbox = _outbox(service)
-        await outbox.register(sink)
-        await outbox.rewind(sink, since)
+        known = await _outbox(service).rewind(sink, since)
+    if not known:
+        async with opened(configuration, to_write=True) as service:
+            await _outbox(service).register(sink)
+            await _outbox(service).rewind(sink, since)
     click.echo(f"the sink {sink} will receive all events since {since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}")
 
 

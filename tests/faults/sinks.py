@@ -31,7 +31,7 @@ CALLERS = 8
 EVENTS = """
     SELECT {thread}, {event} FROM thread_events ORDER BY thread_id, created_at, event_id
 """
-WAITING = "SELECT count(*) FROM jimsapi_outbox"
+WAITING = "SELECT count(*) FROM jimsapi_outbox WHERE position > (SELECT min(position) FROM jimsapi_sinks)"
 
 
 async def received(place: Place, sink: WitnessSink) -> Figures:

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 from jimsapi.stores.sqlite.reads import utc
 from jimsapi.stores.sqlite.rows import id_hex, id_text, time_text
+from jimsapi.stores.sqlite.schema import HAS_SINKS, WritingConnection
 from jimsapi.threads.event import EventRow, row_id, utc_now
 from jimsapi.threads.outbox import (
     MAX_REASON,
@@ -33,14 +34,16 @@ HISTORY_THREADS = 100
 DELETED_AT_ONCE = 5000
 """The most rows that one call deletes after all sinks have passed them, since other writes wait meanwhile."""
 
-_HAS_SINKS = "SELECT EXISTS (SELECT 1 FROM jimsapi_sinks)"
-_ADD = "INSERT INTO jimsapi_outbox (thread_id, event_id, run_id) VALUES (?, ?, ?)"
+_ADD = """
+    INSERT INTO jimsapi_outbox (thread_id, event_id, run_id)
+    SELECT ?, ?, ? WHERE EXISTS (SELECT 1 FROM jimsapi_sinks)
+"""
 _ADD_THREAD = """
     INSERT INTO jimsapi_outbox (thread_id, event_id)
     SELECT thread_id, event_id FROM thread_events INDEXED BY jimsapi_events_order
     WHERE thread_id = ? AND EXISTS (SELECT 1 FROM jimsapi_sinks) ORDER BY created_at, event_id
 """
-_LAST = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'jimsapi_outbox'), 0)"
+_LAST = "SELECT coalesce(max(position), 0) FROM jimsapi_outbox"
 _REGISTER = f"INSERT OR IGNORE INTO jimsapi_sinks (name, position) VALUES (?, ({_LAST}))"
 _STATES = f"""
     SELECT
@@ -94,10 +97,11 @@ _DELETE_PASSED = """
     DELETE FROM jimsapi_outbox
     WHERE position <= (SELECT min(position) FROM jimsapi_sinks)
         AND position < (SELECT min(position) FROM jimsapi_outbox) + ?
+        AND position < (SELECT max(position) FROM jimsapi_outbox)
 """
 _BURY = """
-    INSERT INTO jimsapi_dead_letters (sink, thread_id, event_id, run_id, reason, failed_at)
-    SELECT ?1, ?2, ?3, ?4, ?5, ?6
+    INSERT INTO jimsapi_dead_letters (sink, number, thread_id, event_id, run_id, reason, failed_at)
+    SELECT ?1, (SELECT letters FROM jimsapi_sinks WHERE name = ?1), ?2, ?3, ?4, ?5, ?6
     WHERE EXISTS (SELECT 1 FROM thread_events WHERE thread_id = ?2 AND event_id = ?3)
 """
 _NO_CALLER = "-"
@@ -142,7 +146,7 @@ _LETTERS = """
 
 def add_to_outbox(connection: sqlite3.Connection, thread: str, rows: Iterable[EventRow], run_id: UUID | None) -> None:
     """Add stored events of a thread, which were just stored, to the outbox, if a sink is registered."""
-    if connection.execute(_HAS_SINKS).fetchone()[0]:
+    if getattr(connection, "may_have_sinks", True):
         run = None if run_id is None else id_hex(run_id)
         connection.executemany(_ADD, [(thread, row.event_id, run) for row in rows])
 
@@ -221,13 +225,15 @@ class SQLiteOutbox:
 
 
 def _register(connection: sqlite3.Connection, sink: str) -> None:
+    if isinstance(connection, WritingConnection):
+        connection.may_have_sinks = True  # also if the transaction fails: rows are added only if there is a sink
     connection.execute(_REGISTER, (sink,))
 
 
 def _remove(connection: sqlite3.Connection, sink: str) -> bool:
     found = connection.execute("DELETE FROM jimsapi_sinks WHERE name = ?", (sink,)).rowcount
     connection.execute("DELETE FROM jimsapi_dead_letters WHERE sink = ?", (sink,))
-    if not connection.execute(_HAS_SINKS).fetchone()[0]:
+    if not connection.execute(HAS_SINKS).fetchone()[0]:
         connection.execute("DELETE FROM jimsapi_outbox")
     return found > 0
 
@@ -319,6 +325,7 @@ def _advance(connection: sqlite3.Connection, sink: str, owner: UUID, after: str,
         event = refusal.event
         run = None if event.run_id is None else id_hex(event.run_id)
         reason = storable_text(refusal.reason[:MAX_REASON])
+        connection.execute("UPDATE jimsapi_sinks SET letters = letters + 1 WHERE name = ?", (sink,))
         connection.execute(_BURY, (sink, id_hex(event.thread_id), id_hex(row_id(event.row)), run, reason, now))
     return True
 

@@ -206,12 +206,13 @@ _USAGE = (
 )
 _VERSION_7 = (*_SEARCH, *_USAGE)
 
-# What durable sinks have not received yet (`jimsapi.threads.outbox`), where each sink is, and what it refused. The rows
-# of the outbox have positions that are never used again.
+# What durable sinks have not received yet (`jimsapi.threads.outbox`), where each sink is, and what it refused. The
+# newest row of the outbox is never deleted, so positions are not used again. `letters` counts the dead letters of a
+# sink.
 _VERSION_8 = (
     """
     CREATE TABLE jimsapi_outbox (
-        position INTEGER PRIMARY KEY AUTOINCREMENT,
+        position INTEGER PRIMARY KEY,
         thread_id CHAR(32) NOT NULL,
         event_id CHAR(32) NOT NULL,
         run_id CHAR(32)
@@ -224,20 +225,22 @@ _VERSION_8 = (
         owner CHAR(32),
         held_until DATETIME,
         history DATETIME,
-        history_after TEXT
+        history_after TEXT,
+        letters INTEGER NOT NULL DEFAULT 0
     ) WITHOUT ROWID
     """,
     """
     CREATE TABLE jimsapi_dead_letters (
-        number INTEGER PRIMARY KEY AUTOINCREMENT,
         sink TEXT NOT NULL,
+        number INTEGER NOT NULL,
         thread_id CHAR(32) NOT NULL,
         event_id CHAR(32) NOT NULL,
         run_id CHAR(32),
         reason TEXT NOT NULL,
         failed_at DATETIME NOT NULL,
-        again INTEGER NOT NULL DEFAULT 0
-    )
+        again INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (sink, number)
+    ) WITHOUT ROWID
     """,
     # The webhooks of runs that have ended. `jimsapi_runs` has their URLs.
     """
@@ -249,7 +252,6 @@ _VERSION_8 = (
     ) WITHOUT ROWID
     """,
     "CREATE INDEX jimsapi_webhooks_due ON jimsapi_webhooks (caller, due_at)",
-    "CREATE INDEX jimsapi_dead_letters_sink ON jimsapi_dead_letters (sink, number)",
     "CREATE INDEX jimsapi_dead_letters_again ON jimsapi_dead_letters (sink, number) WHERE again = 1",
     "CREATE INDEX jimsapi_dead_letters_thread ON jimsapi_dead_letters (thread_id)",
 )
@@ -262,11 +264,21 @@ _NEEDED_COLUMNS = {
     "thread_events": {"thread_id", "event_id", "created_at", "event_type", "event_data"},
 }
 
+HAS_SINKS = "SELECT EXISTS (SELECT 1 FROM jimsapi_sinks)"
 _UNOPENABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
 _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _HARMLESS = ("ok", "NULL value in ", "NUMERIC value in ", "TEXT value in ", "CHECK constraint failed")
 """Results of SQLite's integrity check that are not damage."""
+
+
+class WritingConnection(sqlite3.Connection):
+    """The connection that writes.
+
+    `may_have_sinks`: whether a durable sink may be registered. Without one, no turn has to look for it.
+    """
+
+    may_have_sinks = True
 
 
 def open_writer(path: str, durability: Durability) -> sqlite3.Connection:
@@ -277,7 +289,12 @@ def open_writer(path: str, durability: Durability) -> sqlite3.Connection:
     """
     try:
         connection = sqlite3.connect(
-            path, timeout=BUSY_TIMEOUT, isolation_level=None, cached_statements=256, check_same_thread=False
+            path,
+            timeout=BUSY_TIMEOUT,
+            isolation_level=None,
+            cached_statements=256,
+            check_same_thread=False,
+            factory=WritingConnection,
         )
         try:
             _refuse_damage(connection, path)
@@ -286,6 +303,7 @@ def open_writer(path: str, durability: Durability) -> sqlite3.Connection:
             _configure(connection, path, durability)
             _migrate(connection)
             _schema_version(connection)  # SQLite creates the log at the first read
+            connection.may_have_sinks = bool(connection.execute(HAS_SINKS).fetchone()[0])
         except BaseException:
             connection.close()
             raise
