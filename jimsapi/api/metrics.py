@@ -16,10 +16,11 @@ from jimsapi.asgi.open_work import OpenWork
 from jimsapi.asgi.response import Response
 from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.options import Options, option
-from jimsapi.runs.durable_sinks import DurableSink
+from jimsapi.runs.durable_sinks import DurableSink, lag_of
 from jimsapi.runs.service import RunService
 from jimsapi.runs.sinks import SinkQueue
 from jimsapi.runs.watchdog import Watchdog
+from jimsapi.threads.outbox import SinkState
 
 logger = logging.getLogger("jimsapi.metrics")
 
@@ -82,12 +83,12 @@ class ServiceCollector(Collector):
             value=service.abandoned_pipelines,
         )
         sinks = CounterMetricFamily("jims_sink_events", "Events by outcome.", labels=("sink", "outcome"))
-        of_both_kinds: Sequence[SinkQueue | DurableSink] = (*service.sinks, *service.durable_sinks)
+        of_both_kinds: Sequence[SinkQueue | DurableSink] = (*service.sinks, *service.durable_sinks.sinks)
         for sink in of_both_kinds:
             for outcome, count in list(sink.outcomes.items()):
                 sinks.add_metric((sink.name, outcome), count)
         yield sinks
-        yield from _durable_sinks(service.durable_sinks)
+        yield from _durable_sinks(service.durable_sinks.states)
         waiting = 0 if service.webhooks is None else service.webhooks.waiting
         yield GaugeMetricFamily(
             "jims_webhooks_waiting", "Webhooks that wait for their first call or a retry.", value=waiting
@@ -103,18 +104,18 @@ class ServiceCollector(Collector):
         yield webhooks
 
 
-def _durable_sinks(sinks: Sequence[DurableSink]) -> Iterator[Metric]:
+def _durable_sinks(states: Sequence[SinkState]) -> Iterator[Metric]:
     lag = GaugeMetricFamily(
-        "jims_sink_lag_seconds", "Age of the oldest event that a durable sink has not received.", labels=("sink",)
+        "jims_sink_lag_seconds", "How long the oldest event has waited for a durable sink.", labels=("sink",)
     )
     waiting = GaugeMetricFamily(
         "jims_sink_waiting_events", "About how many events a durable sink has not received.", labels=("sink",)
     )
     dead = GaugeMetricFamily("jims_sink_dead_letters", "Events that a durable sink refused.", labels=("sink",))
-    for sink in sinks:
-        lag.add_metric((sink.name,), sink.lag)
-        waiting.add_metric((sink.name,), sink.waiting)
-        dead.add_metric((sink.name,), sink.dead_letters)
+    for state in states:
+        lag.add_metric((state.name,), lag_of(state))
+        waiting.add_metric((state.name,), state.waiting)
+        dead.add_metric((state.name,), state.dead)
     yield from (lag, waiting, dead)
 
 

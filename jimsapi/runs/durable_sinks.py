@@ -9,17 +9,19 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import UUID
+
+import msgspec
 
 from jimsapi.runs.plugin_code import PLUGIN_EXITS, own_task_is_cancelled
 from jimsapi.runs.sinks import BATCH_LIMIT, DELIVERY_TIMEOUT, EventRefused, EventSink
 from jimsapi.runs.tasks import EndlessTask
 from jimsapi.threads.errors import StoreUnavailable, StoreUnusable
 from jimsapi.threads.event import SinkEvent, row_id, sink_event
-from jimsapi.threads.outbox import MAX_SINK_NAME, Outbox, OutboxEvent, Refused, SinkState
+from jimsapi.threads.outbox import MAX_SINK_NAME, Outbox, OutboxBatch, OutboxEvent, Refused, SinkState
 from jimsapi.threads.store import ThreadStore
 
 logger = logging.getLogger("jimsapi.sinks")
@@ -31,6 +33,8 @@ HOLD = 30.0
 """Seconds for which a process holds a sink. If it dies, another process continues after this time."""
 RENEW_EVERY = 10.0
 """Seconds after which it holds the sink for `HOLD` again. A delivery and a pause together are shorter than `HOLD`."""
+TRY_EVERY = 5.0
+"""Seconds after which a process tries again to hold a sink that another one holds."""
 POLL_EVERY = 1.0
 """Seconds after which a process looks for events that another one stored."""
 LOOK_EVERY = 10.0
@@ -43,7 +47,21 @@ the cause."""
 PROBED = 10
 """The most events that fail in one probe before it ends."""
 GIVE_UP_AFTER = 5
-"""An event that failed while the sink accepted others, and then again and again, so often in all, is a dead letter."""
+"""An event that failed so often, each time while the sink accepted others, becomes a dead letter."""
+MOST_AHEAD = 10_000
+"""The most events that are delivered ahead of one that fails."""
+
+
+class _Suspect(msgspec.Struct):
+    """An event that failed while the sink accepted others. The later events of its thread wait.
+
+    `accepted` is how many attempts the sink had accepted when the event failed last. `retry_at` is the loop's time.
+    """
+
+    event_id: UUID
+    accepted: int
+    retry_at: float
+    failures: int = 1
 
 
 class DurableSink:
@@ -51,6 +69,10 @@ class DurableSink:
 
     `outcomes` counts events as `delivered`, `retried` (an attempt failed, and is repeated) and `refused` (they became
     dead letters). `state` is what the store knew of the sink when it was last asked.
+
+    The process reads the next events anew for each attempt, so what was deleted meanwhile is not delivered. It moves
+    the sink on past events that are done. `_done` are the events that are delivered or given up, but not passed yet,
+    since one before them is not done.
     """
 
     def __init__(self, sink: EventSink, name: str | None = None) -> None:
@@ -62,7 +84,10 @@ class DurableSink:
         self._idle = asyncio.Event()
         self._held_until = 0.0
         self._at_once = BATCH_LIMIT
-        self._suspects: Counter[EventId] = Counter()
+        self._failures = 0
+        self._accepted = 0
+        self._done: dict[EventId, Refused | None] = {}
+        self._suspects: dict[UUID, _Suspect] = {}
         self._worker = EndlessTask(self._work, f"durable event sink {self.name}")
 
     @property
@@ -70,21 +95,11 @@ class DurableSink:
         """About how many events wait for the sink, as the store knew a short time ago. Any thread may read it."""
         return 0 if self.state is None else self.state.waiting
 
-    @property
-    def dead_letters(self) -> int:
-        """The number of events that the sink refused, as the store knew a short time ago. Any thread may read it."""
-        return 0 if self.state is None else self.state.dead
-
-    @property
-    def lag(self) -> float:
-        """For how many seconds the oldest event has waited; 0 if none waits. Any thread may read it."""
-        oldest = None if self.state is None else self.state.oldest
-        return 0.0 if oldest is None else max(0.0, (datetime.now(UTC) - oldest).total_seconds())
-
-    def start(self, outbox: Outbox, owner: UUID) -> None:
-        """Work for the sink in the running loop, whenever no other process does."""
+    def start(self, outbox: Outbox, owner: UUID, redact: Callable[[str], str]) -> None:
+        """Work for the sink in the running loop, whenever no other process does. `redact` removes secrets from text."""
         self._outbox = outbox
         self._owner = owner
+        self._redact = redact
         self._worker.start()
 
     def wake(self) -> None:
@@ -109,14 +124,38 @@ class DurableSink:
         while True:
             self._stored.clear()
             try:
-                moved = await self._holds() and await self._deliver_next()
+                pause = await self._step()
             except StoreUnavailable:
-                moved = False  # the runs log the outage
-            if not moved:
-                self._idle.set()
+                pause = POLL_EVERY  # the runs log the outage
+            if pause:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(POLL_EVERY):
+                    async with asyncio.timeout(pause):
                         await self._stored.wait()
+
+    async def _step(self) -> float:
+        """Do what can be done now. Returns for how many seconds to wait for new events then."""
+        if not await self._holds():
+            self._forget()
+            self._idle.set()
+            return TRY_EVERY
+        batch = await self._outbox.read(self.name, BATCH_LIMIT + len(self._done))
+        if batch.after is None:
+            self._forget()
+            self._idle.set()
+            return POLL_EVERY
+        left = [event for event in batch.events if _id(event) not in self._done]
+        if batch.replayed:
+            await self._deliver_again(left)
+        else:
+            await self._retry_suspects(left)
+            await self._deliver([event for event in left if event.thread_id not in self._suspects])
+        if not await self._pass(batch):
+            self._forget()
+            return TRY_EVERY
+        if self._failures:
+            await self._pause(self._failures)
+            return 0.0
+        return self._until_retry() if self._waits_for_suspects(batch) else 0.0
 
     async def _holds(self) -> bool:
         """Return whether this process holds the sink, and make it hold the sink if no other does."""
@@ -127,47 +166,46 @@ class DurableSink:
         self._held_until = now + HOLD if held else 0.0
         return held
 
-    async def _deliver_next(self) -> bool:
-        """Deliver the next events, and move the sink on. Returns False if there are none."""
-        batch = await self._outbox.read(self.name, BATCH_LIMIT)
-        if batch.after is None:
-            return False
-        refused = await self._deliver(batch.events)
-        if refused is None or not await self._outbox.advance(self.name, self._owner, batch.after, refused):
-            self._held_until = 0.0
-            return False
+    def _forget(self) -> None:
+        """Forget everything about the events that wait: there are none, or another process works for the sink."""
+        self._done.clear()
         self._suspects.clear()
-        return True
+        self._failures = 0
 
-    async def _deliver(self, left: list[OutboxEvent]) -> list[Refused] | None:
-        """Deliver events, however long it takes. Returns those that were refused; None if another process took over."""
-        refused: list[Refused] = []
-        failures = 0
-        while left:
-            if not await self._holds():
-                return None
-            chunk = left[: self._at_once]
-            error = await self._attempt(chunk)
-            if error is None:
-                left = left[len(chunk) :]
-                self._at_once = min(BATCH_LIMIT, 2 * self._at_once)
-                failures = 0
-                continue
-            if found := _refused_by(error, chunk):
-                refused += [self._refuse(event, str(error)) for event in found]
-                left = _without(left, map(_id, found))
-                continue
+    async def _deliver(self, events: Sequence[OutboxEvent]) -> None:
+        """Deliver some of the next events, of threads without a suspect."""
+        if not events or len(self._done) >= MOST_AHEAD:
+            self._failures = 0
+            return
+        chunk = events[: self._at_once]
+        error = await self._attempt(chunk)
+        if error is None:
+            self._at_once = min(BATCH_LIMIT, 2 * self._at_once)
+            self._failures = 0
+        elif not self._refused_some(error, chunk):
             if isinstance(error, TimeoutError):  # perhaps the sink needs more time for so many events
                 self._at_once = max(1, len(chunk) // 2)
-            failures += 1
-            self._log(failures, error)
-            if failures >= PROBE_AFTER:
-                delivered, given_up = await self._probe(left)
-                refused += given_up
-                left = _without(left, (*delivered, *(_id(refusal.event) for refusal in given_up)))
-            if left and not await self._pause(failures):
-                return None
-        return refused
+            self._failures += 1
+            self._log(error)
+            if self._failures >= PROBE_AFTER:
+                await self._probe(events)
+
+    async def _deliver_again(self, letters: Sequence[OutboxEvent]) -> None:
+        """Deliver dead letters that are replayed. Those that fail again are dead letters again."""
+        if not letters:
+            return
+        error = await self._attempt(letters)
+        if error is None:
+            self._failures = 0
+        elif not self._refused_some(error, letters):
+            self._failures += 1
+            self._log(error)
+            if self._failures >= PROBE_AFTER:
+                self._failures = 0
+                for letter in letters:
+                    error = await self._attempt([letter])
+                    if error is not None:
+                        self._refuse(letter, error)
 
     async def _attempt(self, events: Sequence[OutboxEvent]) -> BaseException | None:
         """Deliver events once. Returns what the sink raised; None if it has them."""
@@ -181,101 +219,186 @@ class DurableSink:
             self.outcomes["retried"] += len(events)
             return error
         self.outcomes["delivered"] += len(events)
+        self._accepted += 1
+        self._done.update(dict.fromkeys(map(_id, events)))
         return None
 
-    async def _probe(self, events: Sequence[OutboxEvent]) -> tuple[list[EventId], list[Refused]]:
-        """Deliver events one by one. Returns what was delivered, and what is given up.
+    async def _probe(self, events: Sequence[OutboxEvent]) -> None:
+        """Deliver events one by one. If the sink accepts some, those that fail are suspects.
 
-        After an event that fails, the later ones of its thread wait.
+        If it accepts none, it may be down, and that is no fault of the events. After an event that fails, the later
+        ones of its thread wait.
         """
-        delivered: list[EventId] = []
-        given_up: list[Refused] = []
+        accepted = self._accepted
         failed: dict[UUID, tuple[OutboxEvent, BaseException]] = {}
         for event in events:
             if len(failed) == PROBED or not await self._holds():
                 break
-            if event.thread_id in failed:
-                continue
-            error = await self._attempt([event])
-            if error is None:
-                delivered.append(_id(event))
-            elif _refused_by(error, [event]):
-                given_up.append(self._refuse(event, str(error)))
-            else:
-                failed[event.thread_id] = (event, error)
+            if event.thread_id not in failed:
+                error = await self._attempt([event])
+                if error is not None and not self._refused_some(error, [event]):
+                    failed[event.thread_id] = (event, error)
+        if self._accepted == accepted:
+            return
+        self._failures = 0
         for event, error in failed.values():
-            # If no event was delivered, the sink may be down, and that is no fault of the event.
-            if delivered or self._suspects[_id(event)]:
-                self._suspects[_id(event)] += 1
-            if self._suspects[_id(event)] >= GIVE_UP_AFTER:
-                given_up.append(self._refuse(event, f"{type(error).__name__}: {error}"))
-        return delivered, given_up
+            text = "event sink %s fails with event %s of thread %s, and accepts others; the thread waits: %s: %s"
+            logger.error(text, self.name, event.row.event_id, event.thread_id, type(error).__name__, error)
+            suspect = _Suspect(row_id(event.row), self._accepted, self._retry_at(1))
+            self._suspects[event.thread_id] = suspect
 
-    def _refuse(self, event: OutboxEvent, reason: str) -> Refused:
+    async def _retry_suspects(self, left: Sequence[OutboxEvent]) -> None:
+        """Deliver suspects again that have waited long enough."""
+        first = {event.thread_id: event for event in reversed(left)}
+        now = asyncio.get_running_loop().time()
+        for thread_id, suspect in list(self._suspects.items()):
+            event = first.get(thread_id)
+            if event is None or row_id(event.row) != suspect.event_id:  # it was deleted
+                del self._suspects[thread_id]
+            elif suspect.retry_at <= now and await self._holds():
+                await self._retry(suspect, event)
+
+    async def _retry(self, suspect: _Suspect, event: OutboxEvent) -> None:
+        accepted = self._accepted
+        error = await self._attempt([event])
+        if error is None or self._refused_some(error, [event]):
+            del self._suspects[event.thread_id]
+            return
+        if accepted > suspect.accepted:  # otherwise the sink may be down
+            suspect.failures += 1
+            suspect.accepted = accepted
+        suspect.retry_at = self._retry_at(suspect.failures)
+        if suspect.failures >= GIVE_UP_AFTER:
+            del self._suspects[event.thread_id]
+            self._refuse(event, error)
+
+    def _refused_some(self, error: BaseException, events: Sequence[OutboxEvent]) -> bool:
+        """Note which events the sink refused for ever. Returns whether it refused any."""
+        found = [event for event in events if isinstance(error, EventRefused) and row_id(event.row) in error.event_ids]
+        for event in found:
+            self._refuse(event, error)
+        return bool(found)
+
+    def _refuse(self, event: OutboxEvent, error: BaseException) -> None:
+        """Give an event up: it becomes a dead letter when the sink passes it."""
         self.outcomes["refused"] += 1
+        reason = str(error) if isinstance(error, EventRefused) else f"{type(error).__name__}: {error}"
         text = "event sink %s does not accept event %s of thread %s: %s; `jimsapi sinks dead %s` lists such events"
         logger.error(text, self.name, event.row.event_id, event.thread_id, reason, self.name)
-        return Refused(event, reason)
+        self._done[_id(event)] = Refused(event, self._redact(reason))
 
-    def _log(self, failures: int, error: BaseException) -> None:
+    async def _pass(self, batch: OutboxBatch) -> bool:
+        """Move the sink past the events that are done, up to the first that is not.
+
+        Returns False if another process works for the sink.
+        """
+        count = next((n for n, event in enumerate(batch.events) if _id(event) not in self._done), len(batch.events))
+        if batch.events and not count:
+            return True
+        if count < len(batch.events):
+            batch = await self._outbox.read(self.name, count)
+        if batch.after is None or any(_id(event) not in self._done for event in batch.events):
+            return True  # somebody has rewound the sink, or replays dead letters
+        refused = [refusal for event in batch.events if (refusal := self._done[_id(event)]) is not None]
+        if not await self._outbox.advance(self.name, self._owner, batch.after, refused):
+            self._held_until = 0.0
+            return False
+        for event in batch.events:
+            self._done.pop(_id(event), None)  # a history may have an event twice
+        return True
+
+    def _waits_for_suspects(self, batch: OutboxBatch) -> bool:
+        """Whether all that is left of a batch waits for suspects, or for room."""
+        if len(self._done) >= MOST_AHEAD:
+            return True
+        return bool(self._suspects) and all(
+            _id(event) in self._done or event.thread_id in self._suspects for event in batch.events
+        )
+
+    def _until_retry(self) -> float:
+        now = asyncio.get_running_loop().time()
+        retries = (suspect.retry_at - now for suspect in self._suspects.values())
+        return max(0.001, min((POLL_EVERY, *retries)))
+
+    def _retry_at(self, failures: int) -> float:
+        return asyncio.get_running_loop().time() + _pause_after(failures)
+
+    def _log(self, error: BaseException) -> None:
         """Log the failures whose number is a power of two, since an outage may take hours."""
-        if failures & (failures - 1) == 0:
+        if self._failures & (self._failures - 1) == 0:
             text = "event sink %s failed %d times; its events wait: %s: %s"
-            logger.error(text, self.name, failures, type(error).__name__, error)
+            logger.error(text, self.name, self._failures, type(error).__name__, error)
 
-    async def _pause(self, failures: int) -> bool:
-        """Wait before the next attempt. Returns False if another process took over."""
-        # The random factor spreads the attempts of sinks that failed at the same time.
-        left = min(LONGEST_PAUSE, 2.0 ** min(failures - 1, 10)) * random.uniform(0.5, 1.0)
-        while left > 0:
+    async def _pause(self, failures: int) -> None:
+        """Wait before the next attempt, and hold the sink meanwhile."""
+        left = _pause_after(failures)
+        while left > 0 and await self._holds():
             await asyncio.sleep(min(left, RENEW_EVERY))
             left -= RENEW_EVERY
-            if not await self._holds():
-                return False
-        return True
 
 
 class DurableSinks:
-    """The durable sinks of a process. `store` has the outbox; `owner` is the process."""
+    """The durable sinks of a process. `store` has the outbox; `owner` is the process.
 
-    def __init__(self, sinks: Iterable[DurableSink], store: ThreadStore, owner: UUID) -> None:
+    `states` is what the store knew of all registered sinks when it was last asked. `redact` removes secrets from the
+    reasons of dead letters.
+    """
+
+    def __init__(
+        self,
+        sinks: Iterable[DurableSink],
+        store: ThreadStore,
+        owner: UUID,
+        redact: Callable[[str], str] = lambda text: text,
+    ) -> None:
         self.sinks = tuple(sinks)
         self.store = store
+        self.states: Sequence[SinkState] = ()
         self._owner = owner
-        self._look = EndlessTask(self._look_at_states, "states of event sinks")
+        self._redact = redact
+        self._look = EndlessTask(self._look_again, "states of event sinks")
 
     async def start(self) -> None:
         """Register the sinks, and work for them. Raises `StoreUnusable` if that is not possible."""
-        outbox = getattr(self.store, "outbox", None)
-        if not self.sinks:
-            return
+        outbox: Outbox | None = getattr(self.store, "outbox", None)
         names = ", ".join(sink.name for sink in self.sinks)
-        if outbox is None:
+        if outbox is None and self.sinks:
             raise StoreUnusable(
                 f"{self.store.name} has no outbox, which these sinks need: {names}; upgrade the plugin of the store"
             )
-        for sink in self.sinks:
-            if not 0 < len(sink.name) <= MAX_SINK_NAME:
-                raise StoreUnusable(
-                    f"the name of the event sink {sink.name!r} must have 1 to {MAX_SINK_NAME} characters"
-                )
+        if outbox is None:
+            return
+        self._refuse_names()
         try:
             for sink in self.sinks:
                 await outbox.register(sink.name)
-            states = await outbox.sinks()
+            self._show(await outbox.sinks())
         except StoreUnavailable as error:
             raise StoreUnusable(f"{self.store.name}: these sinks cannot be registered: {names}: {error}") from error
-        for unknown in sorted({state.name for state in states} - {sink.name for sink in self.sinks}):
-            text = (
-                "events wait for the sink %s, which is not configured; if it is no longer used: jimsapi sinks remove %s"
-            )
-            logger.warning(text, unknown, unknown)
-        if not outbox.lasting:
+        for state in self.states:
+            if all(state.name != sink.name for sink in self.sinks):
+                text = (
+                    "events wait for the sink %s, which is not configured; if nobody uses it: jimsapi sinks remove %s"
+                )
+                logger.warning(text, state.name, state.name)
+        if self.sinks and not outbox.lasting:
             text = "%s ends with the process, and so does what waits for these sinks: %s"
             logger.warning(text, self.store.name, names)
         for sink in self.sinks:
-            sink.start(outbox, self._owner)
-        self._look.start()
+            sink.start(outbox, self._owner, self._redact)
+        if self.states:
+            self._look.start()
+
+    def _refuse_names(self) -> None:
+        for sink in self.sinks:
+            if not 0 < len(sink.name) <= MAX_SINK_NAME:
+                text = f"the name of the event sink {sink.name!r} must have 1 to {MAX_SINK_NAME} characters"
+                raise StoreUnusable(text)
+            if sum(sink.name == other.name for other in self.sinks) > 1:
+                raise StoreUnusable(
+                    f"two durable event sinks are named {sink.name}, and would share what waits for them: leave one "
+                    "of their plugins out with --without-plugin, or give it another name"
+                )
 
     def wake(self) -> None:
         """Let the sinks look for events at once, since this process has stored some."""
@@ -284,34 +407,43 @@ class DurableSinks:
 
     async def stop(self) -> None:
         """Stop working for the sinks. What waits is kept."""
-        if self.sinks:
-            await self._look.stop(1.0)
-            await asyncio.gather(*(sink.stop() for sink in self.sinks))
+        await self._look.stop(1.0)
+        await asyncio.gather(*(sink.stop() for sink in self.sinks))
 
-    async def _look_at_states(self) -> None:
+    async def _look_again(self) -> None:
         while True:
-            with suppress(StoreUnavailable):
-                states = {state.name: state for state in await self.store.outbox.sinks()}
-                for sink in self.sinks:
-                    sink.state = states.get(sink.name)
             await asyncio.sleep(LOOK_EVERY)
+            with suppress(StoreUnavailable):
+                states = await self.store.outbox.sinks()
+                self._show(states)
+                for sink in self.sinks:
+                    if sink.state is None:
+                        text = (
+                            "event sink %s is not registered any more; it is registered anew, without what has waited"
+                        )
+                        logger.error(text, sink.name)
+                        await self.store.outbox.register(sink.name)
+
+    def _show(self, states: Sequence[SinkState]) -> None:
+        self.states = states
+        by_name = {state.name: state for state in states}
+        for sink in self.sinks:
+            sink.state = by_name.get(sink.name)
+
+
+def lag_of(state: SinkState) -> float:
+    """Return for how many seconds the oldest event has waited for a sink; 0 if none waits."""
+    return 0.0 if state.oldest is None else max(0.0, (datetime.now(UTC) - state.oldest).total_seconds())
+
+
+def _pause_after(failures: int) -> float:
+    """Return the seconds to wait after so many failures. They differ, so that several sinks do not fail at once."""
+    return min(LONGEST_PAUSE, 2.0 ** min(failures - 1, 10)) * random.uniform(0.5, 1.0)
 
 
 def _id(event: OutboxEvent) -> EventId:
     return event.thread_id, row_id(event.row)
 
 
-def _refused_by(error: BaseException, events: Iterable[OutboxEvent]) -> list[OutboxEvent]:
-    """Return those of the events that a sink refused for ever."""
-    return (
-        [event for event in events if row_id(event.row) in error.event_ids] if isinstance(error, EventRefused) else []
-    )
-
-
 def _decoded(event: OutboxEvent) -> SinkEvent:
     return sink_event(event.thread_id, event.contact_id, event.run_id, event.row)
-
-
-def _without(events: Iterable[OutboxEvent], ids: Iterable[EventId]) -> list[OutboxEvent]:
-    left_out = set(ids)
-    return [event for event in events if _id(event) not in left_out]

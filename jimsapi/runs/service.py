@@ -112,7 +112,9 @@ class RunService:
         self.streams = Streams(self.disclosure.is_private)
         self._runs = Registry()
         observers = on_run if isinstance(on_run, Observers) else Observers(on_run)
-        self._announcer = Announcer(sinks, DurableSinks(durable_sinks, store, self.owner), observers, webhooks)
+        self._announcer = Announcer(
+            sinks, DurableSinks(durable_sinks, store, self.owner, self.disclosure.redact), observers, webhooks
+        )
         self._calls = PipelineCalls(
             app, store, self._runs, self.disclosure, self.limits.run_timeout, resources, self._announcer, self.outage
         )
@@ -212,9 +214,9 @@ class RunService:
         return self._announcer.sinks
 
     @property
-    def durable_sinks(self) -> tuple[DurableSink, ...]:
+    def durable_sinks(self) -> DurableSinks:
         """The durable event sinks."""
-        return self._announcer.durable_sinks.sinks
+        return self._announcer.durable_sinks
 
     @property
     def webhooks(self) -> "Webhooks | None":
@@ -279,7 +281,7 @@ class RunService:
         yield from limits_state(self.limits, runs, self.quota, self.streams)
         for sink in self.sinks:
             yield f"event sink {sink.name}: {sink.waiting} of {QUEUE_LIMIT} events wait"
-        for durable in self.durable_sinks:
+        for durable in self.durable_sinks.sinks:
             yield f"durable event sink {durable.name}: about {durable.waiting} events wait"
         if self.webhooks is not None:
             yield f"webhooks: {self.webhooks.waiting} wait"

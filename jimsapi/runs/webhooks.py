@@ -161,7 +161,7 @@ class Webhooks:
         self._of_hosts: Counter[str] = Counter()
         self.in_store = 0
         self._left: set[UUID] = set()
-        self._not_called: set[UUID] = set()
+        self._not_called: set[UUID] = set()  # and will not be, although the store has them
         self._room = asyncio.Event()
         self._looking = EndlessTask(self._look, "webhooks that are due")
         self._uncalled = 0
@@ -246,15 +246,23 @@ class Webhooks:
             task.end()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
-        if self._pending:
-            await self._hand_over()
+        await self._hand_over()
         self._threads.shutdown(wait=False, cancel_futures=True)
         await self._transport.aclose()
 
     async def _hand_over(self) -> None:
-        """Let other processes call what this one has not delivered, at once."""
-        count, left = len(self._pending), {webhook.run_id: webhook.calls for webhook in self._pending}
+        """Leave what this process has not delivered to other processes, or the next start.
+
+        They call those at once that were not called yet. The others have their pause, as after any failed call.
+        """
+        count = len(self._pending)
+        if self._outbox is not None and not self._outbox.lasting:
+            count = await self._outbox.count_webhooks()
+        uncalled = {webhook.run_id: 0 for webhook in self._pending if not webhook.calls}
+        called = [webhook for webhook in self._pending if webhook.calls]
         self._pending.clear()
+        if not count:
+            return
         if self._outbox is None or not self._outbox.lasting:
             self.outcomes["dropped"] += count
             logger.error("dropped undelivered webhooks at shutdown: %d; they will not be retried", count)
@@ -262,7 +270,9 @@ class Webhooks:
         logger.info("undelivered webhooks at shutdown: %d; another process, or the next start, calls them", count)
         with suppress(StoreUnavailable, TimeoutError):
             async with asyncio.timeout(1.0):
-                await self._outbox.delay_webhooks(left, 0.0)
+                await self._outbox.delay_webhooks(uncalled, 0.0)
+                for webhook in called:  # a call was cut off
+                    await self._outbox.delay_webhooks({webhook.run_id: webhook.calls}, self._pause_of(webhook))
 
     async def _look(self) -> None:
         while True:
@@ -276,13 +286,17 @@ class Webhooks:
                     await self._room.wait()
 
     async def _keep(self) -> None:
-        """Let no other process take the webhooks that wait here for a call."""
+        """Let no other process take the webhooks that wait here for a call, and those that have no room here do so."""
         assert self._outbox is not None
         waiting = {webhook.run_id: webhook.calls for webhook in self._pending if webhook.timer is None}
         if waiting:
             await self._outbox.delay_webhooks(waiting, WEBHOOK_HOLD)
-        while self._not_called:
-            await self._outbox.end_webhook(self._not_called.pop())
+        for run_id in list(self._not_called):
+            await self._outbox.end_webhook(run_id)
+            self._not_called.discard(run_id)
+        if self._left:
+            left, self._left = dict.fromkeys(self._left, 0), set()
+            await self._outbox.delay_webhooks(left, 0.0)
         self.in_store = await self._outbox.count_webhooks()
 
     async def _take(self) -> bool:
@@ -291,11 +305,10 @@ class Webhooks:
         room = PENDING_LIMIT - len(self._pending)
         if room <= 0:
             return False
-        if self._left:
-            left, self._left = dict.fromkeys(self._left, 0), set()
-            await self._outbox.delay_webhooks(left, 0.0)
         here = {webhook.run_id for webhook in self._pending}
-        taken = await self._outbox.take_webhooks(min(room, TAKEN_AT_ONCE), WEBHOOK_HOLD)
+        wanted = min(room, TAKEN_AT_ONCE)
+        taken = await self._outbox.take_webhooks(wanted, WEBHOOK_HOLD)
+        no_room: dict[UUID, int] = {}
         for due in taken:
             if due.run_id in here:
                 continue
@@ -305,9 +318,14 @@ class Webhooks:
                 self.outcomes["refused"] += 1
                 logger.warning("run %s: its webhook is not called: %s", due.run_id, refused.message)
                 await self._outbox.end_webhook(due.run_id)
-            else:
+                continue
+            if self._of_hosts[webhook.url.host] < PENDING_OF_A_HOST:
                 self._add(webhook)
-        return len(taken) == TAKEN_AT_ONCE
+            else:
+                no_room[due.run_id] = due.calls
+        if no_room:
+            await self._outbox.delay_webhooks(no_room, LOOK_EVERY)
+        return len(taken) == wanted
 
     def _enqueue(self, webhook: Webhook) -> None:
         self._ready.setdefault(webhook.url.host, deque()).append(webhook)
@@ -362,24 +380,44 @@ class Webhooks:
             logger.error(text, webhook.run_id, webhook.url.host, webhook.calls, fault)
             await self._end(webhook, fault.outcome)
             return
-        # The random factor spreads the retries of calls that failed at the same time.
-        delay = max(self._retry_after[webhook.calls - 1], fault.delay) * random.uniform(1.0, 1.1)
+        delay = max(self._pause_of(webhook), fault.delay * _spread())
         text = "run %s: its webhook at %s is called again in %.0f s: %s"
         logger.info(text, webhook.run_id, webhook.url.host, delay, fault)
-        webhook.timer = asyncio.get_running_loop().call_later(delay, self._enqueue, webhook)
-        if self._outbox is not None:
-            with suppress(StoreUnavailable):  # another process may then call it earlier
-                await self._outbox.delay_webhooks({webhook.run_id: webhook.calls}, delay + WEBHOOK_HOLD)
+        loop = asyncio.get_running_loop()
+        if await self._waits_in_store(webhook, delay):
+            self._leave_memory(webhook)
+            loop.call_later(delay, self._room.set)
+        else:
+            webhook.timer = loop.call_later(delay, self._enqueue, webhook)
+
+    async def _waits_in_store(self, webhook: Webhook, delay: float) -> bool:
+        """Let a webhook wait in the store. Returns whether the store has it."""
+        if self._outbox is None:
+            return False
+        try:
+            return await self._outbox.delay_webhooks({webhook.run_id: webhook.calls}, delay) > 0
+        except StoreUnavailable:
+            return False
+
+    def _pause_of(self, webhook: Webhook) -> float:
+        """Return the seconds until the next call of a webhook that was called."""
+        pauses = self._retry_after or (0.0,)
+        return pauses[min(webhook.calls, len(pauses)) - 1] * _spread()
+
+    def _leave_memory(self, webhook: Webhook) -> None:
+        self._pending.discard(webhook)
+        self._of_hosts[webhook.url.host] -= 1
+        if self._left:
+            self._room.set()
 
     async def _end(self, webhook: Webhook, outcome: str) -> None:
         if self._outbox is not None:
-            with suppress(StoreUnavailable):  # it may then be called again
+            try:
                 await self._outbox.end_webhook(webhook.run_id)
-        self._pending.discard(webhook)
-        self._of_hosts[webhook.url.host] -= 1
+            except StoreUnavailable:
+                self._not_called.add(webhook.run_id)
+        self._leave_memory(webhook)
         self.outcomes[outcome] += 1
-        if self._left:
-            self._room.set()
 
     async def _deliver(self, webhook: Webhook) -> None:
         """Make one call. Raises `Undelivered` if it fails."""
@@ -463,6 +501,11 @@ class Webhooks:
         look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
         found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
         return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def _spread() -> float:
+    """Return a random factor, which spreads the retries of calls that failed at the same time."""
+    return random.uniform(1.0, 1.1)
 
 
 def _refusal(fault: str) -> InputRefused:

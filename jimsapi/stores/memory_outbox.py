@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from jimsapi.threads.event import EventRow, row_id, row_time, utc_now
+from jimsapi.threads.event import EventRow, row_id, utc_now
 from jimsapi.threads.outbox import (
     MAX_REASON,
     WEBHOOK_HOLD,
@@ -35,6 +35,12 @@ class _Sink(msgspec.Struct):
     held_until: datetime = datetime.min
     history: datetime | None = None
     history_after: str = ""
+    rewinds: int = 0
+
+
+class _Row(msgspec.Struct, frozen=True, gc=False):
+    event: OutboxEvent
+    added_at: datetime
 
 
 class _Letter(msgspec.Struct):
@@ -76,14 +82,15 @@ class MemoryOutbox:
         self._has_run = has_run
         self._webhooks: dict[int, _Webhook] = {}
         self._sinks: dict[str, _Sink] = {}
-        self._rows: deque[OutboxEvent] = deque()
+        self._rows: deque[_Row] = deque()
         self._passed = 0  # the position of the last row that was deleted; rows have consecutive positions
         self._letters: dict[str, list[_Letter]] = {}
         self._last_letter = 0
 
     def add(self, thread_id: UUID, contact_id: str | None, rows: Iterable[EventRow], run_id: UUID | None) -> None:
         """Add events that the store stored. Call it only if `keeps` is true."""
-        self._rows += [OutboxEvent(thread_id, contact_id, run_id, row) for row in rows]
+        now = utc_now()
+        self._rows += [_Row(OutboxEvent(thread_id, contact_id, run_id, row), now) for row in rows]
 
     async def register(self, sink: str) -> None:
         if sink not in self._sinks:
@@ -109,7 +116,7 @@ class MemoryOutbox:
         return SinkState(
             sink.name,
             len(self._rows) - index,
-            row_time(self._rows[index].row).replace(tzinfo=UTC) if index < len(self._rows) else None,
+            self._rows[index].added_at.replace(tzinfo=UTC) if index < len(self._rows) else None,
             len(self._existing(sink.name)),
             sink.history and sink.history.replace(tzinfo=UTC),
             sink.owner if is_held else None,
@@ -139,16 +146,16 @@ class MemoryOutbox:
         if again:
             numbers = (str(letter.number) for letter in again)
             events = [letter.event for letter in again if self._exists(letter.event)]
-            return OutboxBatch(events, encode_cursor("again", ",".join(numbers)))
+            return OutboxBatch(events, encode_cursor("again", ",".join(numbers)), replayed=True)
         if found.history is not None:
             events, after = self._read_history(found.history, found.history_after, limit)
-            return OutboxBatch(events, encode_cursor("history", after or ""))
+            return OutboxBatch(events, encode_cursor("history", f"{found.rewinds} {after or ''}"))
         begin = found.position - self._passed
         rows = list(islice(self._rows, begin, begin + limit))
         if not rows:
             return OutboxBatch([], None)
         after = encode_cursor("outbox", str(found.position + len(rows)))
-        return OutboxBatch([event for event in rows if self._exists(event)], after)
+        return OutboxBatch([row.event for row in rows if self._exists(row.event)], after)
 
     async def advance(self, sink: str, owner: UUID, after: str, refused: Sequence[Refused] = ()) -> bool:
         found = self._sinks.get(sink)
@@ -160,9 +167,10 @@ class MemoryOutbox:
             done = set(map(int, position.split(",")))
             self._letters[sink] = letters = [letter for letter in letters if letter.number not in done]
         elif kind == "history":
-            found.history_after = position
-            if not position:
-                found.history = None
+            rewinds, _, history_after = position.partition(" ")
+            if int(rewinds) == found.rewinds:
+                found.history_after = history_after
+                found.history = found.history if history_after else None
         else:
             found.position = int(position)
             self._delete_passed()
@@ -176,6 +184,7 @@ class MemoryOutbox:
         found = self._sinks.get(sink)
         if found is not None:
             found.history, found.history_after = since.astimezone(UTC).replace(tzinfo=None), ""
+            found.rewinds += 1
         self._committed()
         return found is not None
 
@@ -231,13 +240,13 @@ class MemoryOutbox:
         self._committed()
         return [DueWebhook(webhook.run_id, webhook.url, webhook.calls) for webhook in taken]
 
-    async def delay_webhooks(self, calls: Mapping[UUID, int], seconds: float) -> None:
+    async def delay_webhooks(self, calls: Mapping[UUID, int], seconds: float) -> int:
         due_at = utc_now() + timedelta(seconds=seconds)
-        for run_id, count in calls.items():
-            webhook = self._webhooks.get(run_id.int)
-            if webhook is not None:
-                webhook.due_at, webhook.calls = due_at, count
+        found = [(webhook, count) for run_id, count in calls.items() if (webhook := self._webhooks.get(run_id.int))]
+        for webhook, count in found:
+            webhook.due_at, webhook.calls = due_at, count
         self._committed()
+        return len(found)
 
     async def end_webhook(self, run_id: UUID) -> None:
         self._webhooks.pop(run_id.int, None)

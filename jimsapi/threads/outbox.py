@@ -41,11 +41,13 @@ class OutboxBatch(msgspec.Struct, frozen=True):
     """The next events of a sink, in the order of each thread, and the position after them.
 
     `after` is opaque, and belongs into `Outbox.advance`. If it is None, there is nothing to do. A batch may have a
-    position and no events, for example because they were deleted.
+    position and no events, for example because they were deleted. `replayed`: the events are dead letters that the sink
+    receives once more.
     """
 
     events: list[OutboxEvent]
     after: str | None
+    replayed: bool = False
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -75,7 +77,7 @@ class SinkState(msgspec.Struct, frozen=True):
     """What a store knows of a durable sink.
 
     - `waiting`: about how many rows of the outbox the sink has not passed. Those of the history do not count.
-    - `oldest`: when the oldest of them was stored, in UTC; None if none waits.
+    - `oldest`: since when the oldest of them waits, in UTC; None if none waits.
     - `dead`: the number of its dead letters.
     - `history`: the time in UTC since which it reads the history of all threads; None if it does not, or has read it.
     - `owner` works for the sink until `held_until` (UTC). Both are None if no process does.
@@ -145,8 +147,9 @@ class Outbox(Protocol):
     async def advance(self, sink: str, owner: UUID, after: str, refused: Sequence[Refused] = ()) -> bool:
         """Move the sink to the position `after` of a batch, and make dead letters of the `refused` events.
 
-        Returns False, and changes nothing, if `owner` does not work for the sink any longer. Rows of the outbox that
-        all sinks have passed are deleted.
+        Returns False, and changes nothing, if `owner` does not work for the sink any longer. A position in a history
+        that the sink does not read any longer, since it was rewound meanwhile, changes nothing either. Rows of the
+        outbox that all sinks have passed are deleted.
         """
         ...
 
@@ -177,8 +180,11 @@ class Outbox(Protocol):
         """
         ...
 
-    async def delay_webhooks(self, calls: Mapping[UUID, int], seconds: float) -> None:
-        """Make the webhooks of these runs due after so many seconds, and note how often each was called so far."""
+    async def delay_webhooks(self, calls: Mapping[UUID, int], seconds: float) -> int:
+        """Make the webhooks of these runs due after so many seconds, and note how often each was called so far.
+
+        Returns how many of them the store has.
+        """
         ...
 
     async def end_webhook(self, run_id: UUID) -> None:

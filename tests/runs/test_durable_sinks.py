@@ -1,7 +1,7 @@
 """Durable sinks: they receive every event in order, also after outages and in another process, and delay no answer."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +13,7 @@ import pytest
 from jimsapi.runs import EventRefused
 from jimsapi.runs import durable_sinks as module
 from jimsapi.runs.admission import PUBLIC
+from jimsapi.runs.disclosure import Disclosure
 from jimsapi.runs.durable_sinks import DurableSink
 from jimsapi.runs.service import RunService
 from jimsapi.stores.memory import MemoryStore
@@ -129,32 +130,158 @@ async def test_one_process_works_for_a_sink_and_another_continues_when_it_ends()
     assert len(first.received) == 5
 
 
-async def test_an_event_that_makes_a_sink_fail_becomes_a_dead_letter_and_the_others_arrive() -> None:
+def fails_with(event_type: str) -> Callable[[Sequence[SinkEvent]], BaseException | None]:
+    """What makes a sink fail with each batch that has an event of this type."""
+
+    def error(events: Sequence[SinkEvent]) -> BaseException | None:
+        return ValueError("a faulty event") if any(event.event_type == event_type for event in events) else None
+
+    return error
+
+
+async def poisoned(service: RunService) -> UUID:
+    """A thread with a faulty event, and one after it."""
+    thread_id = (await service.chat(inbound(contact="ann"), PUBLIC)).thread_id
+    await service.append(thread_id, [Event(event_type="poison"), Event(event_type="later")], PUBLIC)
+    return thread_id
+
+
+async def talk_until(service: RunService, true: Callable[[], Awaitable[bool]]) -> None:
+    """Let other contacts send messages until something is true."""
+    async with asyncio.timeout(WITHIN):
+        number = 0
+        while not await true():
+            number += 1
+            await service.chat(inbound(contact=f"other {number}"), PUBLIC)
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("kind", STORES)
+async def test_an_event_that_fails_while_others_do_not_becomes_a_dead_letter(kind: str, tmp_path: Path) -> None:
+    sink = Sink()
+    sink.error = fails_with("poison")
+    async with serving(Scripted(), make_store(kind, tmp_path), durable_sinks=[DurableSink(sink)]) as service:
+        thread_id = await poisoned(service)
+
+        async def is_dead() -> bool:
+            return bool(await service.store.outbox.dead_letters("kept", 10))
+
+        await talk_until(service, is_dead)
+        [letter] = await service.store.outbox.dead_letters("kept", 10)
+        assert (letter.thread_id, letter.event_type) == (thread_id, "poison")
+        assert letter.reason == "ValueError: a faulty event"
+        await sink.until(lambda: "later" in sink.types())
+        sink.error = lambda events: None
+        await service.store.outbox.replay("kept")
+        await sink.until(lambda: "poison" in sink.types())
+
+
+async def test_an_event_that_fails_holds_up_no_other_thread(tmp_path: Path) -> None:
+    sink = Sink()
+    sink.error = fails_with("poison")
+    async with serving(Scripted(), make_store("sqlite", tmp_path), durable_sinks=[DurableSink(sink)]) as service:
+        await poisoned(service)
+        await sink.until(lambda: len(sink.batches) > 4)
+        for number in range(3):
+            result = await service.chat(inbound(contact=f"other {number}"), PUBLIC)
+            wanted = set(await event_ids(service, result.thread_id))
+            await sink.until(lambda: wanted <= {event.event_id for event in sink.received})  # noqa: B023
+        assert "later" not in sink.types()
+
+
+async def test_dead_letters_that_fail_again_are_dead_again_and_hold_up_nobody(tmp_path: Path) -> None:
+    sink = Sink()
+    sink.error = fails_with("poison")
+    async with serving(Scripted(), make_store("sqlite", tmp_path), durable_sinks=[DurableSink(sink)]) as service:
+        await poisoned(service)
+
+        async def is_dead() -> bool:
+            letters = await service.store.outbox.dead_letters("kept", 10)
+            return [letter.again for letter in letters] == [False]
+
+        await talk_until(service, is_dead)
+        first = await service.store.outbox.dead_letters("kept", 10)
+        assert await service.store.outbox.replay("kept") == 1
+        await talk_until(service, is_dead)
+        assert (await service.store.outbox.dead_letters("kept", 10))[0].number > first[0].number
+        result = await service.chat(inbound(contact="dora"), PUBLIC)
+        wanted = set(await event_ids(service, result.thread_id))
+        await sink.until(lambda: wanted <= {event.event_id for event in sink.received})
+
+
+async def test_what_is_deleted_while_a_sink_is_down_is_not_delivered_later(tmp_path: Path) -> None:
+    sink = Sink()
+    sink.error = lambda events: ConnectionError("down")
+    async with serving(Scripted(), make_store("sqlite", tmp_path), durable_sinks=[DurableSink(sink)]) as service:
+        deleted = (await service.chat(inbound(contact="ann"), PUBLIC)).thread_id
+        await sink.until(lambda: len(sink.batches) > 5)
+        await service.store.delete_thread(deleted, None)
+        kept = (await service.chat(inbound(contact="ben"), PUBLIC)).thread_id
+        wanted = await event_ids(service, kept)
+        sink.error = lambda events: None
+        await sink.until(lambda: len(sink.received) >= len(wanted))
+    assert [event.event_id for event in sink.received] == wanted
+
+
+async def test_a_sink_that_accepts_one_event_in_an_outage_loses_no_other(tmp_path: Path) -> None:
+    sink = Sink()
+    accepted = 0
+
+    def flapping(events: Sequence[SinkEvent]) -> BaseException | None:
+        nonlocal accepted
+        if len(events) > 1 or accepted:
+            return ConnectionError("down")
+        accepted += 1
+        return None
+
+    sink.error = flapping
+    async with serving(Scripted(), make_store("sqlite", tmp_path), durable_sinks=[DurableSink(sink)]) as service:
+        results = [await service.chat(inbound(contact=contact), PUBLIC) for contact in ("ann", "ben", "cora")]
+        await sink.until(lambda: len(sink.batches) > 60)
+        sink.error = lambda events: None
+        wanted = {event for result in results for event in await event_ids(service, result.thread_id)}
+        await sink.until(lambda: wanted <= {event.event_id for event in sink.received})
+        assert await service.store.outbox.dead_letters("kept", 10) == []
+
+
+async def test_secrets_in_the_exception_of_a_sink_are_not_stored() -> None:
     sink = Sink()
 
-    def poisoned(events: Sequence[SinkEvent]) -> BaseException | None:
-        asked = (str(event.event_data) for event in events if event.event_type == "comm.user_message")
-        return ValueError("a faulty event") if any("poison" in text for text in asked) else None
+    def refusing(events: Sequence[SinkEvent]) -> BaseException | None:
+        return EventRefused("no: token=sesame", [event.event_id for event in events])
 
-    sink.error = poisoned
-    async with serving(Scripted(), durable_sinks=[DurableSink(sink)]) as service:
-        async with asyncio.TaskGroup() as group:
-            for contact, message in (("ann", "hi"), ("ben", "poison"), ("cora", "hi")):
-                group.create_task(service.chat(inbound(message, contact), PUBLIC))
+    sink.error = refusing
+    disclosure = Disclosure(redact=lambda text: text.replace("sesame", "***"))
+    async with serving(Scripted(), durable_sinks=[DurableSink(sink)], disclosure=disclosure) as service:
+        await service.chat(inbound(), PUBLIC)
         async with asyncio.timeout(WITHIN):
             while not (letters := await service.store.outbox.dead_letters("kept", 10)):
                 await asyncio.sleep(0.001)
-            while (await service.store.outbox.sinks())[0].waiting:
+    assert letters[0].reason == "no: token=***"
+
+
+async def test_two_sinks_of_one_name_are_refused() -> None:
+    sinks = [DurableSink(Sink()), DurableSink(Sink())]
+    with pytest.raises(StoreUnusable, match="two durable event sinks are named kept"):
+        async with serving(Scripted(), durable_sinks=sinks):
+            pass
+
+
+async def test_a_sink_that_is_removed_while_its_server_works_is_registered_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(module, "TRY_EVERY", 0.01)
+    sink = Sink()
+    async with serving(Scripted(), durable_sinks=[DurableSink(sink)]) as service:
+        await service.store.outbox.remove("kept")
+        async with asyncio.timeout(WITHIN):
+            while not await service.store.outbox.sinks():
                 await asyncio.sleep(0.001)
-        [letter] = letters
-        assert letter.reason == "ValueError: a faulty event"
-        poisoned_types = [event.event_type for event in sink.received if event.thread_id == letter.thread_id]
-        assert "comm.user_message" not in poisoned_types
-        assert poisoned_types[-1] == "comm.assistant_message"
-        assert len({event.thread_id for event in sink.received}) == 3
-        sink.error = lambda events: None
-        await service.store.outbox.replay("kept")
-        await sink.until(lambda: letter.event_id in {event.event_id for event in sink.received})
+        result = await service.chat(inbound(), PUBLIC)
+        wanted = set(await event_ids(service, result.thread_id))
+        await sink.until(lambda: wanted <= {event.event_id for event in sink.received})
+    assert "event sink kept is not registered any more" in caplog.text
 
 
 @pytest.mark.parametrize("kind", STORES)
@@ -258,11 +385,14 @@ async def test_a_store_without_an_outbox_cannot_have_durable_sinks() -> None:
         await sinks.start()
 
 
-async def test_a_sink_that_is_not_configured_any_more_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("sinks", [1, 0])
+async def test_a_sink_that_is_not_configured_any_more_is_named_in_the_log(
+    caplog: pytest.LogCaptureFixture, sinks: int
+) -> None:
     store = MemoryStore()
     await store.outbox.register("former")
-    async with serving(Scripted(), store, durable_sinks=[DurableSink(Sink())]):
-        pass
+    async with serving(Scripted(), store, durable_sinks=[DurableSink(Sink())][:sinks]) as service:
+        assert "former" in [state.name for state in service.durable_sinks.states]
     assert "events wait for the sink former, which is not configured" in caplog.text
     assert "jimsapi sinks remove former" in caplog.text
 

@@ -29,6 +29,7 @@ from jimsapi.runs.webhooks import Webhooks, is_public
 from jimsapi.stores.memory import MemoryStore
 from jimsapi.testing.store import make_plan
 from jimsapi.threads.errors import InputRefused, StoreUnavailable
+from jimsapi.threads.event import utc_now
 from jimsapi.threads.run import StoredRun
 from jimsapi.threads.store import ThreadStore
 from tests.apps.scripted import Scripted
@@ -327,17 +328,16 @@ async def test_a_receiver_is_left_alone_for_as_long_as_it_asks_within_bounds(
     asked: str, least: float, most: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "jimsapi.webhooks")
-    loop = asyncio.get_running_loop()
+    store = MemoryStore()
     async with (
         Receiver(answer(429, f"retry-after: {asked}")) as receiver,
-        calling(retry_after=(10,)) as (service, webhooks),
+        calling(store=store, retry_after=(10,)) as (service, webhooks),
     ):
         service.begin(inbound(webhook_url=receiver.url()), PUBLIC)
         await receiver.call()
         await webhooks.flush(10)
-        [webhook] = webhooks._pending
-        assert webhook.timer is not None
-        assert least - 5 < webhook.timer.when() - loop.time() <= most
+        [webhook] = store.outbox._webhooks.values()
+        assert least - 5 < (webhook.due_at - utc_now()).total_seconds() <= most
     assert "the answer was 429" in caplog.text
 
 
@@ -363,11 +363,16 @@ async def test_a_webhook_waits_for_a_store_that_does_not_answer_and_for_an_end_t
 
 
 async def test_nothing_is_told_of_a_run_that_was_deleted_meanwhile() -> None:
-    async with Receiver(answer(500)) as receiver, calling(retry_after=(0.001,) * 1000) as (service, webhooks):
+    async with Receiver(answer(500)) as receiver, calling(retry_after=(0.001,) * 1000) as (service, _):
         result = await service.chat(inbound(webhook_url=receiver.url()), PUBLIC)
         await receiver.call()
         await service.store.delete_thread(result.thread_id, None)
-        await until(webhooks, dropped=1)
+        async with asyncio.timeout(30):
+            while await service.store.outbox.count_webhooks():
+                await asyncio.sleep(0.001)
+        calls = receiver.calls.qsize()
+        await asyncio.sleep(0.05)
+        assert receiver.calls.qsize() == calls
 
 
 # Where no call may go.
@@ -720,34 +725,69 @@ async def test_a_drain_waits_for_no_second_call_and_what_is_left_is_dropped(capl
     assert "dropped undelivered webhooks at shutdown: 2; they will not be retried" in caplog.messages
 
 
-async def test_what_a_process_has_not_delivered_is_called_after_the_next_start(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+async def test_what_a_process_has_not_called_is_called_after_the_next_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO, "jimsapi.webhooks")
-    async with Receiver(answer(500)) as receiver:
-        store = make_store("sqlite", tmp_path)
-        async with calling(store=store, retry_after=(3600,)) as (service, webhooks):
-            run = service.begin(inbound(webhook_url=receiver.url()), PUBLIC)
-            await receiver.call()
-            await webhooks.flush(10)
+    async with calling(store=make_store("sqlite", tmp_path)) as (service, webhooks):
+        monkeypatch.setattr(module, "CALLS_AT_ONCE", 0)  # so it waits
+        run = service.begin(inbound(webhook_url="http://127.0.0.1:9/"), PUBLIC)
+        await run.wait_for_answer()
+        await ended(service)
+        assert webhooks.waiting == 1
+    assert not webhooks.outcomes
+    assert "undelivered webhooks at shutdown: 1; another process, or the next start, calls them" in caplog.messages
+    monkeypatch.setattr(module, "CALLS_AT_ONCE", 16)
+    async with calling(store=make_store("sqlite", tmp_path), retry_after=()) as (_, webhooks):
+        await until(webhooks, failed=1)
+
+
+async def test_a_start_leaves_the_pause_of_a_webhook_that_was_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_EVERY", 0.01)
+    async with Receiver(answer(503, "retry-after: 7200"), OK) as receiver:
+        for _ in range(3):
+            async with calling(store=make_store("sqlite", tmp_path), retry_after=(3600,) * 6) as (service, webhooks):
+                if receiver.calls.empty():
+                    await service.chat(inbound(webhook_url=receiver.url()), PUBLIC)
+                await webhooks.flush(10)
+                await asyncio.sleep(0.1)
+        assert receiver.calls.qsize() == 1
         assert not webhooks.outcomes
-        assert "undelivered webhooks at shutdown: 1; another process, or the next start, calls them" in caplog.messages
-    async with Receiver(port=receiver.port) as again, calling(store=make_store("sqlite", tmp_path)) as (_, webhooks):
-        assert (await again.call()).verified()["run_id"] == str(run.run_id)
-        await until(webhooks, delivered=1)
 
 
-async def test_what_a_process_has_not_delivered_is_called_by_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_a_process_has_not_called_is_called_by_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK_EVERY", 0.01)
     store = MemoryStore()
     monkeypatch.setattr(store.outbox, "lasting", True)
-    async with Receiver(answer(500), OK) as receiver, calling(store=store) as (_, other):
-        async with calling(store=store, retry_after=(3600,)) as (service, webhooks):
-            await service.chat(inbound(webhook_url=receiver.url()), PUBLIC)
-            await webhooks.flush(10)
+    async with Receiver() as receiver, calling(store=store) as (_, other):
+        async with calling(store=store) as (service, webhooks):
+            with monkeypatch.context() as busy:
+                busy.setattr(module, "CALLS_AT_ONCE", 0)
+                await service.chat(inbound(webhook_url=receiver.url()), PUBLIC)
+                await ended(service)
+                assert webhooks.waiting == 1
+                await webhooks.stop()
         await until(other, delivered=1)
-    assert receiver.calls.qsize() == 2
+    assert receiver.calls.qsize() == 1
     assert not webhooks.outcomes
+
+
+async def test_a_caller_whose_receiver_is_down_takes_no_room_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"PENDING_LIMIT": 10, "PENDING_OF_A_HOST": 4, "LOOK_EVERY": 0.01}.items():
+        monkeypatch.setattr(module, name, value)
+    names = Names(["127.0.0.1"])
+    async with (
+        Receiver(answer(500)) as down,
+        Receiver() as works,
+        calling(resolver=names, retry_after=(3600,)) as (service, webhooks),
+    ):
+        for number in range(40):
+            url = down.url(f"{number % 8}.down.example")
+            await service.chat(inbound(contact=f"{number}", webhook_url=url), caller("busy"))
+        await service.chat(inbound(webhook_url=works.url("works.example")), caller("other"))
+        await until(webhooks, delivered=1)
 
 
 async def test_the_runs_that_a_dead_process_left_open_are_told_by_the_next_one(tmp_path: Path) -> None:

@@ -35,13 +35,13 @@ DELETED_AT_ONCE = 5000
 """The most rows that one call deletes after all sinks have passed them, since other writes wait meanwhile."""
 
 _ADD = """
-    INSERT INTO jimsapi_outbox (thread_id, event_id, run_id)
-    SELECT ?, ?, ? WHERE EXISTS (SELECT 1 FROM jimsapi_sinks)
+    INSERT INTO jimsapi_outbox (thread_id, event_id, run_id, added_at)
+    SELECT ?, ?, ?, ? WHERE EXISTS (SELECT 1 FROM jimsapi_sinks)
 """
 _ADD_THREAD = """
-    INSERT INTO jimsapi_outbox (thread_id, event_id)
-    SELECT thread_id, event_id FROM thread_events INDEXED BY jimsapi_events_order
-    WHERE thread_id = ? AND EXISTS (SELECT 1 FROM jimsapi_sinks) ORDER BY created_at, event_id
+    INSERT INTO jimsapi_outbox (thread_id, event_id, added_at)
+    SELECT thread_id, event_id, ?2 FROM thread_events INDEXED BY jimsapi_events_order
+    WHERE thread_id = ?1 AND EXISTS (SELECT 1 FROM jimsapi_sinks) ORDER BY created_at, event_id
 """
 _LAST = "SELECT coalesce(max(position), 0) FROM jimsapi_outbox"
 _REGISTER = f"INSERT OR IGNORE INTO jimsapi_sinks (name, position) VALUES (?, ({_LAST}))"
@@ -49,9 +49,7 @@ _STATES = f"""
     SELECT
         name, ({_LAST}) - position,
         (
-            SELECT e.created_at FROM jimsapi_outbox o
-            CROSS JOIN thread_events e ON e.thread_id = o.thread_id AND e.event_id = o.event_id
-            WHERE o.position > s.position ORDER BY o.position LIMIT 1
+            SELECT o.added_at FROM jimsapi_outbox o WHERE o.position > s.position ORDER BY o.position LIMIT 1
         ),
         (SELECT count(*) FROM jimsapi_dead_letters d WHERE d.sink = s.name),
         history, CASE WHEN held_until > ?1 THEN owner END, held_until
@@ -62,7 +60,7 @@ _HOLD = """
     WHERE name = ?1 AND (owner IS NULL OR owner = ?2 OR held_until <= ?4)
 """
 _RELEASE = "UPDATE jimsapi_sinks SET owner = NULL WHERE name = ? AND owner = ?"
-_SINK = "SELECT position, history, history_after FROM jimsapi_sinks WHERE name = ?"
+_SINK = "SELECT position, history, history_after, rewinds FROM jimsapi_sinks WHERE name = ?"
 _IS_HELD = "SELECT 1 FROM jimsapi_sinks WHERE name = ? AND owner = ? AND held_until > ?"
 _EVENT = "e.event_id, e.created_at, e.event_type, CAST(e.event_data AS BLOB)"
 _ROWS = f"""
@@ -91,7 +89,7 @@ _END = "9"
 """A time after all events of a thread: times are text that begins with the year."""
 _PASS_HISTORY = """
     UPDATE jimsapi_sinks
-    SET history = CASE WHEN ?1 = '' THEN NULL ELSE history END, history_after = ?1 WHERE name = ?2
+    SET history = CASE WHEN ?1 = '' THEN NULL ELSE history END, history_after = ?1 WHERE name = ?2 AND rewinds = ?3
 """
 _DELETE_PASSED = """
     DELETE FROM jimsapi_outbox
@@ -148,12 +146,13 @@ def add_to_outbox(connection: sqlite3.Connection, thread: str, rows: Iterable[Ev
     """Add stored events of a thread, which were just stored, to the outbox, if a sink is registered."""
     if getattr(connection, "may_have_sinks", True):
         run = None if run_id is None else id_hex(run_id)
-        connection.executemany(_ADD, [(thread, row.event_id, run) for row in rows])
+        now = time_text(utc_now())
+        connection.executemany(_ADD, [(thread, row.event_id, run, now) for row in rows])
 
 
 def add_thread_to_outbox(connection: sqlite3.Connection, thread: str) -> None:
     """Add all events of a thread, which was just made, to the outbox, if a sink is registered."""
-    connection.execute(_ADD_THREAD, (thread,))
+    connection.execute(_ADD_THREAD, (thread, time_text(utc_now())))
 
 
 def add_webhook(connection: sqlite3.Connection, run: str, due_at: datetime) -> None:
@@ -214,8 +213,8 @@ class SQLiteOutbox:
         taken: list[DueWebhook] = await self._write(partial(_take_webhooks, limit=limit, seconds=seconds))
         return taken
 
-    async def delay_webhooks(self, calls: Mapping[UUID, int], seconds: float) -> None:
-        await self._write(partial(_delay_webhooks, calls=calls, seconds=seconds))
+    async def delay_webhooks(self, calls: Mapping[UUID, int], seconds: float) -> int:
+        return int(await self._write(partial(_delay_webhooks, calls=calls, seconds=seconds)))
 
     async def end_webhook(self, run_id: UUID) -> None:
         await self._write(partial(_end_webhook, run_id=run_id))
@@ -269,12 +268,13 @@ def _batch(connection: sqlite3.Connection, sink: str, limit: int) -> OutboxBatch
     found = connection.execute(_SINK, (sink,)).fetchone()
     if found is None:
         return OutboxBatch([], None)
-    position, history, after = found
+    position, history, after, rewinds = found
     rows = connection.execute(_AGAIN, (sink, limit)).fetchall()
     if rows:
-        return OutboxBatch(_events(rows), encode_cursor("again", ",".join(str(row[0]) for row in rows)))
+        return OutboxBatch(_events(rows), encode_cursor("again", ",".join(str(row[0]) for row in rows)), replayed=True)
     if history is not None:
-        return _history(connection, history, after or "", limit)
+        events, after = _history(connection, history, after or "", limit)
+        return OutboxBatch(events, encode_cursor("history", f"{rewinds} {after}"))
     rows = connection.execute(_ROWS, (position, limit)).fetchall()
     if not rows:
         return OutboxBatch([], None)
@@ -290,8 +290,11 @@ def _events(rows: Sequence[Any]) -> list[OutboxEvent]:
     ]
 
 
-def _history(connection: sqlite3.Connection, since: str, after: str, limit: int) -> OutboxBatch:
-    """Return events since a time, thread by thread. `after` has the thread, time and identifier of the last one."""
+def _history(connection: sqlite3.Connection, since: str, after: str, limit: int) -> tuple[list[OutboxEvent], str]:
+    """Return events since a time, thread by thread, and the position after them; "" if there are no more.
+
+    A position is the thread, time and identifier of an event.
+    """
     last_thread, *last = after.split("|")
     threads = connection.execute(_THREADS, (last_thread, HISTORY_THREADS)).fetchall()
     events: list[OutboxEvent] = []
@@ -302,10 +305,10 @@ def _history(connection: sqlite3.Connection, since: str, after: str, limit: int)
             events.append(OutboxEvent(UUID(thread), contact, None, EventRow(id_text(event), *rest)))
         if len(events) == limit:
             newest = events[-1].row
-            return OutboxBatch(events, encode_cursor("history", f"{thread}|{newest.created_at}|{newest.event_id}"))
+            return events, f"{thread}|{newest.created_at}|{newest.event_id}"
     if len(threads) < HISTORY_THREADS:
-        return OutboxBatch(events, encode_cursor("history", ""))
-    return OutboxBatch(events, encode_cursor("history", f"{id_text(threads[-1][0])}|{_END}|"))
+        return events, ""
+    return events, f"{id_text(threads[-1][0])}|{_END}|"
 
 
 def _advance(connection: sqlite3.Connection, sink: str, owner: UUID, after: str, refused: Sequence[Refused]) -> bool:
@@ -317,7 +320,8 @@ def _advance(connection: sqlite3.Connection, sink: str, owner: UUID, after: str,
         numbers = [(sink, int(number)) for number in position.split(",")]
         connection.executemany("DELETE FROM jimsapi_dead_letters WHERE sink = ? AND number = ?", numbers)
     elif kind == "history":
-        connection.execute(_PASS_HISTORY, (position, sink))
+        rewinds, _, history_after = position.partition(" ")
+        connection.execute(_PASS_HISTORY, (history_after, sink, int(rewinds)))
     else:
         connection.execute("UPDATE jimsapi_sinks SET position = ? WHERE name = ?", (int(position), sink))
         connection.execute(_DELETE_PASSED, (DELETED_AT_ONCE,))
@@ -332,7 +336,7 @@ def _advance(connection: sqlite3.Connection, sink: str, owner: UUID, after: str,
 
 def _rewind(connection: sqlite3.Connection, sink: str, since: datetime) -> bool:
     time = time_text(since.astimezone(UTC).replace(tzinfo=None))
-    statement = "UPDATE jimsapi_sinks SET history = ?, history_after = NULL WHERE name = ?"
+    statement = "UPDATE jimsapi_sinks SET history = ?, history_after = NULL, rewinds = rewinds + 1 WHERE name = ?"
     return connection.execute(statement, (time, sink)).rowcount > 0
 
 
@@ -384,9 +388,10 @@ def _callers(connection: sqlite3.Connection, after: str, until: str = "~") -> It
         yield caller
 
 
-def _delay_webhooks(connection: sqlite3.Connection, calls: Mapping[UUID, int], seconds: float) -> None:
+def _delay_webhooks(connection: sqlite3.Connection, calls: Mapping[UUID, int], seconds: float) -> int:
     due_at = time_text(utc_now() + timedelta(seconds=seconds))
-    connection.executemany(_DELAY, [(due_at, count, id_hex(run_id)) for run_id, count in calls.items()])
+    cursor = connection.executemany(_DELAY, [(due_at, count, id_hex(run_id)) for run_id, count in calls.items()])
+    return max(0, cursor.rowcount)
 
 
 def _end_webhook(connection: sqlite3.Connection, run_id: UUID) -> None:

@@ -215,7 +215,8 @@ _VERSION_8 = (
         position INTEGER PRIMARY KEY,
         thread_id CHAR(32) NOT NULL,
         event_id CHAR(32) NOT NULL,
-        run_id CHAR(32)
+        run_id CHAR(32),
+        added_at DATETIME NOT NULL
     )
     """,
     """
@@ -226,6 +227,7 @@ _VERSION_8 = (
         held_until DATETIME,
         history DATETIME,
         history_after TEXT,
+        rewinds INTEGER NOT NULL DEFAULT 0,
         letters INTEGER NOT NULL DEFAULT 0
     ) WITHOUT ROWID
     """,

@@ -291,6 +291,7 @@ class SQLiteStore:
         purged = 0
         while count := await self._write(partial(writes.purge, cutoff=cutoff, limit=PURGED_AT_ONCE)):
             purged += count
+        await self._write(writes.purge_webhooks)
         known_since = keys_known_since(utc_now(), self.keep_keys)
         while await self._write(partial(writes.purge_keys, used_before=known_since, limit=PURGED_AT_ONCE)):
             pass

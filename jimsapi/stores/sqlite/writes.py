@@ -580,6 +580,13 @@ def expire(connection: sqlite3.Connection, cutoff: datetime, after: str, limit: 
     return expired, threads[-1] if len(threads) == limit else None
 
 
+def purge_webhooks(connection: sqlite3.Connection) -> None:
+    """Delete the webhooks of runs that were purged or deleted."""
+    connection.execute(
+        "DELETE FROM jimsapi_webhooks AS w WHERE NOT EXISTS (SELECT 1 FROM jimsapi_runs r WHERE r.run_id = w.run_id)"
+    )
+
+
 def purge(connection: sqlite3.Connection, cutoff: datetime, limit: int) -> int:
     """Delete at most `limit` runs that ended before `cutoff` (UTC). Returns their number."""
     return connection.execute(_PURGE, (first_id_after(cutoff), time_text(cutoff), limit)).rowcount

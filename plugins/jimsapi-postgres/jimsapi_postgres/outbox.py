@@ -1,16 +1,21 @@
 """The outbox of a PostgreSQL database.
 
 Positions are taken in order, but transactions commit in another one. So a reader that sees position 7 may see position
-6 later, or never, if its transaction was undone. A sink passes a gap only when every transaction that was open when the
-gap was first seen has ended: then the missing rows would be there. (Rows get their transaction's identifier before
-their position, as `jimsapi_keep_8` says, so the snapshot that shows the gap knows the transaction.)
+6 later, or never, if its transaction was undone. A transaction gets its identifier before its position, as
+`jimsapi_keep_8` says. So when a reader has seen a gap, it takes an identifier itself, which is higher than that of each
+transaction that may fill the gap. It passes the gap when all transactions with lower identifiers have ended: then the
+missing rows would be there.
 """
 
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID, uuid4
+
+import msgspec
 
 from jimsapi.threads import (
     MAX_REASON,
@@ -30,6 +35,8 @@ from jimsapi.threads import (
 from jimsapi_postgres import rows
 from jimsapi_postgres.connections import Connection
 
+logger = logging.getLogger("jimsapi.postgres")
+
 Execute = Callable[[Callable[[Connection], Awaitable[Any]]], Awaitable[Any]]
 
 HISTORY_THREADS = 100
@@ -38,8 +45,11 @@ DELETED_AT_ONCE = 5000
 """The most rows that one call deletes after all sinks have passed them."""
 COUNTED = 10_000
 """Up to so many rows that wait are counted. Of more, the difference of the positions is shown."""
-REGISTER_WITHIN = "5s"
-"""How long the registration of a sink may wait for the transactions that are open."""
+REGISTER_WITHIN = 15.0
+"""Seconds that the registration of a sink waits for the transactions that are open. Those of chats take less."""
+LOOK_EVERY = 0.05
+LONG_GAP = 60.0
+"""Seconds after which a gap is logged."""
 
 _NO_ID = UUID(int=0)
 _HAS_SINK = "SELECT EXISTS (SELECT FROM jimsapi_sinks WHERE name = $1)"
@@ -77,9 +87,9 @@ _STATES = f"""
             ) n
         ),
         (
-            SELECT e.created_at AT TIME ZONE current_setting('TimeZone')
-            FROM (SELECT * FROM jimsapi_outbox o WHERE o.position > s.position ORDER BY o.position LIMIT 1) o
-            {_JOIN_EVENT.format(of="o")}
+            SELECT o.added_at FROM jimsapi_outbox o WHERE o.position > s.position AND o.thread_id <> '{_NO_ID}'
+            ORDER BY o.position
+            LIMIT 1
         ),
         (SELECT count(*) FROM jimsapi_dead_letters d WHERE d.sink = s.name),
         s.history, CASE WHEN s.held_until > clock_timestamp() THEN s.owner END, s.held_until
@@ -91,7 +101,7 @@ _HOLD = """
     RETURNING true
 """
 _RELEASE = "UPDATE jimsapi_sinks SET owner = NULL WHERE name = $1 AND owner = $2"
-_SINK = "SELECT position, history, history_after FROM jimsapi_sinks WHERE name = $1"
+_SINK = "SELECT position, history, history_after, rewinds FROM jimsapi_sinks WHERE name = $1"
 _ROWS = f"""
     SELECT
         o.position, o.thread_id, t.contact_id, o.run_id, {_EVENT},
@@ -118,9 +128,17 @@ _HERE = "SELECT $1::timestamptz AT TIME ZONE current_setting('TimeZone')"
 _IS_HELD = """
     SELECT true FROM jimsapi_sinks WHERE name = $1 AND owner = $2 AND held_until > clock_timestamp() FOR UPDATE
 """
-_PASS_AGAIN = "DELETE FROM jimsapi_dead_letters WHERE sink = $1 AND number = ANY ($2::bigint[])"
+# Every statement locks dead letters in the order of their numbers, so that none waits for another in a circle.
+_CHOSEN = """
+    SELECT d.number FROM jimsapi_dead_letters d
+    WHERE d.sink = $1 AND ($2::bigint[] IS NULL OR d.number = ANY ($2::bigint[]))
+    ORDER BY d.number
+    FOR UPDATE
+"""
+_PASS_AGAIN = f"DELETE FROM jimsapi_dead_letters WHERE number = ANY (ARRAY({_CHOSEN}))"
 _PASS_HISTORY = """
-    UPDATE jimsapi_sinks SET history = CASE WHEN $2 <> '' THEN history END, history_after = $2 WHERE name = $1
+    UPDATE jimsapi_sinks SET history = CASE WHEN $2 <> '' THEN history END, history_after = $2
+    WHERE name = $1 AND rewinds = $3
 """
 _PASS_ROWS = "UPDATE jimsapi_sinks SET position = $2 WHERE name = $1"
 _DELETE_PASSED = """
@@ -133,16 +151,26 @@ _BURY = """
     SELECT $1, $2, $3, $4, $5, clock_timestamp()
     WHERE EXISTS (SELECT FROM thread_events e WHERE e.thread_id = $2 AND e.event_id BETWEEN $3 AND $3)
 """
-_REWIND = "UPDATE jimsapi_sinks SET history = $2, history_after = NULL WHERE name = $1 RETURNING true"
+_REWIND = """
+    UPDATE jimsapi_sinks SET history = $2, history_after = NULL, rewinds = rewinds + 1 WHERE name = $1 RETURNING true
+"""
 _LETTERS = f"""
     SELECT d.number, d.thread_id, d.event_id, d.run_id, e.event_type::text, d.reason, d.failed_at, d.again
-    FROM (SELECT * FROM jimsapi_dead_letters WHERE sink = $1 AND number > $3 ORDER BY number LIMIT $2) d
+    FROM jimsapi_dead_letters d
     {_JOIN_EVENT.format(of="d")}
+    WHERE d.sink = $1 AND d.number > $3 AND e.event_id IS NOT NULL
     ORDER BY d.number
+    LIMIT $2
 """
-_CHOSEN = "WHERE sink = $1 AND ($2::bigint[] IS NULL OR number = ANY ($2::bigint[]))"
-_REPLAY = f"UPDATE jimsapi_dead_letters SET again = true {_CHOSEN} RETURNING number"
-_DROP = f"DELETE FROM jimsapi_dead_letters {_CHOSEN} RETURNING number"
+_REPLAY = f"UPDATE jimsapi_dead_letters SET again = true WHERE number = ANY (ARRAY({_CHOSEN})) RETURNING number"
+_DROP = f"DELETE FROM jimsapi_dead_letters WHERE number = ANY (ARRAY({_CHOSEN})) RETURNING number"
+_CLEAR = """
+    DELETE FROM jimsapi_outbox
+    WHERE position = ANY (ARRAY(SELECT o.position FROM jimsapi_outbox o ORDER BY o.position LIMIT $1))
+        AND NOT EXISTS (SELECT FROM jimsapi_sinks)
+"""
+_TAKE_IDENTIFIER = "SELECT pg_current_xact_id()::text::bigint"
+_OLDEST_OPEN = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
 # Each step of `callers` seeks the next caller. $1 is a random one to begin with, so that all have their turn. Runs that
 # were purged or deleted have no URL; their webhooks are deleted.
 _TAKE_WEBHOOKS = """
@@ -182,17 +210,23 @@ _DELAY_WEBHOOKS = """
     UPDATE jimsapi_webhooks w SET due_at = clock_timestamp() + $3::float8 * interval '1 second', calls = u.calls
     FROM unnest($1::uuid[], $2::int[]) u (run_id, calls)
     WHERE w.run_id = u.run_id
+    RETURNING w.run_id
 """
 _END_WEBHOOK = "DELETE FROM jimsapi_webhooks WHERE run_id = $1"
 _AFTER_THREAD = datetime.max
 """A time after all events of a thread."""
 
 
-class _Gap(NamedTuple):
-    """The first position that a sink misses, and the first identifier of a transaction after those that may have it."""
+class _Gap(msgspec.Struct):
+    """The first position that a sink misses, and an identifier that is higher than those of all that may fill the gap.
+
+    `seen_at` is the loop's time; `logged`: the log has named the gap.
+    """
 
     first: int
-    known_from: int
+    identifier: int
+    seen_at: float
+    logged: bool = False
 
 
 class PostgresOutbox:
@@ -206,27 +240,40 @@ class PostgresOutbox:
         self._gaps: dict[str, _Gap] = {}
 
     async def register(self, sink: str) -> None:
-        async def register(connection: Connection) -> None:
+        async def register(connection: Connection) -> int | None:
             if await connection.fetchval(_HAS_SINK, sink):
-                return
+                return None
             async with connection.transaction():
-                await connection.execute(f"SET LOCAL lock_timeout = '{REGISTER_WITHIN}'")
-                # No transaction is open that stores events and did not look for sinks, or saw none.
-                await connection.execute("LOCK TABLE jimsapi_sinks IN ACCESS EXCLUSIVE MODE")
                 await connection.execute(_REGISTER, sink, await connection.fetchval(_MARK))
+            return int(await connection.fetchval(_TAKE_IDENTIFIER))
 
-        await self._write(register)
+        identifier = await self._write(register)
+        if identifier is not None:
+            await self._until_ended(identifier)
+
+    async def _until_ended(self, identifier: int) -> None:
+        """Wait for the transactions that began before a sink was there, and do not add their events to the outbox.
+
+        When they have ended, a sink that reads the history finds these events.
+        """
+        until = asyncio.get_running_loop().time() + REGISTER_WITHIN
+        oldest_open = 0
+        while oldest_open < identifier and asyncio.get_running_loop().time() < until:
+            oldest_open = await self._do(lambda connection: connection.fetchval(_OLDEST_OPEN))
+            await asyncio.sleep(0 if oldest_open >= identifier else LOOK_EVERY)
 
     async def remove(self, sink: str) -> bool:
         async def remove(connection: Connection) -> bool:
             async with connection.transaction():
-                await connection.execute("LOCK TABLE jimsapi_sinks IN ACCESS EXCLUSIVE MODE")
                 found = await connection.fetchval("DELETE FROM jimsapi_sinks WHERE name = $1 RETURNING true", sink)
-                await connection.execute("DELETE FROM jimsapi_dead_letters WHERE sink = $1", sink)
-                await connection.execute("DELETE FROM jimsapi_outbox WHERE NOT EXISTS (SELECT FROM jimsapi_sinks)")
+                await connection.execute(_DROP, sink, None)
             return found is not None
 
-        return bool(await self._write(remove))
+        found = bool(await self._write(remove))
+        clear: Any = "DELETE 1"
+        while clear != "DELETE 0":  # in parts, as a sink may have lagged for days
+            clear = await self._write(lambda connection: connection.execute(_CLEAR, DELETED_AT_ONCE))
+        return found
 
     async def sinks(self) -> list[SinkState]:
         found = await self._do(lambda connection: connection.fetch(_STATES))
@@ -244,7 +291,7 @@ class PostgresOutbox:
         ]
 
     async def hold(self, sink: str, owner: UUID, seconds: float) -> bool:
-        return bool(await self._write(lambda connection: connection.fetchval(_HOLD, sink, owner, seconds)))
+        return bool(await self._do(lambda connection: connection.fetchval(_HOLD, sink, owner, seconds)))
 
     async def release(self, sink: str, owner: UUID) -> None:
         await self._write(lambda connection: connection.execute(_RELEASE, sink, owner))
@@ -257,29 +304,45 @@ class PostgresOutbox:
         found = await connection.fetchrow(_SINK, sink)
         if found is None:
             return OutboxBatch([], None)
-        position, history, after = found
+        position, history, after, rewinds = found
         again = await connection.fetch(_AGAIN, sink, limit)
         if again:
-            return OutboxBatch(_events(again), encode_cursor("again", ",".join(str(row[0]) for row in again)))
+            numbers = ",".join(str(row[0]) for row in again)
+            return OutboxBatch(_events(again), encode_cursor("again", numbers), replayed=True)
         if history is not None:
-            return await _history(connection, history, after or "", limit)
-        passable = self._passable(sink, position, await connection.fetch(_ROWS, position, limit))
+            events, after = await _history(connection, history, after or "", limit)
+            return OutboxBatch(events, encode_cursor("history", f"{rewinds} {after}"))
+        passable = await self._passable(sink, position, limit, connection)
         if not passable:
             return OutboxBatch([], None)
         return OutboxBatch(_events(passable), encode_cursor("outbox", str(passable[-1][0])))
 
-    def _passable(self, sink: str, position: int, found: Sequence[Any]) -> Sequence[Any]:
-        """Return the rows up to the first gap that a transaction may still fill."""
-        for number, row in enumerate(found):
-            if row[0] != position + 1:
-                *_, oldest_open, next_transaction = row
-                gap = self._gaps.get(sink)
-                if gap is None or gap.first != position + 1:
-                    gap = self._gaps[sink] = _Gap(position + 1, next_transaction)
-                if oldest_open < gap.known_from:
-                    return found[:number]
-            position = row[0]
-        return found
+    async def _passable(self, sink: str, position: int, limit: int, connection: Connection) -> Sequence[Any]:
+        """Return the next rows, up to a gap that a transaction may still fill."""
+        found = await connection.fetch(_ROWS, position, limit)
+        if not found or found[0][0] == position + 1:
+            self._gaps.pop(sink, None)
+            return _without_gaps(found)
+        *_, oldest_open, next_known = found[0]
+        gap = self._gaps.get(sink)
+        # A server that was restored from a backup may have begun with lower identifiers.
+        if gap is None or gap.first != position + 1 or gap.identifier >= next_known:
+            identifier = int(await connection.fetchval(_TAKE_IDENTIFIER))
+            self._gaps[sink] = _Gap(position + 1, identifier, asyncio.get_running_loop().time())
+            return []
+        if oldest_open < gap.identifier:
+            self._log_long(sink, gap)
+            return []
+        return _without_gaps(found)
+
+    def _log_long(self, sink: str, gap: _Gap) -> None:
+        if not gap.logged and asyncio.get_running_loop().time() - gap.seen_at > LONG_GAP:
+            gap.logged = True
+            text = (
+                "event sink %s waits for a transaction that has been open for %g s, perhaps of another program or "
+                "another database: see pg_stat_activity"
+            )
+            logger.warning(text, sink, LONG_GAP)
 
     async def advance(self, sink: str, owner: UUID, after: str, refused: Sequence[Refused] = ()) -> bool:
         kind, position = decode_cursor(after, 2)
@@ -291,7 +354,8 @@ class PostgresOutbox:
                 if kind == "again":
                     await connection.execute(_PASS_AGAIN, sink, [int(number) for number in position.split(",")])
                 elif kind == "history":
-                    await connection.execute(_PASS_HISTORY, sink, position)
+                    rewinds, _, history_after = position.partition(" ")
+                    await connection.execute(_PASS_HISTORY, sink, history_after, int(rewinds))
                 else:
                     await connection.execute(_PASS_ROWS, sink, int(position))
                 for refusal in refused:
@@ -335,9 +399,9 @@ class PostgresOutbox:
         found = await self._write(lambda connection: connection.fetch(_TAKE_WEBHOOKS, *arguments))
         return [DueWebhook(rows.as_uuid(run_id), url, calls) for run_id, url, calls in found if url is not None]
 
-    async def delay_webhooks(self, calls: Mapping[UUID, int], seconds: float) -> None:
+    async def delay_webhooks(self, calls: Mapping[UUID, int], seconds: float) -> int:
         arguments = (list(calls), list(calls.values()), seconds)
-        await self._write(lambda connection: connection.execute(_DELAY_WEBHOOKS, *arguments))
+        return len(await self._write(lambda connection: connection.fetch(_DELAY_WEBHOOKS, *arguments)))
 
     async def end_webhook(self, run_id: UUID) -> None:
         await self._write(lambda connection: connection.execute(_END_WEBHOOK, run_id))
@@ -356,8 +420,19 @@ def _event(thread_id: Any, contact_id: str | None, run_id: Any, row: Sequence[An
     return OutboxEvent(rows.as_uuid(thread_id), contact_id, None if run_id is None else rows.as_uuid(run_id), event)
 
 
-async def _history(connection: Connection, since: datetime, after: str, limit: int) -> OutboxBatch:
-    """Return events since a time, thread by thread. `after` has the thread, time and identifier of the last one."""
+def _without_gaps(found: Sequence[Any]) -> Sequence[Any]:
+    """Return rows up to the first gap between two of them."""
+    for number, row in enumerate(found):
+        if row[0] != found[0][0] + number:
+            return found[:number]
+    return found
+
+
+async def _history(connection: Connection, since: datetime, after: str, limit: int) -> tuple[list[OutboxEvent], str]:
+    """Return events since a time, thread by thread, and the position after them; "" if there are no more.
+
+    A position is the thread, time and identifier of an event.
+    """
     thread, *last = after.split("|")
     last_thread = UUID(thread) if thread else _NO_ID
     threads = await connection.fetch(_THREADS, last_thread, HISTORY_THREADS)
@@ -368,11 +443,11 @@ async def _history(connection: Connection, since: datetime, after: str, limit: i
         found = await connection.fetch(_HISTORY, thread_id, *begin, limit - len(events))
         events += [_event(thread_id, contact_id, None, row[:4]) for row in found]
         if len(events) == limit:
-            return OutboxBatch(events, _history_cursor(thread_id, found[-1][4], found[-1][0]))
+            return events, _position(thread_id, found[-1][4], found[-1][0])
     if len(threads) < HISTORY_THREADS:
-        return OutboxBatch(events, encode_cursor("history", ""))
-    return OutboxBatch(events, _history_cursor(threads[-1][0], _AFTER_THREAD, _NO_ID))
+        return events, ""
+    return events, _position(threads[-1][0], _AFTER_THREAD, _NO_ID)
 
 
-def _history_cursor(thread_id: UUID, time: datetime, event_id: UUID) -> str:
-    return encode_cursor("history", f"{thread_id.hex}|{time.isoformat()}|{event_id.hex}")
+def _position(thread_id: UUID, time: datetime, event_id: UUID) -> str:
+    return f"{thread_id.hex}|{time.isoformat()}|{event_id.hex}"

@@ -348,6 +348,9 @@ _PURGE_OWNERS = """
     WHERE o.beat_at < clock_timestamp() - $1::interval
         AND NOT EXISTS (SELECT FROM jimsapi_runs r WHERE r.finished_at IS NULL AND r.owner = o.owner)
 """
+_PURGE_WEBHOOKS = """
+    DELETE FROM jimsapi_webhooks w WHERE NOT EXISTS (SELECT FROM jimsapi_runs r WHERE r.run_id = w.run_id)
+"""
 _PURGE_KEYS = """
     DELETE FROM jimsapi_idempotency WHERE key = ANY (ARRAY(
         SELECT k.key FROM jimsapi_idempotency k
@@ -837,6 +840,7 @@ class PostgresStore:
 
     async def purge(self, older_than: timedelta) -> int:
         await self._purge(_PURGE_KEYS, self.keep_keys)
+        await self._write(lambda connection: connection.execute(_PURGE_WEBHOOKS), self._housekeeping)
         await self._write(lambda connection: connection.execute(_PURGE_OWNERS, KEEP_OWNERS), self._housekeeping)
         return await self._purge(_PURGE, older_than)
 

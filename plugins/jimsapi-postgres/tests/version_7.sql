@@ -1,6 +1,6 @@
 -- What version 7 of the schema had instead of what later ones have.
 
-DROP FUNCTION jimsapi_keep_8, jimsapi_call_8;
+DROP FUNCTION jimsapi_keep_8, jimsapi_call_8, jimsapi_forget_letters_8;
 DROP TABLE jimsapi_outbox, jimsapi_sinks, jimsapi_dead_letters, jimsapi_webhooks;
 UPDATE jimsapi_schema SET version = 7, serves_from = 1;
 

@@ -1298,7 +1298,7 @@ DELETE FROM jimsapi_runs r WHERE r.thread_id = ANY (of_threads) AND r.finished_a
 DELETE FROM thread_events e WHERE e.thread_id = ANY (of_threads);
 DELETE FROM jimsapi_threads f WHERE f.thread_id = ANY (of_threads);
 DELETE FROM jimsapi_feedback f WHERE f.thread_id = ANY (of_threads);
-DELETE FROM jimsapi_dead_letters f WHERE f.thread_id = ANY (of_threads);
+PERFORM jimsapi_forget_letters_8(of_threads);
 PERFORM jimsapi_forget_7(of_threads);
 DELETE FROM jimsapi_thread_usage f WHERE f.thread_id = ANY (of_threads);
 DELETE FROM threads t WHERE t.thread_id = ANY (of_threads);
@@ -1522,10 +1522,22 @@ IF expired > 0 THEN
     DELETE FROM thread_events e WHERE e.thread_id = ANY (of_threads);
     DELETE FROM jimsapi_threads f WHERE f.thread_id = ANY (of_threads);
     DELETE FROM jimsapi_feedback f WHERE f.thread_id = ANY (of_threads);
-    DELETE FROM jimsapi_dead_letters f WHERE f.thread_id = ANY (of_threads);
+    PERFORM jimsapi_forget_letters_8(of_threads);
     PERFORM jimsapi_forget_7(of_threads);
     DELETE FROM jimsapi_thread_usage f WHERE f.thread_id = ANY (of_threads);
     DELETE FROM threads t WHERE t.thread_id = ANY (of_threads);
+END IF;
+END
+$body$;
+
+
+-- Deletes the dead letters of threads, in the order in which all statements lock dead letters.
+CREATE OR REPLACE FUNCTION jimsapi_forget_letters_8(of_threads uuid[]) RETURNS void
+LANGUAGE plpgsql AS $body$
+BEGIN
+PERFORM d.number FROM jimsapi_dead_letters d WHERE d.thread_id = ANY (of_threads) ORDER BY d.number FOR UPDATE;
+IF FOUND THEN
+    DELETE FROM jimsapi_dead_letters d WHERE d.thread_id = ANY (of_threads);
 END IF;
 END
 $body$;

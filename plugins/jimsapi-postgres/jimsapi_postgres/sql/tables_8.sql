@@ -4,7 +4,8 @@ CREATE TABLE IF NOT EXISTS jimsapi_outbox (
     position bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     thread_id uuid NOT NULL,
     event_id uuid NOT NULL,
-    run_id uuid
+    run_id uuid,
+    added_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
 -- Each transaction that stores events looks whether this table has a row, and a row changes with each batch of its sink.
@@ -14,7 +15,8 @@ CREATE TABLE IF NOT EXISTS jimsapi_sinks (
     owner uuid,
     held_until timestamptz,
     history timestamptz,
-    history_after text
+    history_after text,
+    rewinds int NOT NULL DEFAULT 0
 )
 WITH (fillfactor = 20);
 
