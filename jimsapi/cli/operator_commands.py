@@ -191,7 +191,8 @@ def sinks_commands(make: Make, resolve: Resolve) -> click.Group:
 
         wanted = _taken(given)
         since: datetime = wanted["since"]
-        rewind_sink(resolve(given), sink=wanted["sink"], since=since.replace(tzinfo=since.tzinfo or UTC))
+        since = since.replace(tzinfo=since.tzinfo or UTC)
+        rewind_sink(resolve(given), sink=wanted["sink"], since=since, new=bool(wanted["new"]))
 
     def remove(given: dict[str, Any]) -> None:
         from jimsapi.cli.sinks import remove_sink
@@ -203,7 +204,7 @@ def sinks_commands(make: Make, resolve: Resolve) -> click.Group:
         return _argument("sink", "SINK", type=str)
 
     def chosen() -> list[click.Parameter]:
-        numbers = _argument("numbers", "[NUMBER]...", type=click.IntRange(1), nargs=-1)
+        numbers = _argument("numbers", "[NUMBER]...", type=click.IntRange(1, 2**63 - 1), nargs=-1)
         return [sink(), numbers, _option("--all", is_flag=True, help="All of them.")]
 
     time = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"])
@@ -220,10 +221,13 @@ def sinks_commands(make: Make, resolve: Resolve) -> click.Group:
     text = f"Delete dead letters of a sink: those with these numbers, or --all. This cannot be undone. {beside}"
     group.add_command(make("drop", drop, text, chosen()))
     text = (
-        "Let a sink read the events of all threads since a time, and then go on. It receives some events again. A sink "
-        f"that the store does not know is registered. {beside}"
+        "Let a sink read the events of all threads since a time, and then go on. It receives some events again. "
+        f"{beside}"
     )
-    group.add_command(make("rewind", rewind, text, [sink(), since]))
+    new = _option(
+        "--new", is_flag=True, help="Register a sink that was never configured yet; SQLite: without a server."
+    )
+    group.add_command(make("rewind", rewind, text, [sink(), since, new]))
     text = f"Remove a sink that is no longer configured, and everything that waits for it. {beside}"
     removing = [sink(), _option("--yes", is_flag=True, help="Do not ask for confirmation.")]
     group.add_command(make("remove", remove, text, removing))

@@ -13,12 +13,10 @@ from jimsapi.cli.progress import Progress
 from jimsapi.plugins.compose import Configuration
 from jimsapi.plugins.errors import StartError
 from jimsapi.runs.service import RunService
-from jimsapi.threads.outbox import DeadLetter, Outbox, SinkState
+from jimsapi.threads.outbox import MAX_SINK_NAME, DeadLetter, Outbox, SinkState
 
 LETTERS_AT_ONCE = 1000
-_BESIDE_A_SERVER = (
-    "; the sink is new, so stop that server and repeat the command, or start it with the sink and repeat the command"
-)
+_BESIDE_A_SERVER = "; stop that server, or start it with the sink and repeat the command without --new"
 COLUMNS = ("SINK", "WAITING", "SECONDS", "DEAD", "HISTORY SINCE", "PROCESS")
 WIDTHS = (20, 8, 9, 6, 20, 0)
 LETTER_COLUMNS = ("NUMBER", "FAILED", "AGAIN", "TYPE", "THREAD", "EVENT", "REASON")
@@ -119,21 +117,27 @@ async def _choose(configuration: Configuration, method: str, sink: str, numbers:
     click.echo(f"{count} dead letters of the sink {sink} {done}")
 
 
-def rewind_sink(configuration: Configuration, *, sink: str, since: datetime) -> None:
-    """Let a sink read all events since a time. It is registered if it is not yet.
+def rewind_sink(configuration: Configuration, *, sink: str, since: datetime, new: bool) -> None:
+    """Let a sink read all events since a time. If it is `new`, it is registered first.
 
     Raises `StartError` or `StoreUnusable` if that is not possible.
     """
-    complete(_rewind(configuration, sink, since), _BESIDE_A_SERVER)
+    if new and len(sink) > MAX_SINK_NAME:
+        raise StartError(f"the name of a sink has at most {MAX_SINK_NAME} characters")
+    complete(_rewind(configuration, sink, since, new), _BESIDE_A_SERVER)
 
 
-async def _rewind(configuration: Configuration, sink: str, since: datetime) -> None:
-    async with opened(configuration, to_write=False) as service:
-        known = await _outbox(service).rewind(sink, since)
-    if not known:
-        async with opened(configuration, to_write=True) as service:
-            await _outbox(service).register(sink)
-            await _outbox(service).rewind(sink, since)
+async def _rewind(configuration: Configuration, sink: str, since: datetime, new: bool) -> None:
+    async with opened(configuration, to_write=new) as service:
+        outbox = _outbox(service)
+        if new:
+            await outbox.register(sink)
+        if not await outbox.rewind(sink, since):
+            known = ", ".join(state.name for state in await outbox.sinks()) or "none"
+            raise StartError(
+                f"there is no sink {sink} in {service.store.name}, which has: {known}; for one that was never "
+                "configured yet, add --new"
+            )
     click.echo(f"the sink {sink} will receive all events since {since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}")
 
 

@@ -128,7 +128,11 @@ def test_which_dead_letters_are_meant_must_be_said(stored: Stored, tmp_path: Pat
 
 
 def test_a_sink_is_rewound_and_registered_if_it_is_new(stored: Stored, tmp_path: Path) -> None:
-    text = printed(tmp_path, "rewind", "warehouse", "--since", "2026-01-01T12:00:00+0200")
+    mistyped = refusal(command(tmp_path, "rewind", "warehouse", "--since", "2026-01-01"))
+    assert "there is no sink warehouse in" in mistyped
+    assert "which has: audit, later; for one that was never configured yet, add --new" in mistyped
+    assert "at most 100 characters" in refusal(command(tmp_path, "rewind", "w" * 101, "--new", "--since", "2026-01-01"))
+    text = printed(tmp_path, "rewind", "warehouse", "--new", "--since", "2026-01-01T12:00:00+0200")
     assert text == "the sink warehouse will receive all events since 2026-01-01T10:00:00Z\n"
     printed(tmp_path, "rewind", "later", "--since", "2026-01-01")
     states = stored.run(lambda outbox: outbox.sinks())
@@ -178,6 +182,8 @@ def test_the_commands_work_beside_a_server_whose_sink_then_receives_what_was_dea
         assert own["process"] is not None
         refused = refusal(command(tmp_path, "remove", "event-file", "--yes"))
         assert "a server works for the sink event-file" in refused
+        locked = refusal(command(tmp_path, "rewind", "warehouse", "--new", "--since", "2020-01-01"))
+        assert "or start it with the sink and repeat the command without --new" in locked
         printed(tmp_path, "drop", audit["name"], "--all")
         printed(tmp_path, "rewind", "event-file", "--since", "2020-01-01")
         eventually(lambda: len(file.read_bytes().splitlines()) == 2 + 5)
