@@ -1,8 +1,11 @@
 """Sends events to a URL. This module imports an HTTP client. Import it only if a URL is configured."""
 
 import asyncio
+import base64
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
@@ -10,6 +13,7 @@ from uuid import UUID
 import httpx
 import orjson
 
+from jimsapi.plugins import Secret
 from jimsapi.runs import EventRefused, signatures
 from jimsapi.threads import SinkEvent, event_object
 
@@ -20,29 +24,101 @@ READ_AT_MOST = 65_536
 """Bytes of a response."""
 REFUSALS = frozenset({400, 413, 415, 422})
 """The statuses by which a receiver says that it will never accept the event. After any other one it comes again."""
+DELIVER_WITHIN = 9.0
+"""Seconds in which the calls of a batch must end. The caller of `deliver` cancels it after 10 seconds."""
+CALL_EXPECTED = 1.0
+"""Seconds that are kept free for a call, unless calls of the batch took longer."""
+REMEMBERED_FOR = 60.0
+"""Seconds for which an accepted event is remembered after it last came. Pauses between two attempts are shorter."""
+REMEMBERED_AT_MOST = 10_000
+"""Events. A batch has at most 500."""
+
+Key = tuple[UUID | None, UUID, UUID | None]
+"""The thread of an event, the event, and the run. An event of the history has no run, so a rewind sends it again."""
+
+_HOST = re.compile(r"[A-Za-z0-9._:-]+")
 
 
 class UnexpectedStatus(Exception):
     """The receiver answered with a status that is neither a success nor a refusal."""
 
 
+class DeliveryUnfinished(TimeoutError):
+    """The time for a batch was too short for all of its events. The caller then delivers fewer at a time."""
+
+
+class AcceptedEvents:
+    """The events that the receiver accepted from a batch that did not succeed, so that they soon come again.
+
+    An event is forgotten some time after it last came. It may come again much later, since an operator wants it sent
+    again, or since another process has delivered the rest of the batch meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._times: dict[Key, float] = {}
+        """When each last came, the oldest first."""
+
+    def add(self, key: Key) -> None:
+        self._times.pop(key, None)
+        self._times[key] = time.monotonic()
+        if len(self._times) > REMEMBERED_AT_MOST:
+            del self._times[next(iter(self._times))]
+
+    def came_again(self, key: Key) -> bool:
+        """Return whether the event is one of them, and if it is, remember it for longer."""
+        known = key in self._times
+        if known:
+            self.add(key)
+        return known
+
+    def discard(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self._times.pop(key, None)
+
+    def forget_old(self) -> None:
+        oldest = time.monotonic() - REMEMBERED_FOR
+        for key, last in list(self._times.items()):
+            if last > oldest:
+                return
+            del self._times[key]
+
+
+class Delivery:
+    """The state of one batch: what was refused, how many events are left for later, and the time."""
+
+    def __init__(self) -> None:
+        self.calls = asyncio.Semaphore(CALLS_AT_ONCE)
+        self.refused: list[tuple[UUID, int]] = []
+        self.left = 0
+        self._until = time.monotonic() + DELIVER_WITHIN
+        self._longest_call = CALL_EXPECTED
+
+    def has_time(self) -> bool:
+        """Return whether a call that starts now ends in time, even if it takes as long as the longest one did."""
+        return time.monotonic() + self._longest_call <= self._until
+
+    def note_call(self, started: float) -> None:
+        self._longest_call = max(self._longest_call, time.monotonic() - started)
+
+
 class EventSender:
     """Sends each event in a request of its own: those of a thread in order, and those of several threads at once.
 
-    `keys`: each key makes a signature. `as_cloud_events`: the body is a CloudEvent in the structured mode of HTTP.
+    `url` may have a user and a password, which are sent as Basic authentication. `keys`: each key makes a signature.
+    `as_cloud_events`: the body is a CloudEvent in the structured mode of HTTP. Raises `ValueError`, which shows no part
+    of the URL, if no request can be sent to `url`.
     """
 
     name = "event-webhook"
     durable = True
 
     def __init__(self, url: str, keys: Sequence[bytes], *, as_cloud_events: bool = False) -> None:
-        self._url = httpx.URL(url)
+        self._url, self._authorization = _address_and_authorization(url)
         self._keys = tuple(keys)
         self._as_cloud_events = as_cloud_events
         # httpx's client would log whole URLs, so this uses only its transport.
         self._transport = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=CALLS_AT_ONCE))
-        self._sent: set[tuple[UUID | None, UUID]] = set()
-        """What was sent of a batch that failed, and will come again."""
+        self._accepted = AcceptedEvents()
 
     async def __aenter__(self) -> Self:
         return self
@@ -58,54 +134,67 @@ class EventSender:
     async def deliver(self, events: Sequence[SinkEvent]) -> None:
         """Send events. Raises `EventRefused` for those that the receiver will never accept.
 
-        Raises `UnexpectedStatus` or `httpx.TransportError` if some events have to be sent again.
+        Raises `UnexpectedStatus`, `httpx.TransportError` or `DeliveryUnfinished` if some have to be sent again. When
+        the same events come again soon, the accepted ones among them are not sent again.
         """
+        self._accepted.forget_old()
         threads: dict[UUID | None, list[SinkEvent]] = {}
         for event in events:
             threads.setdefault(event.thread_id, []).append(event)
-        calls = asyncio.Semaphore(CALLS_AT_ONCE)
-        refused: list[tuple[UUID, int]] = []
-        sending = [self._send_in_order(thread, calls, refused) for thread in threads.values()]
+        delivery = Delivery()
+        sending = [self._send_in_order(thread, delivery) for thread in threads.values()]
         results = await asyncio.gather(*sending, return_exceptions=True)
+        if delivery.refused:  # first, since the refused events would be sent again after any other error
+            statuses = ", ".join(sorted({str(status) for _, status in delivery.refused}))
+            raise EventRefused(f"the receiver answered {statuses}", [event_id for event_id, _ in delivery.refused])
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        self._sent.clear()
-        if refused:
-            statuses = ", ".join(sorted({str(status) for _, status in refused}))
-            raise EventRefused(f"the receiver answered {statuses}", [event_id for event_id, _ in refused])
+        if delivery.left:
+            raise DeliveryUnfinished(
+                f"{delivery.left} of {len(events)} events come later, since the receiver is too slow for all at once"
+            )
+        self._accepted.discard(map(_key, events))
 
-    async def _send_in_order(
-        self, events: Sequence[SinkEvent], calls: asyncio.Semaphore, refused: list[tuple[UUID, int]]
-    ) -> None:
-        for event in events:
-            key = (event.thread_id, event.event_id)
-            if key in self._sent:
+    async def _send_in_order(self, events: Sequence[SinkEvent], delivery: Delivery) -> None:
+        """Send the events of a thread, and stop before one for which the time is too short."""
+        for number, event in enumerate(events):
+            if self._accepted.came_again(_key(event)):
                 continue
-            async with calls:
-                status = await self._send(event)
+            async with delivery.calls:
+                if not delivery.has_time():
+                    delivery.left += len(events) - number
+                    return
+                started = time.monotonic()
+                try:
+                    status = await self._send(event)
+                finally:
+                    delivery.note_call(started)
             if status in REFUSALS:
-                refused.append((event.event_id, status))
+                delivery.refused.append((event.event_id, status))
             elif not 200 <= status < 300:
                 raise UnexpectedStatus(f"the answer was {status}")
             else:
-                self._sent.add(key)
+                self._accepted.add(_key(event))
 
     async def _send(self, event: SinkEvent) -> int:
         """Send one event, and return the status of the response."""
         sent_id = _identifier(event)
         body, content_type = self._body(event, sent_id)
         timestamp = int(time.time())
+        headers = {
+            "content-type": content_type,
+            "user-agent": "jimsapi",
+            "webhook-id": sent_id,
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": signatures(self._keys, sent_id, timestamp, body),
+        }
+        if self._authorization is not None:
+            headers["authorization"] = self._authorization.reveal()
         request = httpx.Request(
             "POST",
             self._url,
-            headers={
-                "content-type": content_type,
-                "user-agent": "jimsapi",
-                "webhook-id": sent_id,
-                "webhook-timestamp": str(timestamp),
-                "webhook-signature": signatures(self._keys, sent_id, timestamp, body),
-            },
+            headers=headers,
             content=body,
             extensions={"timeout": dict.fromkeys(("connect", "read", "write", "pool"), CALL_TIMEOUT)},
         )
@@ -115,7 +204,8 @@ class EventSender:
             # The receiver has closed a connection that it had kept. It drops what it receives twice.
             response = await self._transport.handle_async_request(request)
         try:
-            await _read_some(response)
+            with suppress(httpx.TransportError):  # the status is known, and the rest of the response does not matter
+                await _read_some(response)
         finally:
             await response.aclose()
         return response.status_code
@@ -156,3 +246,26 @@ def _identifier(event: SinkEvent) -> str:
     """Return the identifier of an event, which is the same whenever it is sent. A fork has events of its parent."""
     thread_id = UUID(int=0) if event.thread_id is None else event.thread_id
     return f"{thread_id.hex}_{event.event_id.hex}"
+
+
+def _key(event: SinkEvent) -> Key:
+    return event.thread_id, event.event_id, event.run_id
+
+
+def _address_and_authorization(url: str) -> tuple[httpx.URL, Secret | None]:
+    """Return a URL without its user and password, and the header that sends these."""
+    try:
+        address = httpx.URL(url)
+        host = address.raw_host.decode()
+        valid = bool(address.host and _HOST.fullmatch(host) and host.encode("idna"))
+    except (httpx.InvalidURL, ValueError):
+        valid = False
+    if not valid:
+        raise ValueError("it is not a URL with a valid host")
+    if not address.userinfo:
+        return address, None
+    if not (address.username and address.password):
+        # A text before the @ that is not clearly a password would be shown, for example by `jimsapi config`.
+        raise ValueError("it has a user without a password, or a password without a user; give user:password@")
+    login = f"{address.username}:{address.password}".encode()
+    return address.copy_with(userinfo=b""), Secret(f"Basic {base64.b64encode(login).decode()}")

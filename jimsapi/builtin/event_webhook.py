@@ -7,7 +7,7 @@ have a private address and need no TLS.
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from jimsapi.plugins import OptionError, Options, Secret, Settings, hookimpl, option
+from jimsapi.plugins import OptionError, Options, Secret, Settings, StartError, hookimpl, option
 from jimsapi.runs import signing_key
 
 if TYPE_CHECKING:
@@ -65,4 +65,7 @@ def jimsapi_event_sink(settings: Settings) -> "EventSender | None":
     settings.guard(options.url)
     from jimsapi.builtin.event_sender import EventSender
 
-    return EventSender(options.url, options.keys, as_cloud_events=options.format == "cloudevents")
+    try:
+        return EventSender(options.url, options.keys, as_cloud_events=options.format == "cloudevents")
+    except ValueError as error:
+        raise StartError(f"--event-webhook-url: {error}") from None
