@@ -43,7 +43,8 @@ class EventFile:
 
     A file that has at least `size` bytes is renamed before the next events are written. Its new name has the time in
     it, and at most `keep` such files stay (0: all). If a process died while it wrote a line, the sink removes the part
-    that was written, since the event comes again. The sink changes no file that has something other than events.
+    that was written, since the event comes again. The sink does not change a file that begins or ends with
+    something other than events.
 
     `path` may be a symbolic link or have some in it. All files are in the folder to which they point.
     """
@@ -113,7 +114,7 @@ class EventFile:
             os.fsync(file)
         except OSError:
             with suppress(OSError):
-                os.ftruncate(file, size)
+                os.ftruncate(file, min(size, os.fstat(file).st_size))  # `logrotate` may have made it shorter
             raise
 
     @contextmanager
@@ -152,7 +153,7 @@ class EventFile:
             os.ftruncate(file, end)
 
     def _end_of_lines(self, file: int) -> int:
-        """Return the position after the last whole line. Raises `OSError` if the file has something but events."""
+        """Return the position after the last whole line. Raises `OSError` if it has something else."""
         end = _after_last_line_break(file)
         if not _begins_line(os.pread(file, len(LINE_BEGINNING), 0)):
             raise OSError(f"{self._path} is not a file of events; name another file, or move this one away")
@@ -193,13 +194,13 @@ class EventFile:
             os.close(file)
 
     def _free_name(self) -> Path:
-        time = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-        return self._path.with_name(f"{self._path.stem}-{time}{self._path.suffix}")
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        return self._path.with_name(f"{self._path.stem}-{stamp}{self._path.suffix}")
 
     def _older_files(self) -> Iterator[Path]:
         for file in self._path.parent.iterdir():
-            time = file.name.removeprefix(f"{self._path.stem}-").removesuffix(self._path.suffix)
-            if file.name == f"{self._path.stem}-{time}{self._path.suffix}" and _is_time(time):
+            stamp = file.name.removeprefix(f"{self._path.stem}-").removesuffix(self._path.suffix)
+            if file.name == f"{self._path.stem}-{stamp}{self._path.suffix}" and _is_time(stamp):
                 yield file
 
 
