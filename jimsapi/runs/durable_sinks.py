@@ -182,9 +182,9 @@ class DurableSink:
         if error is None:
             self._at_once = min(BATCH_LIMIT, 2 * self._at_once)
             self._failures = 0
+        elif isinstance(error, TimeoutError) and len(chunk) > 1:
+            self._at_once = len(chunk) // 2  # perhaps the sink needs more time for so many events
         elif not self._refused_some(error, chunk):
-            if isinstance(error, TimeoutError):  # perhaps the sink needs more time for so many events
-                self._at_once = max(1, len(chunk) // 2)
             self._failures += 1
             self._log(error)
             if self._failures >= PROBE_AFTER:
