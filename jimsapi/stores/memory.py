@@ -1,7 +1,7 @@
 """The memory store, which loses all threads when the process ends. For tests, trials and benchmarks."""
 
 import asyncio
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -106,6 +106,18 @@ from jimsapi.threads.store import (
     take_page,
     take_sized,
 )
+from jimsapi.threads.transfer import (
+    Activity,
+    CallerUsage,
+    ContactUsage,
+    EndedRun,
+    KeyRecord,
+    Record,
+    RecordKind,
+    WholeEvent,
+    WholeThread,
+    thread_size,
+)
 from jimsapi.threads.transitions import (
     KeyHolder,
     Start,
@@ -142,6 +154,8 @@ from jimsapi.threads.usage import (
 from jimsapi.threads.window import COMM_PREFIX, choose, end_with, window_size
 
 _NO_DATA = b"{}"
+_UNKNOWN = UUID(int=0)
+"""Stands for the owner of a run that another store has ended, and for the message of such a run if it is not known."""
 _NO_TIME = datetime.min.isoformat()
 _ONE_OPERATION = CommitRecord(1, 0.0, False)
 # The rows of this store have a `UUID` and a `datetime`. Functions in Python would be slower than these two.
@@ -187,7 +201,7 @@ class _Thread(msgspec.Struct, eq=False, gc=False):
     Threads and runs are not tracked by the garbage collector (`gc=False`), and have few containers: a store may have
     many threads, and the collector would visit all of them again and again. So references must not form a cycle: a run
     refers to its thread, but a thread does not refer to its runs. Threads with more than `_UNINDEXED_EVENTS` events
-    have an `index`.
+    have an `index`. `names` has the domains and names of events of other JIMS programs.
     """
 
     record: ThreadRecord
@@ -197,9 +211,13 @@ class _Thread(msgspec.Struct, eq=False, gc=False):
     facts: ThreadFacts = NO_FACTS
     feedback: dict[int, Feedback] | None = None
     usage: Mapping[str, UsageTotal] | None = None
+    names: dict[int, tuple[str | None, str | None]] | None = None
     index: _Index | None = None
     open: tuple[int, ...] = ()
     deleted: bool = False
+
+    def active_at(self) -> datetime | None:
+        return _time(self.rows[-1]) if self.rows else None
 
     def refuse_known(self, events: Sequence[NewEvent]) -> None:
         ids = self.event_ids()
@@ -427,7 +445,7 @@ class MemoryStore:
             threads = self._contacts.get(contact_id)
             if not threads:
                 return None
-            newest = _time(threads[-1].rows[-1])
+            newest = threads[-1].active_at() or threads[-1].record.created_at.replace(tzinfo=None)
             within = selector.active_within
             return threads[-1] if within is None or was_active(newest, now, within) else None
         if isinstance(selector, ById):
@@ -454,7 +472,7 @@ class MemoryStore:
 
     def _add_thread(self, thread_id: UUID, contact_id: str | None, config: bytes | str, now: datetime) -> _Thread:
         """Add a thread without events, the newest of its contact."""
-        siblings = self._contacts.setdefault(cast(str, contact_id), [])
+        siblings = [] if contact_id is None else self._contacts.setdefault(contact_id, [])
         created_at = time_after(siblings[-1].record.created_at if siblings else None, EPOCH_UTC + (now - EPOCH))
         thread = _Thread(ThreadRecord(thread_id, contact_id, created_at, config), None, [], 0)
         self._threads[thread_id.int] = thread
@@ -600,7 +618,7 @@ class MemoryStore:
             streamed=run.streamed,
             events=[_event_record(row) for row in run.thread.rows[run.sent_from : run.sent_to]],
             failure=run.failure,
-            message_id=run.message_id,
+            message_id=None if run.message_id == _UNKNOWN else run.message_id,
         )
 
     async def runs(
@@ -637,8 +655,8 @@ class MemoryStore:
 
     def _contact(self, contact_id: str) -> ContactRecord:
         threads = self._contacts[contact_id]
-        active_at = max(_time(thread.rows[-1]) for thread in threads)
-        return ContactRecord(contact_id, len(threads), active_at.replace(tzinfo=UTC))
+        active_at = max((_time(thread.rows[-1]) for thread in threads if thread.rows), default=None)
+        return ContactRecord(contact_id, len(threads), active_at and active_at.replace(tzinfo=UTC))
 
     async def find_thread(self, query: ThreadQuery) -> ThreadRecord:
         now = utc_now()
@@ -797,13 +815,13 @@ class MemoryStore:
             return NO_SUMMARY
         messages = (row for row in thread.rows if row.event_type.startswith(COMM_PREFIX))
         newest = (row for row in reversed(thread.rows) if row.event_type.startswith(COMM_PREFIX))
-        active_at = _time(thread.rows[-1]).replace(tzinfo=UTC)
+        active_at = thread.active_at()
         ids = thread.event_ids()
         return ThreadSummary(
             thread.facts,
             opening_message(messages),
             next(newest, None),
-            active_at,
+            active_at and active_at.replace(tzinfo=UTC),
             min(MAX_FORKS, self._forks.get(thread.record.thread_id, 0)),
             count_open(thread.newest_questions(), lambda event_id: event_id.int in ids, datetime.now(UTC)),
         )
@@ -846,7 +864,11 @@ class MemoryStore:
 
     async def expire(self, older_than: timedelta) -> int:
         cutoff = utc_now() - older_than
-        expired = [thread for thread in self._threads.values() if not thread.open and _time(thread.rows[-1]) < cutoff]
+        expired = [
+            thread
+            for thread in self._threads.values()
+            if not thread.open and thread.rows and _time(thread.rows[-1]) < cutoff
+        ]
         for thread in expired:
             self._leave_contact(thread)
             self._forget(thread)
@@ -867,6 +889,96 @@ class MemoryStore:
             del self._keys[key]
         self._committed()
         return purged
+
+    async def activity(self) -> Activity:
+        return Activity(len(self._open), 0)
+
+    async def count_threads(self) -> int:
+        return len(self._threads)
+
+    async def export_threads(self, after: UUID | None, limit: int) -> list[WholeThread]:
+        ids = sorted(thread_id for thread_id in self._threads if after is None or thread_id > after.int)
+        runs = self._ended_runs(ids[:limit])
+        threads = (_whole_thread(self._threads[thread_id], runs.get(thread_id, [])) for thread_id in ids[:limit])
+        return take_sized(threads, limit, thread_size)[0]
+
+    async def export_by_id(self, thread_ids: Sequence[UUID]) -> list[WholeThread]:
+        ids = [thread_id.int for thread_id in thread_ids if thread_id.int in self._threads]
+        runs = self._ended_runs(ids)
+        return [_whole_thread(self._threads[thread_id], runs.get(thread_id, [])) for thread_id in ids]
+
+    def _ended_runs(self, thread_ids: Collection[int]) -> dict[int, list[_Run]]:
+        """Return the ended runs of each of these threads, in the order of their identifiers."""
+        runs: dict[int, list[_Run]] = {thread_id: [] for thread_id in thread_ids}
+        for run_id in sorted(self._runs):
+            run = self._runs[run_id]
+            thread_id = run.thread.record.thread_id.int
+            if run.ended_at is not None and not run.thread.deleted and thread_id in runs:
+                runs[thread_id].append(run)
+        return runs
+
+    async def import_threads(self, threads: Sequence[WholeThread]) -> int:
+        new = [whole for whole in threads if whole.thread_id.int not in self._threads]
+        for whole in new:
+            self._import(whole)
+        self._ended = deque(sorted(self._ended, key=_ended_at))
+        self._committed()
+        return len(new)
+
+    def _import(self, whole: WholeThread) -> None:
+        created_at = whole.created_at.astimezone(UTC)
+        record = ThreadRecord(whole.thread_id, whole.contact_id, created_at, whole.thread_config)
+        rows = [EventRow(event.event_id, event.created_at, event.event_type, event.data) for event in whole.events]
+        thread = _Thread(record, whole.external_id, rows, thread_size(whole), whole.facts)
+        thread.feedback = {given.event_id.int: given for given in whole.feedback}
+        thread.usage = {used.model: used.total for used in whole.usage}
+        thread.names = {event.event_id.int: (event.event_domain, event.event_name) for event in whole.events}
+        if len(rows) > _UNINDEXED_EVENTS:
+            thread.index = _Index(rows)
+        self._threads[whole.thread_id.int] = thread
+        if whole.contact_id is not None:
+            insort(self._contacts.setdefault(whole.contact_id, []), thread, key=_created_at)
+        if whole.external_id is not None:
+            insort(self._external_ids.setdefault(whole.external_id, []), thread, key=_created_at)
+        if whole.facts.parent is not None:
+            self._forks[whole.facts.parent.thread_id] += 1
+        for ended in whole.runs:
+            self._runs[ended.run_id.int] = run = _imported_run(thread, ended)
+            self._ended.append(run)
+
+    async def export_records(self, kind: RecordKind, after: Record | None, limit: int) -> list[Record]:
+        records = sorted(self._records(kind), key=attrgetter("position"))
+        return [record for record in records if after is None or record.position > after.position][:limit]
+
+    def _records(self, kind: RecordKind) -> list[Record]:
+        if kind is ContactUsage:
+            return [
+                ContactUsage(contact_id, day, model, caller, total)
+                for contact_id, totals in self._contact_usage.items()
+                for (day, model, caller), total in totals.items()
+            ]
+        if kind is CallerUsage:
+            return [
+                CallerUsage(caller, day, model, total)
+                for caller, totals in self._caller_usage.items()
+                for (day, model), total in totals.items()
+            ]
+        return [
+            KeyRecord(UUID(int=key), used.body, used.run_id, used.used_at.replace(tzinfo=UTC))
+            for key, used in self._keys.items()
+        ]
+
+    async def import_records(self, records: Sequence[Record]) -> None:
+        for record in records:
+            match record:
+                case ContactUsage(contact_id, day, model, caller, total):
+                    self._contact_usage.setdefault(contact_id, {}).setdefault((day, model, caller), total)
+                case CallerUsage(caller, day, model, total):
+                    self._caller_usage.setdefault(caller, {}).setdefault((day, model), total)
+                case KeyRecord(key, body, run_id, used_at):
+                    self._keys.setdefault(key.int, _Key(run_id, body, used_at.replace(tzinfo=None)))
+        self._keys = dict(sorted(self._keys.items(), key=lambda item: item[1].used_at))
+        self._committed()
 
     def _add_to_outbox(self, thread: _Thread, rows: Sequence[EventRow], run_id: UUID | None) -> None:
         if self.outbox.keeps:
@@ -942,7 +1054,9 @@ class MemoryStore:
 
     def _leave_contact(self, thread: _Thread) -> None:
         """Remove a thread from the threads of its contact."""
-        contact_id = cast(str, thread.record.contact_id)
+        contact_id = thread.record.contact_id
+        if contact_id is None:
+            return
         siblings = self._contacts[contact_id]
         siblings.remove(thread)
         if not siblings:
@@ -994,6 +1108,85 @@ def _matches(threads: Iterable[_Thread], query: SearchQuery) -> Iterator[ThreadM
                 break
         if not found and not thread.deleted and text_matches(thread.facts.title, query):
             yield ThreadMatch(thread.record, None)
+
+
+def _whole_thread(thread: _Thread, runs: Sequence[_Run]) -> WholeThread:
+    """Return a thread with its ended runs for another store."""
+    record, names = thread.record, thread.names or {}
+    feedback, usage = thread.feedback or {}, thread.usage or {}
+    config = record.thread_config
+    return WholeThread(
+        thread_id=record.thread_id,
+        contact_id=record.contact_id,
+        external_id=thread.external_id,
+        created_at=record.created_at.astimezone().replace(tzinfo=None),
+        thread_config=config if isinstance(config, bytes) else config.encode(),
+        facts=thread.facts,
+        events=[
+            WholeEvent(
+                cast(UUID, row.event_id),
+                _time(row),
+                row.event_type,
+                *names.get(_id(row), (None, None)),
+                cast(bytes | None, row.data),
+            )
+            for row in thread.rows
+        ],
+        runs=[_ended_run(run) for run in runs],
+        feedback=[feedback[event_id] for event_id in sorted(feedback)],
+        usage=[ModelTotal(model, usage[model]) for model in sorted(usage)],
+    )
+
+
+def _ended_run(run: _Run) -> EndedRun:
+    sent = run.thread.rows[run.sent_from : run.sent_to]
+    return EndedRun(
+        run_id=run.run_id,
+        status=run.status,
+        created_new_thread=run.created_new_thread,
+        accepted_at=run.accepted_at.replace(tzinfo=UTC),
+        started_at=run.started_at and run.started_at.replace(tzinfo=UTC),
+        finished_at=_ended_at(run).replace(tzinfo=UTC),
+        error=run.error,
+        failure=run.failure,
+        message_id=None if run.message_id == _UNKNOWN else run.message_id,
+        continues=run.continues,
+        caller=run.caller,
+        background=run.background,
+        webhook_url=run.webhook_url,
+        sent_at=_time(sent[0]) if sent else None,
+        sent=len(sent),
+        streamed=run.streamed,
+    )
+
+
+def _imported_run(thread: _Thread, ended: EndedRun) -> _Run:
+    first = 0 if ended.sent_at is None else bisect_left(thread.rows, ended.sent_at, key=_time)
+    return _Run(
+        ended.run_id,
+        _UNKNOWN,
+        thread,
+        ended.status,
+        (),
+        ended.message_id or _UNKNOWN,
+        ended.created_new_thread,
+        ended.continues,
+        ended.caller,
+        ended.background,
+        ended.webhook_url,
+        ended.accepted_at.replace(tzinfo=None),
+        ended.started_at and ended.started_at.replace(tzinfo=None),
+        ended.finished_at.replace(tzinfo=None),
+        ended.error,
+        ended.failure,
+        ended.streamed,
+        first,
+        first + ended.sent,
+    )
+
+
+def _ended_at(run: _Run) -> datetime:
+    return cast(datetime, run.ended_at)
 
 
 def _contact_of(thread: _Thread) -> str | None:

@@ -120,7 +120,7 @@ def fork(connection: sqlite3.Connection, plan: ForkPlan) -> ThreadRecord:
     connection.execute(_COPY_EVENTS, (thread, parent, *end))
     add_thread_to_outbox(connection, thread)
     facts = read_facts(connection, parent)
-    _store(
+    store_facts(
         connection, thread, ThreadFacts(metadata=facts.metadata, parent=Parent(plan.parent_id, UUID(id_text(end[1]))))
     )
     copied = thread_by_id(connection, thread)
@@ -151,7 +151,7 @@ def change_thread(
     visible_thread(connection, thread_id, acting_for)
     thread = id_hex(thread_id)
     facts = changed_facts(read_facts(connection, thread), change, utc_now().replace(tzinfo=UTC))
-    _store(connection, thread, facts)
+    store_facts(connection, thread, facts)
     return facts
 
 
@@ -227,7 +227,8 @@ def _message(connection: sqlite3.Connection, query: str, thread: str) -> EventRo
     return rows[0] if rows else None
 
 
-def _store(connection: sqlite3.Connection, thread: str, facts: ThreadFacts) -> None:
+def store_facts(connection: sqlite3.Connection, thread: str, facts: ThreadFacts) -> None:
+    """Store the facts of a thread (32 hex digits), in place of the earlier ones."""
     archived_at = facts.archived_at and time_text(facts.archived_at.replace(tzinfo=None))
     metadata = facts.metadata if isinstance(facts.metadata, str) else facts.metadata.decode()
     parent = (None, None) if facts.parent is None else (facts.parent.thread_id.hex, facts.parent.event_id.hex)

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 from uuid import UUID
 
-from jimsapi.stores.sqlite import facts, lists, reads, search, usage, writes
+from jimsapi.stores.sqlite import facts, lists, reads, search, transfer, usage, writes
 from jimsapi.stores.sqlite.errors import DAMAGED, as_domain_error
 from jimsapi.stores.sqlite.file import LOG_REMOVED, DatabaseFiles
 from jimsapi.stores.sqlite.lock import DatabaseLock, refuse_lock
@@ -62,6 +62,7 @@ from jimsapi.threads.run import (
 )
 from jimsapi.threads.search import NO_FILTER, SearchPage, SearchQuery, ThreadFilter
 from jimsapi.threads.store import KEEP_KEYS, CommitRecord
+from jimsapi.threads.transfer import Activity, Record, RecordKind, WholeThread
 from jimsapi.threads.transitions import config_of_new, keys_known_since
 from jimsapi.threads.usage import DayTotal, ModelTotal, UsageHolder
 
@@ -296,6 +297,27 @@ class SQLiteStore:
         while await self._write(partial(writes.purge_keys, used_before=known_since, limit=PURGED_AT_ONCE)):
             pass
         return purged
+
+    async def activity(self) -> Activity:
+        return await self._read(transfer.read_activity)
+
+    async def count_threads(self) -> int:
+        return await self._read(transfer.count_threads)
+
+    async def export_threads(self, after: UUID | None, limit: int) -> list[WholeThread]:
+        return await self._read(partial(transfer.export_threads, after=after, limit=limit))
+
+    async def export_by_id(self, thread_ids: Sequence[UUID]) -> list[WholeThread]:
+        return await self._read(partial(transfer.export_by_id, thread_ids=thread_ids))
+
+    async def import_threads(self, threads: Sequence[WholeThread]) -> int:
+        return await self._write(partial(transfer.import_threads, threads=threads))
+
+    async def export_records(self, kind: RecordKind, after: Record | None, limit: int) -> list[Record]:
+        return await self._read(partial(transfer.export_records, kind=kind, after=after, limit=limit))
+
+    async def import_records(self, records: Sequence[Record]) -> None:
+        await self._write(partial(transfer.import_records, records=records))
 
     def _write(self, work: Work[T], *, brief: bool = False, first: bool = False) -> asyncio.Future[T]:
         if self._writer is None:

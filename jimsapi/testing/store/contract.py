@@ -25,6 +25,7 @@ from jimsapi.testing.store.runs import RunEndings
 from jimsapi.testing.store.samples import make_event, make_key, make_plan, take_turn
 from jimsapi.testing.store.searches import Searches
 from jimsapi.testing.store.takeovers import Takeovers
+from jimsapi.testing.store.transfers import Transfers
 from jimsapi.testing.store.usage import UsageTotals
 from jimsapi.testing.store_machine import run_store_machine
 from jimsapi.threads.errors import KeyUsed
@@ -49,6 +50,7 @@ class ThreadStoreContract(
     Pages,
     Lists,
     Contexts,
+    Transfers,
 ):
     """Derive a class from this one in a test module, and declare how to open a new, empty store, and how to open its
     data again after it is closed:

@@ -24,6 +24,7 @@ from jimsapi.threads import (
     TICK,
     USER_MESSAGE,
     Accepted,
+    Activity,
     AdoptedRun,
     ByExternalId,
     ById,
@@ -46,6 +47,8 @@ from jimsapi.threads import (
     NewEvent,
     Outcome,
     Rating,
+    Record,
+    RecordKind,
     RunClosed,
     RunFilter,
     RunNotFound,
@@ -69,6 +72,7 @@ from jimsapi.threads import (
     ThreadRecord,
     ThreadSummary,
     UsageHolder,
+    WholeThread,
     decode_cursor,
     encode_cursor,
     end_with,
@@ -79,7 +83,7 @@ from jimsapi.threads import (
     take_page,
     uuid7,
 )
-from jimsapi_postgres import rows, schema
+from jimsapi_postgres import rows, schema, transfer
 from jimsapi_postgres.connections import STATEMENT_TIMEOUT, Connection, Connector, Link, Pool, Work
 from jimsapi_postgres.errors import DAMAGED, DENIED, DISK_FULL, ConnectionLost, NotConnected, as_unusable
 from jimsapi_postgres.lanes import BY_IDS, Lanes
@@ -843,6 +847,27 @@ class PostgresStore:
         await self._write(lambda connection: connection.execute(_PURGE_WEBHOOKS), self._housekeeping)
         await self._write(lambda connection: connection.execute(_PURGE_OWNERS, KEEP_OWNERS), self._housekeeping)
         return await self._purge(_PURGE, older_than)
+
+    async def activity(self) -> Activity:
+        return await self._do(transfer.read_activity)
+
+    async def count_threads(self) -> int:
+        return await self._do(transfer.count_threads)
+
+    async def export_threads(self, after: UUID | None, limit: int) -> list[WholeThread]:
+        return await self._do(partial(transfer.export_threads, after=after, limit=limit))
+
+    async def export_by_id(self, thread_ids: Sequence[UUID]) -> list[WholeThread]:
+        return await self._do(partial(transfer.export_by_id, thread_ids=thread_ids))
+
+    async def import_threads(self, threads: Sequence[WholeThread]) -> int:
+        return await self._write(partial(transfer.import_threads, threads=threads))
+
+    async def export_records(self, kind: RecordKind, after: Record | None, limit: int) -> list[Record]:
+        return await self._do(partial(transfer.export_records, kind=kind, after=after, limit=limit))
+
+    async def import_records(self, records: Sequence[Record]) -> None:
+        await self._write(partial(transfer.import_records, records=records))
 
     async def _purge(self, query: str, older_than: timedelta) -> int:
         age = min(older_than, timedelta(seconds=rows.LONG_AGO))

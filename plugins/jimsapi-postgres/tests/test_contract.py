@@ -13,7 +13,8 @@ from jimsapi.threads.run import AdoptedRun
 from jimsapi.threads.store import ThreadStore
 
 EMPTY = """
-    TRUNCATE threads, thread_events, jimsapi_runs, jimsapi_owners, jimsapi_idempotency,
+    TRUNCATE threads, thread_events, jimsapi_threads, jimsapi_feedback,
+        jimsapi_runs, jimsapi_owners, jimsapi_idempotency,
         jimsapi_thread_usage, jimsapi_contact_usage, jimsapi_caller_usage,
         jimsapi_outbox, jimsapi_sinks, jimsapi_dead_letters, jimsapi_webhooks
 """
