@@ -22,7 +22,14 @@ from jimsapi.cli.contacts import Wanted as WantedContact
 from jimsapi.cli.contacts import delete, delete_arguments, export, export_arguments
 from jimsapi.cli.explain import explain
 from jimsapi.cli.new_project import new_command
-from jimsapi.cli.operator_commands import Action, list_contacts_command, runs_commands, sinks_commands, threads_commands
+from jimsapi.cli.operator_commands import (
+    Action,
+    list_contacts_command,
+    runs_commands,
+    sinks_commands,
+    store_commands,
+    threads_commands,
+)
 from jimsapi.cli.options import COMMAND_OPTIONS, GroupedCommand, all_options, with_options
 from jimsapi.cli.plugin_scopes import scopes_of_plugins
 from jimsapi.cli.replay import FAILED, ReplayFailed, Wanted, replay, replay_arguments
@@ -266,6 +273,7 @@ def _command_line(plugins: PluginManager | None, broken: list[StartError]) -> cl
     group.add_command(runs_commands(made, commands.configuration))
     group.add_command(threads_commands(made, commands.configuration))
     group.add_command(sinks_commands(made, commands.configuration))
+    group.add_command(store_commands(made, commands.configuration))
     contacts = click.Group("contacts", help="List the contacts; export or delete everything that is stored of one.")
     contacts.add_command(list_contacts_command(made, commands.configuration))
     contacts.add_command(add(_export_command(commands)))

@@ -10,7 +10,15 @@ import msgspec
 from jimsapi.api.app import add_plugin_routes, run_service
 from jimsapi.asgi.app import App
 from jimsapi.cli.check import missing_store
-from jimsapi.plugins.compose import Composer, Composition, Configuration, enter_built
+from jimsapi.plugins.compose import (
+    Built,
+    Composer,
+    Composition,
+    Configuration,
+    build_store,
+    enter_built,
+    without_password,
+)
 from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.lifespans import Lifespans
 from jimsapi.plugins.manager import at
@@ -64,6 +72,13 @@ async def opened(configuration: Configuration, *, to_write: bool) -> AsyncIterat
         yield service
     finally:
         await lifespans.leave()
+
+
+async def built_store(configuration: Configuration, url: str | None) -> Built:
+    """Return the store at a URL, or that of the server if it is None. It is not open yet."""
+    if url is None:
+        return (await _composition(Composer(configuration), configuration)).store
+    return build_store(url, without_password(url), configuration.plugins, configuration.settings)
 
 
 async def _composition(composer: Composer, configuration: Configuration) -> Composition:

@@ -1,4 +1,4 @@
-"""The commands for operators with their arguments: `runs`, `threads`, `sinks`, and `contacts list`.
+"""The commands for operators with their arguments: `runs`, `threads`, `sinks`, `store`, and `contacts list`.
 
 What they do is imported when one is called, since a server needs none of it.
 """
@@ -231,6 +231,71 @@ def sinks_commands(make: Make, resolve: Resolve) -> click.Group:
     text = f"Remove a sink that is no longer configured, and everything that waits for it. {beside}"
     removing = [sink(), _option("--yes", is_flag=True, help="Do not ask for confirmation.")]
     group.add_command(make("remove", remove, text, removing))
+    return group
+
+
+def store_commands(make: Make, resolve: Resolve) -> click.Group:
+    """Return the group `store`."""
+
+    def copy(given: dict[str, Any]) -> None:
+        from jimsapi.cli.store_copy import copy
+
+        wanted = _taken(given)
+        copy(resolve(given), source=wanted["source"], target=wanted["target"])
+
+    def check(given: dict[str, Any]) -> None:
+        from jimsapi.cli.store_maintenance import check
+
+        url = _taken(given)["url"]
+        check(resolve(given), url=url)
+
+    def stats(given: dict[str, Any]) -> None:
+        from jimsapi.cli.store_maintenance import stats
+
+        wanted = _taken(given)
+        stats(resolve(given), url=wanted["url"], as_json=bool(wanted["json"]))
+
+    def vacuum(given: dict[str, Any]) -> None:
+        from jimsapi.cli.store_maintenance import vacuum
+
+        url = _taken(given)["url"]
+        vacuum(resolve(given), url=url)
+
+    def migrate(given: dict[str, Any]) -> None:
+        from jimsapi.cli.store_maintenance import migrate
+
+        wanted = _taken(given)
+        migrate(resolve(given), url=wanted["url"], dry_run=bool(wanted["dry_run"]))
+
+    def place() -> click.Argument:
+        return _argument("url", "[URL]", type=str, required=False)
+
+    group = click.Group("store", help="Copy a store to another one; check, measure, vacuum or upgrade its database.")
+    text = (
+        "Copy everything of the store FROM to the store TO, such as sqlite:///a.db to postgresql://host/name, and "
+        "compare the two. If it is interrupted, run it again: it adds what is missing. Stop the servers of both stores "
+        "first. The exit status is 0 if the two are equal, 1 if they are not or cannot be copied, 2 for wrong usage."
+    )
+    copying: list[click.Parameter] = [_argument("source", "FROM", type=str), _argument("target", "TO", type=str)]
+    group.add_command(make("copy", copy, text, copying))
+    of_server = "URL is a store as --store names it; without it, the command takes the one of the server."
+    text = f"Look for faults in a database. {of_server} It works while servers run, and changes nothing. {_STATUS_TEXT}"
+    group.add_command(make("check", check, text, [place()]))
+    text = f"Show how much a database has. {of_server} {_BESIDE}"
+    group.add_command(make("stats", stats, text, [place(), _json("Print a JSON object.")]))
+    text = (
+        f"Free the space of what was deleted, and show the bytes before and after. {of_server} On SQLite, the file "
+        f"gets smaller, and no server may have it open. On PostgreSQL, new rows get the space. {_STATUS_TEXT}"
+    )
+    group.add_command(make("vacuum", vacuum, text, [place()]))
+    text = (
+        f"Upgrade the tables of a database to this version of jimsapi. {of_server} No row of JIMS changes. On "
+        f"PostgreSQL, servers may run meanwhile, also older ones. {_STATUS_TEXT}"
+    )
+    dry_run = _option(
+        "--dry-run", is_flag=True, help="Print the statements that would be executed, and change nothing."
+    )
+    group.add_command(make("migrate", migrate, text, [place(), dry_run]))
     return group
 
 

@@ -301,15 +301,7 @@ class Composer:
 
     def _build_store(self, app: JimsApp) -> Built:
         url = self._core.store if self._settings.is_given("store") or app.store is None else app.store
-        self._settings.guard(url)
-        source = f"--store {without_password(url)}"
-        store = _first_built(self._plugins.implementations(STORE), source, url, self._settings)
-        if store is not None:
-            return _check_built(store)
-        raise StartError(
-            f"{source}: no installed plugin keeps threads there; jimsapi itself supports sqlite:///relative.db, "
-            "sqlite:////absolute.db and memory:"
-        )
+        return build_store(url, f"--store {without_password(url)}", self._plugins, self._settings)
 
     def _sorted_providers(self, providers: tuple[Built, ...]) -> tuple[Built, ...]:
         if any(isinstance(built.value, AbstractAsyncContextManager) for built in providers if not built.named):
@@ -336,6 +328,23 @@ class Composer:
         returned = [(one.entry, one(settings=self._settings)) for one in self._plugins.implementations(hook)]
         built = tuple(_check_built(Built(entry, hook, value)) for entry, value in returned if value is not None)
         return self._sorted_providers(built) if hook == PROVIDER else built
+
+
+def build_store(url: str, source: str, plugins: PluginManager, settings: Settings) -> Built:
+    """Return the store for a URL, from the first plugin whose hook `jimsapi_thread_store` knows the URL.
+
+    `source` names the URL in errors, without its password. The store is not open yet.
+
+    Raises `StartError` if no plugin knows the URL, or if the URL is faulty, and `PluginError` if the plugin is faulty.
+    """
+    settings.guard(url)
+    store = _first_built(plugins.implementations(STORE), source, url, settings)
+    if store is not None:
+        return _check_built(store)
+    raise StartError(
+        f"{source}: no installed plugin keeps threads there; jimsapi itself supports sqlite:///relative.db, "
+        "sqlite:////absolute.db and memory:"
+    )
 
 
 def build_file_store(url: str, flag: str, settings: Settings) -> FileStore:

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from jimsapi.threads.file_store import FilePage, FileStore, NewFile, StoredFile
     from jimsapi.threads.identity import Identity
     from jimsapi.threads.ids import derived_id, uuid7
+    from jimsapi.threads.maintenance import MaintainedStore, Migration, SchemaChange, StoreStats, describe_fault
     from jimsapi.threads.message_files import MessageFile, SentFile
     from jimsapi.threads.outbox import (
         MAX_REASON,
@@ -208,7 +209,9 @@ __all__ = [
     "KeyUsed",
     "Latest",
     "ListedRun",
+    "MaintainedStore",
     "MessageFile",
+    "Migration",
     "ModelTotal",
     "New",
     "NewEvent",
@@ -232,6 +235,7 @@ __all__ = [
     "RunPage",
     "RunPlan",
     "RunStatus",
+    "SchemaChange",
     "SearchPage",
     "SearchQuery",
     "Selector",
@@ -243,6 +247,7 @@ __all__ = [
     "Started",
     "StatusEvent",
     "StoreLacks",
+    "StoreStats",
     "StoreUnavailable",
     "StoreUnusable",
     "StoredFile",
@@ -272,6 +277,7 @@ __all__ = [
     "decode_cursor",
     "decode_id_cursor",
     "derived_id",
+    "describe_fault",
     "encode_contact_cursor",
     "encode_cursor",
     "encode_id_cursor",
@@ -351,6 +357,13 @@ if not TYPE_CHECKING:  # a type checker would find every name
             "jimsapi.threads.file_store": ("FilePage", "FileStore", "NewFile", "StoredFile"),
             "jimsapi.threads.identity": ("Identity",),
             "jimsapi.threads.ids": ("derived_id", "uuid7"),
+            "jimsapi.threads.maintenance": (
+                "MaintainedStore",
+                "Migration",
+                "SchemaChange",
+                "StoreStats",
+                "describe_fault",
+            ),
             "jimsapi.threads.message_files": ("MessageFile", "SentFile"),
             "jimsapi.threads.outbox": (
                 "DeadLetter",

@@ -258,8 +258,9 @@ _VERSION_8 = (
     "CREATE INDEX jimsapi_dead_letters_thread ON jimsapi_dead_letters (thread_id)",
 )
 
-_MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7, _VERSION_8)
-SCHEMA_VERSION = len(_MIGRATIONS)
+MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7, _VERSION_8)
+"""The statements of each version, from the first one on."""
+SCHEMA_VERSION = len(MIGRATIONS)
 
 _NEEDED_COLUMNS = {
     "threads": {"thread_id", "contact_id", "external_id", "created_at", "thread_config"},
@@ -270,7 +271,7 @@ HAS_SINKS = "SELECT EXISTS (SELECT 1 FROM jimsapi_sinks)"
 _UNOPENABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
 _DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-_HARMLESS = ("ok", "NULL value in ", "NUMERIC value in ", "TEXT value in ", "CHECK constraint failed")
+HARMLESS_FINDINGS = ("ok", "NULL value in ", "NUMERIC value in ", "TEXT value in ", "CHECK constraint failed")
 """Results of SQLite's integrity check that are not damage."""
 
 
@@ -389,9 +390,26 @@ def open_beside_a_server(path: str, mode: Literal["ro", "rw"] = "ro") -> sqlite3
         connection.close()
         raise StoreUnusable(
             f"{path}: an older jimsapi, or another program, made this database (schema {found}; this one reads "
-            f"{SCHEMA_VERSION}); start the server of this version once, which upgrades it"
+            f"{SCHEMA_VERSION}); upgrade it with `jimsapi store migrate`, or start the server of this version once"
         )
     return connection
+
+
+def read_version(path: str) -> int:
+    """Return the version of a database's tables; 0 if it has none of jimsapi. It only reads.
+
+    Raises `StoreUnusable` if the file is not a database, or has other tables, or if a newer version made it.
+    """
+    try:
+        connection = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=BUSY_TIMEOUT)
+        try:
+            _refuse_foreign_tables(connection, path)
+            _refuse_newer_schema(connection, path)
+            return _schema_version(connection)
+        finally:
+            connection.close()
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise StoreUnusable(_cause(path, error)) from error
 
 
 def _configure(connection: sqlite3.Connection, path: str, durability: Durability) -> None:
@@ -407,7 +425,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
     for version in range(_schema_version(connection) + 1, SCHEMA_VERSION + 1):
         connection.execute("BEGIN IMMEDIATE")
         try:
-            for statement in _MIGRATIONS[version - 1]:
+            for statement in MIGRATIONS[version - 1]:
                 connection.execute(statement)
             connection.execute("DELETE FROM jimsapi_schema")
             connection.execute("INSERT INTO jimsapi_schema (version) VALUES (?)", (version,))
@@ -453,7 +471,9 @@ def _refuse_damage(connection: sqlite3.Connection, path: str) -> None:
     deadline = time.monotonic() + LOOK_FOR_DAMAGE
     connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
     try:
-        found = [text for (text,) in connection.execute("PRAGMA quick_check(10)") if not text.startswith(_HARMLESS)]
+        found = [
+            text for (text,) in connection.execute("PRAGMA quick_check(10)") if not text.startswith(HARMLESS_FINDINGS)
+        ]
     except sqlite3.OperationalError as error:
         if primary_code(error) != sqlite3.SQLITE_INTERRUPT:
             raise

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 from uuid import UUID
 
-from jimsapi.stores.sqlite import facts, lists, reads, search, transfer, usage, writes
+from jimsapi.stores.sqlite import facts, lists, maintenance, reads, search, transfer, usage, writes
 from jimsapi.stores.sqlite.errors import DAMAGED, as_domain_error
 from jimsapi.stores.sqlite.file import LOG_REMOVED, DatabaseFiles
 from jimsapi.stores.sqlite.lock import DatabaseLock, refuse_lock
@@ -41,6 +41,7 @@ from jimsapi.threads.facts import (
     ThreadSummary,
 )
 from jimsapi.threads.ids import uuid7
+from jimsapi.threads.maintenance import Migration, StoreStats
 from jimsapi.threads.run import (
     NO_RUN_FILTER,
     Accepted,
@@ -318,6 +319,21 @@ class SQLiteStore:
 
     async def import_records(self, records: Sequence[Record]) -> None:
         await self._write(partial(transfer.import_records, records=records))
+
+    async def find_faults(self) -> Sequence[str]:
+        return await asyncio.to_thread(maintenance.find_faults, self._path)
+
+    async def stats(self) -> StoreStats:
+        return await asyncio.to_thread(maintenance.read_stats, self._path)
+
+    async def vacuum(self) -> tuple[int, int]:
+        return await asyncio.to_thread(maintenance.vacuum, self._path)
+
+    async def pending_migration(self) -> Migration:
+        return await asyncio.to_thread(maintenance.pending_migration, self._path)
+
+    async def migrate(self) -> Migration:
+        return await asyncio.to_thread(maintenance.migrate, self._path, self._durability)
 
     def _write(self, work: Work[T], *, brief: bool = False, first: bool = False) -> asyncio.Future[T]:
         if self._writer is None:

@@ -6,13 +6,15 @@ only add to the rest, whose names begin with `jimsapi_`. An interrupted migratio
 
 import asyncio
 import logging
+import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
 
 import asyncpg
+import msgspec
 
-from jimsapi.threads import StoreUnusable
+from jimsapi.threads import Migration, SchemaChange, StoreUnusable
 from jimsapi_postgres.connections import Connection
 from jimsapi_postgres.errors import as_unusable
 from jimsapi_postgres.url import Target, connect_arguments
@@ -51,6 +53,11 @@ _NEEDED_COLUMNS = {
 _COLUMNS = """
     SELECT attname FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped
 """
+_IS_VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)"
+_STATEMENT = re.compile(
+    r"^ *(CREATE (?:OR REPLACE )?(?:FUNCTION|TABLE)[^(]*)|^ *((?:CREATE (?:UNIQUE )?INDEX|ALTER TABLE)[^;]*)|(GRANT)\b",
+    re.MULTILINE,
+)
 _MISSING_PRIVILEGES = """
     SELECT privilege || ' on ' || name AS missing
     FROM
@@ -101,11 +108,11 @@ async def _prepare(connection: Connection, name: str, wait: float | None, large:
     )
     await _refuse_unfit_server(connection, name)
     await _refuse_tables_of_others(connection, name)
-    version_before = await _version(connection, name)
+    version_before = await read_version(connection, name)
     if version_before < len(MIGRATIONS):
         await _acquire_lock(connection, name, wait)
         # Another process may have upgraded the database while this one waited.
-        for version in range(await _version(connection, name) + 1, len(MIGRATIONS) + 1):
+        for version in range(await read_version(connection, name) + 1, len(MIGRATIONS) + 1):
             if version in _BUILDS_INDEXES:
                 await _refuse_large(connection, name, large)
             logger.info("%s: upgrading the schema to version %d", name, version)
@@ -126,66 +133,101 @@ async def _prepare(connection: Connection, name: str, wait: float | None, large:
     return version_before
 
 
+class Script(msgspec.Struct, frozen=True):
+    """A file of the folder `sql` with statements."""
+
+    name: str
+
+
+class Index(msgspec.Struct, frozen=True):
+    """An index that is built while other processes write."""
+
+    name: str
+    definition: str
+
+
+Change = Script | Index
+
+_FUNCTIONS = ("usage", "functions", "functions_1", "functions_2", "functions_3", "functions_4", "functions_6")
+_JIMS_INDEXES = Script("jims_indexes")
+"""Only if this package creates the tables of JIMS."""
+CHANGES: tuple[tuple[Change, ...], ...] = (
+    (Script("jims_tables"), _JIMS_INDEXES, Script("tables_1"), *(Index(*one) for one in INDEXES_1.items())),
+    (Script("tables_2"),),
+    (),  # only functions, which the newest version creates
+    (Script("tables_4"),),
+    (Script("tables_5"),),
+    (Script("tables_6"),),
+    (
+        Script("search_7"),
+        *(Index(*one) for one in INDEXES_7.items()),
+        Script("usage_tables_7"),
+        Script("rights_7"),
+    ),
+    (Script("tables_8"), Script("rights_8"), *(Script(name) for name in _FUNCTIONS)),
+)
+"""What each version changes, from the first one on."""
+
+
 async def _version_1(connection: Connection) -> None:
+    changes = await _changes(connection, 1)
     async with connection.transaction():
-        creates_threads = await connection.fetchval("SELECT to_regclass('threads') IS NULL")
-        await connection.execute(_sql("jims_tables"))
-        if creates_threads:
-            await connection.execute(_sql("jims_indexes"))
-        await connection.execute(_sql("tables_1"))
-    for index, definition in INDEXES_1.items():
-        await _build_index(connection, index, definition)
+        await _apply(connection, [change for change in changes if isinstance(change, Script)])
+    await _apply(connection, [change for change in changes if isinstance(change, Index)])
 
 
-async def _version_2(connection: Connection) -> None:
-    await connection.execute(_sql("tables_2"))
+def _version(number: int) -> Callable[[Connection], Awaitable[None]]:
+    async def migrate(connection: Connection) -> None:
+        await _apply(connection, CHANGES[number - 1])
+
+    return migrate
 
 
-async def _version_3(connection: Connection) -> None:
-    """Version 3 changed only functions, which the newest version creates."""
+async def _apply(connection: Connection, changes: Sequence[Change]) -> None:
+    for change in changes:
+        if isinstance(change, Index):
+            await _build_index(connection, change.name, change.definition)
+        else:
+            await connection.execute(_sql(change.name))
 
 
-async def _version_4(connection: Connection) -> None:
-    await connection.execute(_sql("tables_4"))
+async def _changes(connection: Connection, version: int) -> list[Change]:
+    """Return what a version changes in this database."""
+    creates_threads = await connection.fetchval("SELECT to_regclass('threads') IS NULL")
+    return [change for change in CHANGES[version - 1] if creates_threads or change != _JIMS_INDEXES]
 
 
-async def _version_5(connection: Connection) -> None:
-    await connection.execute(_sql("tables_5"))
+async def pending(connection: Connection, name: str) -> Migration:
+    """Return what `prepare` would do, without changing anything. Raises `StoreUnusable` as `prepare` does."""
+    await _refuse_unfit_server(connection, name)
+    await _refuse_tables_of_others(connection, name)
+    found, newest = await read_version(connection, name), len(MIGRATIONS)
+    changes = [
+        SchemaChange(version, statement)
+        for version in range(found + 1, newest + 1)
+        for change in await _changes(connection, version)
+        for statement in await _statements(connection, change)
+    ]
+    return Migration(found, newest, changes)
 
 
-async def _version_6(connection: Connection) -> None:
-    await connection.execute(_sql("tables_6"))
-
-
-async def _version_7(connection: Connection) -> None:
-    await connection.execute(_sql("search_7"))
-    for index, definition in INDEXES_7.items():
-        await _build_index(connection, index, definition)
-    await connection.execute(_sql("usage_tables_7"))
-    await connection.execute(_sql("rights_7"))
-
-
-async def _version_8(connection: Connection) -> None:
-    await connection.execute(_sql("tables_8"))
-    await connection.execute(_sql("rights_8"))
-    for functions in ("usage", "functions", "functions_1", "functions_2", "functions_3", "functions_4", "functions_6"):
-        await connection.execute(_sql(functions))
+async def _statements(connection: Connection, change: Change) -> list[str]:
+    """Return the statements of a change, one line each: without the columns of tables and the bodies of functions."""
+    if isinstance(change, Script):
+        return [" ".join("".join(found).split()) for found in _STATEMENT.findall(_sql(change.name))]
+    if await connection.fetchval(_IS_VALID, change.name):
+        return []
+    return [f"CREATE INDEX CONCURRENTLY {change.name} ON {change.definition}"]
 
 
 # A version that the main branch has had is never changed: databases have it. A new version N needs: `sql/tables_N.sql`
 # for its columns; each function with another signature or result under a name that ends with N in `sql/functions.sql`;
-# the earlier names in `sql/functions_{N-1}.sql`, as wrappers for older servers; and `_version_N`, to which the loop of
-# `_version_{N-1}` moves. Its test begins with `tests/version_{N-1}.sql`, which has what the version before had instead;
+# the earlier names in `sql/functions_{N-1}.sql`, as wrappers for older servers; and an entry in `CHANGES`, to which
+# `_FUNCTIONS` move. Its test begins with `tests/version_{N-1}.sql`, which has what the version before had instead;
 # tests of earlier versions that call `rows.ACCEPT` then name the function of their version.
 MIGRATIONS: tuple[Callable[[Connection], Awaitable[None]], ...] = (
     _version_1,
-    _version_2,
-    _version_3,
-    _version_4,
-    _version_5,
-    _version_6,
-    _version_7,
-    _version_8,
+    *(_version(number) for number in range(2, len(CHANGES) + 1)),
 )
 _BUILDS_INDEXES = (1, 7)
 """The versions whose migration builds indexes of `thread_events`."""
@@ -198,14 +240,15 @@ The earlier migrations create only tables and indexes. The newest one creates th
 
 async def _build_index(connection: Connection, index: str, definition: str) -> None:
     """Build an index while other processes write. If an interrupted build has left an invalid index, it is replaced."""
-    valid = await connection.fetchval("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)", index)
+    valid = await connection.fetchval(_IS_VALID, index)
     if valid is False:
         await connection.execute(f"DROP INDEX CONCURRENTLY {index}")
     if not valid:
         await connection.execute(f"CREATE INDEX CONCURRENTLY {index} ON {definition}")
 
 
-async def _version(connection: Connection, name: str) -> int:
+async def read_version(connection: Connection, name: str) -> int:
+    """Return the version of the schema; 0 if there is none. Raises `StoreUnusable` if it needs a newer package."""
     if await connection.fetchval("SELECT to_regclass('jimsapi_schema') IS NULL"):
         return 0
     row = await connection.fetchrow("SELECT version, serves_from FROM jimsapi_schema ORDER BY version DESC LIMIT 1")

@@ -42,6 +42,7 @@ from jimsapi.threads import (
     IdentifierTaken,
     InvalidCursor,
     Latest,
+    Migration,
     ModelTotal,
     New,
     NewEvent,
@@ -61,6 +62,7 @@ from jimsapi.threads import (
     Settled,
     Started,
     StoredRun,
+    StoreStats,
     StoreUnavailable,
     ThreadChange,
     ThreadFacts,
@@ -83,7 +85,7 @@ from jimsapi.threads import (
     take_page,
     uuid7,
 )
-from jimsapi_postgres import rows, schema, transfer
+from jimsapi_postgres import maintenance, rows, schema, transfer
 from jimsapi_postgres.connections import STATEMENT_TIMEOUT, Connection, Connector, Link, Pool, Work
 from jimsapi_postgres.errors import DAMAGED, DENIED, DISK_FULL, ConnectionLost, NotConnected, as_unusable
 from jimsapi_postgres.lanes import BY_IDS, Lanes
@@ -868,6 +870,21 @@ class PostgresStore:
 
     async def import_records(self, records: Sequence[Record]) -> None:
         await self._write(partial(transfer.import_records, records=records))
+
+    async def find_faults(self) -> Sequence[str]:
+        return await maintenance.find_faults(self._target)
+
+    async def stats(self) -> StoreStats:
+        return await maintenance.read_stats(self._target)
+
+    async def vacuum(self) -> tuple[int, int]:
+        return await maintenance.vacuum(self._target)
+
+    async def pending_migration(self) -> Migration:
+        return await maintenance.pending_migration(self._target)
+
+    async def migrate(self) -> Migration:
+        return await maintenance.migrate(self._target)
 
     async def _purge(self, query: str, older_than: timedelta) -> int:
         age = min(older_than, timedelta(seconds=rows.LONG_AGO))
