@@ -21,6 +21,8 @@ from jimsapi.testing.store import (
     make_event,
     make_plan,
 )
+from jimsapi.testing.store.transfers import nothing
+from jimsapi.threads.copying import copy_store
 from jimsapi.threads.errors import IdentifierTaken
 from jimsapi.threads.event import NewEvent, decode_row
 from jimsapi.threads.run import ByExternalId, ById, ContextLimits, Latest, New
@@ -99,7 +101,12 @@ def _dump(path: Path) -> dict[str, Any]:
         "events": connection.execute(
             "SELECT *, typeof(thread_id), typeof(event_id) FROM thread_events ORDER BY rowid"
         ).fetchall(),
-        "schema": set(connection.execute("SELECT sql FROM sqlite_master WHERE name NOT LIKE '%jimsapi%'")),
+        # SQLite makes a table of its own for AUTOINCREMENT.
+        "schema": set(
+            connection.execute(
+                "SELECT sql FROM sqlite_master WHERE name NOT LIKE '%jimsapi%' AND name <> 'sqlite_sequence'"
+            )
+        ),
     }
     connection.close()
     return dump
@@ -110,6 +117,18 @@ async def test_taking_over_changes_no_row_and_no_table(path: Path) -> None:
     for _ in range(2):
         async with SQLiteStore(path) as store:
             await store.ping()
+    assert _dump(path) == before
+
+
+async def test_a_copy_has_every_thread_and_changes_no_row_of_the_original(path: Path, tmp_path: Path) -> None:
+    before = _dump(path)
+    async with SQLiteStore(path) as store, SQLiteStore(tmp_path / "copy.db", durability="relaxed") as copy:
+        there, copied = await copy_store(store, copy, nothing)
+        assert there == copied
+        assert (there.threads, there.events) == (6, 70)
+        assert [thread.thread_id for thread in await all_threads(copy, "ann")] == [
+            thread.thread_id for thread in await all_threads(store, "ann")
+        ]
     assert _dump(path) == before
 
 
