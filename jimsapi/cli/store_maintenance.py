@@ -1,5 +1,6 @@
 """`jimsapi store check`, `stats`, `vacuum` and `migrate`: examine, measure, shrink and upgrade a database."""
 
+import logging
 from typing import Any, cast
 
 import click
@@ -78,6 +79,7 @@ def migrate(configuration: Configuration, *, url: str | None, dry_run: bool) -> 
 
     Raises `StartError` or `StoreUnusable` if that is not possible.
     """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # an upgrade may take long, and logs each version
     complete(_migrate(configuration, url, dry_run), _BESIDE_A_SERVER)
 
 

@@ -445,9 +445,11 @@ class MemoryStore:
             threads = self._contacts.get(contact_id)
             if not threads:
                 return None
-            newest = threads[-1].active_at() or threads[-1].record.created_at.replace(tzinfo=None)
             within = selector.active_within
-            return threads[-1] if within is None or was_active(newest, now, within) else None
+            if within is None:
+                return threads[-1]
+            newest = threads[-1].active_at() or threads[-1].record.created_at.replace(tzinfo=None)
+            return threads[-1] if was_active(newest, now, within) else None
         if isinstance(selector, ById):
             return self._threads.get(selector.thread_id.int)
         if isinstance(selector, ByExternalId):

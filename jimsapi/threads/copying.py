@@ -107,14 +107,14 @@ async def _refuse_activity(store: PortableStore) -> None:
     activity = await store.activity()
     if activity.processes:
         raise CopyRefused(
-            f"{activity.processes} servers work with {store.name}, or did so in the last 20 seconds: stop them, wait, "
-            "and run the command again"
+            f"{store.name} is in use, or was a moment ago (servers: {activity.processes}): stop the servers, wait half "
+            "a minute, and run the command again"
         )
     if activity.open_runs:
         raise CopyRefused(
-            f"{store.name} has {activity.open_runs} open runs, which a killed server left: start a server on it, which "
-            "ends or continues them, stop it when `jimsapi runs list --status queued --status running` is empty, and "
-            "run the command again"
+            f"{store.name} has open runs, which a killed server left ({activity.open_runs}): start a server on it, "
+            "which ends or continues them, stop it when `jimsapi runs list --status queued --status running` is empty, "
+            "and run the command again"
         )
 
 

@@ -118,7 +118,9 @@ def test_open_runs_of_a_killed_server_are_refused_until_a_server_has_ended_them(
             await store.accept(make_plan(owner=OTHER_OWNER, background=True))
 
     asyncio.run(leave())
-    assert "a.db has 2 open runs, which a killed server left: start a server" in refusal(command(folder, "copy", A, B))
+    assert "a.db has open runs, which a killed server left (2): start a server" in refusal(
+        command(folder, "copy", A, B)
+    )
     with serving(folder) as served:
         while "queued" in run_command("runs", "list", "--store", A, cwd=folder).stdout:
             pass

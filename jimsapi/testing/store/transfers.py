@@ -322,7 +322,7 @@ class Transfers(StoreTests):
         await store.accept(waiting)
         assert (await source.activity()).open_runs == 2
         assert await _ended_runs(source, thread_id) == []
-        with pytest.raises(CopyRefused, match="has 2 open runs"):
+        with pytest.raises(CopyRefused, match=r"has open runs, .* \(2\)"):
             await copy_store(source, other_store(), nothing)
         await store.finish(running.run_id, OWNER, completed())
         assert [run.run_id for run in await _ended_runs(source, thread_id)] == [running.run_id]

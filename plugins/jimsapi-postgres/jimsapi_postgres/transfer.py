@@ -153,8 +153,10 @@ async def read_activity(connection: Connection) -> Activity:
 
 async def count_threads(connection: Connection) -> int:
     """`PortableStore.count_threads`."""
-    count: int = await connection.fetchval(_COUNT, timeout=TIMEOUT)
-    return count
+    async with connection.transaction(readonly=True):
+        await connection.execute(_NO_TIMEOUT)
+        count: int = await connection.fetchval(_COUNT, timeout=TIMEOUT)
+        return count
 
 
 async def export_threads(connection: Connection, after: UUID | None, limit: int) -> list[WholeThread]:

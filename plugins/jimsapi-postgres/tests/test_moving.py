@@ -3,12 +3,14 @@
 import asyncio
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import orjson
 import pytest
 from database import Postgres
@@ -20,8 +22,9 @@ from jimsapi.stores.sqlite import SQLiteStore
 from jimsapi.testing.store import OTHER_OWNER, make_plan
 from jimsapi.testing.store.transfers import MOMENT, ended_run, foreign_thread, use, whole_thread
 from jimsapi.threads.ids import uuid7
-from jimsapi.threads.transfer import ThreadRefused, WholeEvent
+from jimsapi.threads.transfer import ThreadRefused, WholeEvent, WholeThread
 from tests.command import python_path, refusal, run_command
+from tests.docs.snippets import blocks
 from tests.serving import Served
 
 pytestmark = pytest.mark.anyio
@@ -75,6 +78,41 @@ async def test_a_copy_to_sqlite_and_back_is_equal(url: str, second: str, tmp_pat
     assert digest(printed(tmp_path, "copy", url, second)) == there
 
 
+MANY = 100_000
+
+
+async def test_a_copy_of_100_000_threads_there_and_back_is_equal(url: str, second: str, tmp_path: Path) -> None:
+    samples = [foreign_thread(), whole_thread(), whole_thread(contact_id="ann"), whole_thread(events=[])]
+    async with PostgresStore(url) as store:
+        await use(store)
+        for _ in range(0, MANY, 1000):
+            await store.import_threads([_another(samples[number % 4]) for number in range(1000)])
+    there = digest(copied(tmp_path, url, "sqlite:///jims.db"))
+    assert digest(copied(tmp_path, "sqlite:///jims.db", second)) == there
+    found = orjson.loads(printed(tmp_path, "stats", second, "--json"))
+    assert found["threads"] == MANY + 3
+
+
+def _another(thread: WholeThread) -> WholeThread:
+    """Return the same thread with other identifiers of the thread and its runs, which are unique in a store."""
+    runs = [msgspec.structs.replace(run, run_id=uuid7()) for run in thread.runs]
+    return msgspec.structs.replace(thread, thread_id=uuid7(), runs=runs)
+
+
+def copied(folder: Path, source: str, target: str) -> str:
+    """Copy a large store, and return what the command printed."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "jimsapi", "store", "copy", source, target],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": python_path(PLUGIN)},
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=True,
+    )
+    return ran.stdout
+
+
 def test_a_database_of_vedana_is_copied_with_no_row_changed(
     postgres: Postgres, database: str, url: str, second: str, tmp_path: Path
 ) -> None:
@@ -102,7 +140,9 @@ def test_a_database_of_vedana_is_upgraded_with_no_row_changed(
     assert "version 5: ALTER TABLE jimsapi_runs ADD COLUMN IF NOT EXISTS beside json\n" in listed
     assert "version 8: CREATE OR REPLACE FUNCTION jimsapi_context_1\n" in listed
     assert listed.endswith(f"would be upgraded from version 0 to {len(MIGRATIONS)}\n")
-    assert f"upgraded from version 0 to {len(MIGRATIONS)}" in printed(tmp_path, "migrate", url)
+    upgraded = command(tmp_path, "migrate", url)
+    assert f"upgraded from version 0 to {len(MIGRATIONS)}" in upgraded.stdout
+    assert f"upgrading the schema to version {len(MIGRATIONS)}" in upgraded.stderr
     assert each_row(postgres, database) == rows
     assert printed(tmp_path, "migrate", url).endswith("there is nothing to do\n")
     assert "no faults found" in printed(tmp_path, "check", url)
@@ -111,14 +151,14 @@ def test_a_database_of_vedana_is_upgraded_with_no_row_changed(
 def test_an_older_database_is_refused_until_it_is_upgraded(
     postgres: Postgres, database: str, url: str, tmp_path: Path
 ) -> None:
-    printed(tmp_path, "migrate", url)
+    command(tmp_path, "migrate", url)
     postgres.psql(VERSION_7, database)
     for name in ("check", "stats", "vacuum"):
         assert "needs 8; upgrade them with `jimsapi store migrate`" in refusal(command(tmp_path, name, url))
     listed = printed(tmp_path, "migrate", url, "--dry-run").splitlines()
     assert listed[0] == "version 8: CREATE TABLE IF NOT EXISTS jimsapi_outbox"
     assert {line.partition(":")[0] for line in listed[:-1]} == {"version 8"}
-    printed(tmp_path, "migrate", url)
+    assert command(tmp_path, "migrate", url).returncode == 0
     assert "no faults found" in printed(tmp_path, "check", url)
 
 
@@ -151,7 +191,7 @@ async def test_a_store_that_a_server_serves_is_not_copied(
         for arguments in ((url, "sqlite:///jims.db"), ("sqlite:///jims.db", url)):
             async with SQLiteStore(tmp_path / "jims.db"):
                 pass
-            assert "1 servers work with postgresql://" in refusal(command(tmp_path, "copy", *arguments))
+            assert "is in use, or was a moment ago (servers: 1): stop" in refusal(command(tmp_path, "copy", *arguments))
         assert "no faults found" in printed(tmp_path, "check", url)
         assert "bytes after" in printed(tmp_path, "vacuum", url)
         assert orjson.loads(printed(tmp_path, "stats", url, "--json"))["runs"] == {"completed": 1}
@@ -161,7 +201,9 @@ async def test_a_store_that_a_server_serves_is_not_copied(
 async def test_open_runs_of_a_dead_server_are_refused(url: str, tmp_path: Path) -> None:
     async with PostgresStore(url) as store:
         await store.accept(make_plan(owner=OTHER_OWNER))
-    assert "has 1 open runs, which a killed server left" in refusal(command(tmp_path, "copy", url, "sqlite:///jims.db"))
+    assert "has open runs, which a killed server left (1)" in refusal(
+        command(tmp_path, "copy", url, "sqlite:///jims.db")
+    )
 
 
 async def test_a_thread_that_postgresql_cannot_store_is_named(url: str) -> None:
@@ -235,6 +277,28 @@ async def test_a_role_that_may_not_vacuum_is_told(postgres: Postgres, database: 
         assert "run the command with the role that owns the tables" in line
     finally:
         postgres.psql("DROP OWNED BY reader; DROP ROLE reader", database)
+
+
+PAGE = "docs/moving.md"
+COPY, CHECK, STATS, VACUUM, MIGRATE = blocks(PAGE, "sh")
+[OUTPUT] = blocks(PAGE, "text")
+
+
+async def test_the_commands_of_the_page_print_what_it_shows(url: str, tmp_path: Path) -> None:
+    async with SQLiteStore(tmp_path / "jims.db", durability="relaxed") as store:
+        await use(store)
+    script = COPY.replace("postgresql://chat@db.example.org/chat", url)
+    shown = printed(tmp_path, *shlex.split(script)[2:])
+    assert re.sub(r"[0-9a-f]{32}|\d+", "N", shown).split()[4:] == re.sub(r"[0-9a-f]{32}|\d+", "N", OUTPUT).split()[4:]
+    for block, found in (
+        (CHECK, "no faults found"),
+        (STATS, '"threads":3'),
+        (VACUUM, "bytes after"),
+        (MIGRATE, "nothing"),
+    ):
+        for line in block.splitlines():
+            assert found in printed(tmp_path, *shlex.split(line)[2:])
+            assert found in printed(tmp_path, *shlex.split(line.replace("sqlite:///jims.db", url))[2:])
 
 
 def test_a_password_is_not_shown(tmp_path: Path) -> None:
