@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property
+from typing import ClassVar
 from uuid import UUID
 
 import pytest
@@ -15,6 +16,9 @@ from jimsapi.threads.store import ThreadStore
 
 class StoreTests(Contract):
     """Opens stores of the kind under test. A subclass overrides what differs for its kind."""
+
+    is_portable: ClassVar[bool] = True
+    """Whether the store has the methods of `PortableStore`, so that `jimsapi store copy` can copy it."""
 
     @pytest.fixture
     async def store(self) -> AsyncIterator[ThreadStore]:

@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from jimsapi.stores.memory import MemoryStore
+from jimsapi.testing.contract import needs
 from jimsapi.testing.store.base import StoreTests
 from jimsapi.testing.store.samples import (
     OWNER,
@@ -50,9 +51,9 @@ USED = {"model": "m", "input_tokens": 7, "output_tokens": 3, "cached_tokens": 2,
 
 
 def portable(store: ThreadStore) -> PortableStore:
-    """Return the store for copying. Skips the case if the store does not have the methods."""
-    if not all(hasattr(store, name) for name in TRANSFER_METHODS):
-        pytest.skip(f"{type(store).__name__} cannot be copied")
+    """Return the store for copying. Fails if it lacks a method of `PortableStore`."""
+    missing = [name for name in TRANSFER_METHODS if not hasattr(store, name)]
+    assert not missing, f"the store lacks {', '.join(missing)}; if it cannot be copied, set is_portable to False"
     return cast(PortableStore, store)
 
 
@@ -194,6 +195,7 @@ def nothing(what: str, count: int, total: int) -> None:
 class Transfers(StoreTests):
     """Tests that everything that a store has can be copied to another store."""
 
+    @needs("is_portable")
     async def test_a_copy_in_another_store_and_one_of_the_copy_have_all_that_the_original_has(self) -> None:
         memory = other_store()
         async with self.open_store() as store:
@@ -208,6 +210,7 @@ class Transfers(StoreTests):
         async with self.open_store() as store:
             assert await copy_store(memory, portable(store), nothing) == (there, there)
 
+    @needs("is_portable")
     async def test_threads_are_exported_as_the_store_shows_them(self, store: ThreadStore) -> None:
         source = portable(store)
         for thread_id in await use(store):
@@ -238,6 +241,7 @@ class Transfers(StoreTests):
                 [len(other.runs) for other in await all_whole(source) if other.thread_id != thread_id]
             )
 
+    @needs("is_portable")
     async def test_imported_threads_are_read_like_others(self, store: ThreadStore) -> None:
         target, whole = portable(store), foreign_thread()
         bare = whole_thread(events=[])
@@ -268,6 +272,7 @@ class Transfers(StoreTests):
         exported = await target.export_by_id([whole.thread_id, bare.thread_id])
         assert [digest_thread(thread) for thread in exported] == [digest_thread(thread) for thread in (whole, bare)]
 
+    @needs("is_portable")
     async def test_an_imported_thread_goes_on(self, store: ThreadStore) -> None:
         whole = foreign_thread()
         await portable(store).import_threads([whole])
@@ -281,6 +286,7 @@ class Transfers(StoreTests):
         assert await store.delete_thread(whole.thread_id, None) == []
         assert await portable(store).count_threads() == 0
 
+    @needs("is_portable")
     async def test_a_thread_that_the_store_has_stays_as_it_is(self, store: ThreadStore) -> None:
         target, first, second = portable(store), whole_thread(), foreign_thread()
         assert await target.import_threads([first]) == 1
@@ -292,6 +298,7 @@ class Transfers(StoreTests):
         assert await target.count_threads() == 2
 
     @pytest.mark.parametrize("limit", [1, 3, 100])
+    @needs("is_portable")
     async def test_batches_have_each_thread_once(self, store: ThreadStore, limit: int) -> None:
         source = portable(store)
         ids = [UUID(int=number << 100) for number in range(7)] + [uuid7(), UUID(int=(1 << 128) - 1)]
@@ -299,6 +306,7 @@ class Transfers(StoreTests):
         assert [thread.thread_id for thread in await all_whole(source, limit)] == ids
         assert await source.count_threads() == len(ids)
 
+    @needs("is_portable")
     async def test_a_batch_ends_when_its_texts_are_long(self, store: ThreadStore) -> None:
         source = portable(store)
         long = f'"{token_hex(PAGE_BYTES // 6)}"'.encode()  # random, since a store may compress it
@@ -308,12 +316,14 @@ class Transfers(StoreTests):
         assert 0 < len(await source.export_threads(None, 100)) < 6
         assert len(await all_whole(source)) == 6
 
+    @needs("is_portable")
     async def test_threads_are_exported_by_their_identifiers_in_the_order_of_these(self, store: ThreadStore) -> None:
         source, threads = portable(store), [whole_thread(), whole_thread(), foreign_thread()]
         await source.import_threads(threads)
         ids = [threads[2].thread_id, uuid7(), threads[0].thread_id]
         assert [thread.thread_id for thread in await source.export_by_id(ids)] == [ids[0], ids[2]]
 
+    @needs("is_portable")
     async def test_open_runs_are_counted_and_left_out(self, store: ThreadStore) -> None:
         source = portable(store)
         assert (await source.activity()).open_runs == 0
@@ -329,6 +339,7 @@ class Transfers(StoreTests):
         await store.cancel(waiting.run_id)
         assert (await source.activity()).open_runs == 0
 
+    @needs("is_portable")
     async def test_records_are_read_in_their_order_and_stay_as_they_are(self, store: ThreadStore) -> None:
         target = portable(store)
         for kind, records in sample_records().items():
@@ -344,6 +355,7 @@ class Transfers(StoreTests):
             assert await target.export_records(kind, None, 100) == records
         await target.import_records([])
 
+    @needs("is_portable")
     async def test_imported_totals_count(self, store: ThreadStore) -> None:
         records = sample_records()
         for each in records.values():
@@ -355,6 +367,7 @@ class Transfers(StoreTests):
         assert (used.model, used.total) == ("m", first.total)
         assert [used.total for used in await store.usage(UsageHolder("é"), *days)] == [first.total] * 2
 
+    @needs("is_portable")
     async def test_a_key_of_the_original_is_known_in_the_copy(self) -> None:
         memory, key, run_id = other_store(), make_key(), uuid7()
         plan = make_plan(idempotency=key)
@@ -374,6 +387,7 @@ class Transfers(StoreTests):
                 await store.add_usage(run_id, "ann", run_id, usage)
                 assert await measure(portable(store), nothing) == before
 
+    @needs("is_portable")
     async def test_what_is_imported_does_not_enter_the_outbox_or_the_totals(self, store: ThreadStore) -> None:
         target = portable(store)
         await store.outbox.register("audit")
@@ -386,6 +400,7 @@ class Transfers(StoreTests):
         assert await store.usage(UsageHolder("ann"), date.min, date.max) == []
         await store.outbox.remove("audit")
 
+    @needs("is_portable")
     async def test_a_copy_is_completed_after_it_was_interrupted(self, store: ThreadStore) -> None:
         source, target = portable(store), other_store()
         await use(store)
@@ -398,6 +413,7 @@ class Transfers(StoreTests):
         assert there == copied == await measure(source, nothing)
         assert await copy_store(source, target, nothing) == (there, there)
 
+    @needs("is_portable")
     async def test_a_target_that_has_something_else_is_refused_and_stays_as_it_is(self, store: ThreadStore) -> None:
         source = portable(store)
         thread_id = await fill(store, [make_event()])

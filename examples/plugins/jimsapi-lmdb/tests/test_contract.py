@@ -14,6 +14,8 @@ from jimsapi_lmdb.store import LmdbStore
 
 
 class TestLmdb(ThreadStoreContract):
+    is_portable = False
+
     @pytest.fixture(autouse=True)
     def place(self, tmp_path: Path) -> None:
         self.folder = tmp_path
