@@ -76,13 +76,14 @@ async def copy_store(source: PortableStore, target: PortableStore, report: Repor
         raise CopyRefused(f"{source.name} is named twice; name two stores")
     for store in (source, target):
         await _refuse_activity(store)
-    await _refuse_other_threads(source, target, report)
+    present = await _refuse_other_threads(source, target, report)
     for kind in RECORDS:
         await _refuse_other_records(source, target, kind)
     total = await source.count_threads()
-    async for threads in _threads(source):
-        await target.import_threads(threads)
-        report("copied", len(threads), total)
+    if present < total:
+        async for threads in _threads(source):
+            await target.import_threads(threads)
+            report("copied", len(threads), total)
     for kind in RECORDS:
         await _copy_records(source, target, kind)
     return await measure(source, report), await measure(target, report)
@@ -118,8 +119,8 @@ async def _refuse_activity(store: PortableStore) -> None:
         )
 
 
-async def _refuse_other_threads(source: PortableStore, target: PortableStore, report: Report) -> None:
-    """Raise `CopyRefused` if the target has a thread that the source does not have, or not so."""
+async def _refuse_other_threads(source: PortableStore, target: PortableStore, report: Report) -> int:
+    """Return the number of threads of the target. Raises `CopyRefused` if the source lacks one, or it differs."""
     total = await target.count_threads()
     async for threads in _threads(target):
         found = await source.export_by_id([thread.thread_id for thread in threads])
@@ -131,6 +132,7 @@ async def _refuse_other_threads(source: PortableStore, target: PortableStore, re
             if digest != digest_thread(thread):
                 raise _other(source, target, f"the thread {thread.thread_id} with a content that is not equal")
         report("compared", len(threads), total)
+    return total
 
 
 async def _refuse_other_records(source: PortableStore, target: PortableStore, kind: RecordKind) -> None:

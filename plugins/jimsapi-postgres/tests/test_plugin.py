@@ -56,7 +56,7 @@ def test_the_command_upgrades_a_database_and_says_what_it_did(
         again = _run("-m", "jimsapi", "db", "upgrade", cwd=tmp_path, **environment)
         assert again.returncode == 0, again.stderr
         assert "at version 8; there is nothing to do" in again.stdout
-    assert postgres.psql("SELECT version FROM jimsapi_schema", database) == "7"
+    assert postgres.psql("SELECT version FROM jimsapi_schema", database) == "8"
     assert list(tmp_path.iterdir()) == [tmp_path / "url"]
 
 
