@@ -22,6 +22,7 @@ OF_THE_COMMAND = frozenset(
             "ssl_keyfile",
             "reload",
             "drain_delay",
+            "workers",
         ),
         *("log_format", "verbose", "log_client", "log_caller", "log_contact", "log_hash_key"),
     }
