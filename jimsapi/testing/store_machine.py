@@ -287,8 +287,8 @@ class StoreMachine(RuleBasedStateMachine):
     @initialize(owner=_owners, waiting=_counts, background=st.booleans(), greets=st.booleans(), has_sink=st.booleans())
     def begin(self, owner: UUID, waiting: int, background: bool, greets: bool, has_sink: bool) -> None:
         """Begin with a thread that has some runs with keys, since most rules need one."""
-        self.has_sink = has_sink
-        if has_sink:
+        self.has_sink = has_sink and hasattr(self._opened_store, "outbox")
+        if self.has_sink:
             self._do(self._outbox.register(SINK))
             assert self._do(self._outbox.hold(SINK, OWNERS[0], 3600.0))
         for number in range(1 + waiting):

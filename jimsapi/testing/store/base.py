@@ -19,6 +19,8 @@ class StoreTests(Contract):
 
     is_portable: ClassVar[bool] = True
     """Whether the store has the methods of `PortableStore`, so that `jimsapi store copy` can copy it."""
+    has_outbox: ClassVar[bool] = True
+    """Whether the store has an `outbox`, which durable sinks and lasting webhooks need."""
 
     @pytest.fixture
     async def store(self) -> AsyncIterator[ThreadStore]:

@@ -49,6 +49,7 @@ HOLD = 600.0
 class Outboxes(StoreTests):
     """Tests of the outbox: what durable sinks receive of a store, and in which order."""
 
+    @needs("has_outbox")
     async def test_a_sink_gets_every_event_with_its_contact_and_its_run(self, store: ThreadStore) -> None:
         await hold(store)
         plan = make_plan(beside=[("message.metadata", {"metadata": {}})])
@@ -62,6 +63,7 @@ class Outboxes(StoreTests):
         assert row_id(received[-1].row) == row_id(appended)
         assert json_of(received[4].row.data) == {"content": "Hi"}
 
+    @needs("has_outbox")
     async def test_a_sink_gets_the_events_of_a_run_that_waited(self, store: ThreadStore) -> None:
         await hold(store)
         greeted = make_plan(conversation_start=True)
@@ -76,6 +78,7 @@ class Outboxes(StoreTests):
         await expect_order(store, [thread_id], received)
         assert [event.run_id for event in received] == [greeted.run_id] * 4 + [waiting.run_id] * 2
 
+    @needs("has_outbox")
     async def test_a_sink_gets_what_is_created_and_forked_without_a_run(self, store: ThreadStore) -> None:
         await hold(store)
         created = ThreadPlan(
@@ -93,6 +96,7 @@ class Outboxes(StoreTests):
         await expect_order(store, [created.thread_id, fork.thread_id], received)
         assert {event.run_id for event in received} == {None}
 
+    @needs("has_outbox")
     async def test_a_sink_gets_the_message_of_a_run_whose_process_died_before_its_start(
         self, store: ThreadStore
     ) -> None:
@@ -105,6 +109,7 @@ class Outboxes(StoreTests):
         await expect_order(store, [thread_id], received)
         assert received[-1].run_id == waiting.run_id
 
+    @needs("has_outbox")
     async def test_what_is_stored_before_a_sink_is_registered_is_not_for_it(self, store: ThreadStore) -> None:
         thread_id = await fill(store, [make_event()])
         await hold(store)
@@ -113,6 +118,7 @@ class Outboxes(StoreTests):
         for sink in (SINK, "later"):
             assert [row_id(one.row) for one in await receive(store, sink)] == [row_id(event)]
 
+    @needs("has_outbox")
     async def test_what_is_not_stored_is_not_in_the_outbox(self, store: ThreadStore) -> None:
         await hold(store)
         known = make_event()
@@ -125,6 +131,7 @@ class Outboxes(StoreTests):
             await store.finish(plan.run_id, OWNER, completed(make_event()))
         await expect_order(store, [thread_id], await receive(store))
 
+    @needs("has_outbox")
     async def test_a_batch_is_read_again_until_the_sink_has_advanced(self, store: ThreadStore) -> None:
         await hold(store)
         await take_turn(store)
@@ -142,6 +149,7 @@ class Outboxes(StoreTests):
         assert await store.outbox.advance(SINK, OWNER, second.after)
         assert await store.outbox.read(SINK, 1) == OutboxBatch([], None)
 
+    @needs("has_outbox")
     async def test_each_sink_has_its_own_position(self, store: ThreadStore) -> None:
         await hold(store)
         await hold(store, "other")
@@ -150,6 +158,7 @@ class Outboxes(StoreTests):
         await expect_order(store, [thread_id], await receive(store, "other", limit=3))
         assert await receive(store) == []
 
+    @needs("has_outbox")
     async def test_one_process_at_a_time_works_for_a_sink(self, store: ThreadStore) -> None:
         await hold(store)
         await take_turn(store)
@@ -166,6 +175,7 @@ class Outboxes(StoreTests):
         assert not await store.outbox.advance(SINK, OWNER, batch.after)
         assert await store.outbox.advance(SINK, OTHER_OWNER, batch.after)
 
+    @needs("has_outbox")
     async def test_another_process_may_work_for_a_sink_when_its_owner_is_silent(self, store: ThreadStore) -> None:
         await hold(store)
         await take_turn(store)
@@ -176,6 +186,7 @@ class Outboxes(StoreTests):
         assert not await store.outbox.hold(SINK, OWNER, HOLD)
         assert not await store.outbox.advance(SINK, OWNER, batch.after)
 
+    @needs("has_outbox")
     async def test_what_is_deleted_is_not_delivered(self, store: ThreadStore) -> None:
         await hold(store)
         kept = await fill(store, [make_event()], "bob")
@@ -190,6 +201,7 @@ class Outboxes(StoreTests):
         await store.outbox.replay(SINK)
         assert await receive(store) == []
 
+    @needs("has_outbox")
     async def test_dead_letters_are_listed_replayed_and_dropped(self, store: ThreadStore) -> None:
         await hold(store)
         plan = make_plan()
@@ -219,6 +231,7 @@ class Outboxes(StoreTests):
         assert await store.outbox.drop(SINK) == 1
         assert await store.outbox.dead_letters(SINK, 10) == []
 
+    @needs("has_outbox")
     async def test_a_dead_letter_that_is_refused_again_is_a_dead_letter_again(self, store: ThreadStore) -> None:
         await hold(store)
         await take_turn(store)
@@ -235,6 +248,7 @@ class Outboxes(StoreTests):
         [letter] = await store.outbox.dead_letters(SINK, 10)
         assert (letter.event_id, letter.reason, letter.again) == (row_id(batch.events[1].row), "still no", False)
 
+    @needs("has_outbox")
     async def test_a_sink_reads_the_history_and_then_goes_on(self, store: ThreadStore) -> None:
         threads = [await fill(store, [make_event() for _ in range(4)], contact) for contact in ("ann", "bob")]
         await hold(store)
@@ -247,6 +261,7 @@ class Outboxes(StoreTests):
         assert [event.contact_id for event in received] == ["ann"] * 7 + ["bob"] * 6 + ["ann"]
         assert (await store.outbox.sinks())[0].history is None
 
+    @needs("has_outbox")
     async def test_the_history_begins_at_a_time(self, store: ThreadStore) -> None:
         thread_id = await fill(store, [make_event() for _ in range(4)])
         await hold(store)
@@ -256,6 +271,7 @@ class Outboxes(StoreTests):
         assert await store.outbox.rewind(SINK, events[-1].created_at + timedelta(microseconds=1))
         assert await receive(store) == []
 
+    @needs("has_outbox")
     async def test_the_sinks_are_listed_with_what_waits_for_them(self, store: ThreadStore) -> None:
         assert await store.outbox.sinks() == []
         await store.outbox.register("b")
@@ -280,6 +296,7 @@ class Outboxes(StoreTests):
         await receive(store, "a")
         assert (await store.outbox.sinks())[0].oldest is None
 
+    @needs("has_outbox")
     async def test_what_waits_counts_from_when_it_was_stored_here_and_also_if_it_is_deleted(
         self, store: ThreadStore
     ) -> None:
@@ -297,6 +314,7 @@ class Outboxes(StoreTests):
         assert state.oldest is not None
         assert [event.row.event_type for event in await receive(store)] == ["rag.added"]
 
+    @needs("has_outbox")
     async def test_a_sink_that_is_rewound_in_the_middle_of_a_batch_begins_again(self, store: ThreadStore) -> None:
         thread_id = await fill(store, [make_event() for _ in range(4)])
         await hold(store)
@@ -308,6 +326,7 @@ class Outboxes(StoreTests):
             assert await store.outbox.advance(SINK, OWNER, batch.after)
             await expect_order(store, [thread_id], await receive(store))
 
+    @needs("has_outbox")
     async def test_a_sink_that_is_removed_is_gone(self, store: ThreadStore) -> None:
         await hold(store)
         await hold(store, "other")
@@ -323,6 +342,7 @@ class Outboxes(StoreTests):
         await store.outbox.hold(SINK, OWNER, HOLD)
         assert await receive(store) == []
 
+    @needs("has_outbox")
     async def test_every_event_is_received_once_and_in_order_while_others_are_stored(self, store: ThreadStore) -> None:
         await hold(store)
         contacts = [f"contact {number}" for number in range(8)]
@@ -342,7 +362,7 @@ class Outboxes(StoreTests):
         received += await receive(store)
         await expect_order(store, await talks, received)
 
-    @needs("reopen_store")
+    @needs("reopen_store", "has_outbox")
     async def test_positions_and_dead_letters_are_there_after_the_store_is_opened_again(self) -> None:
         reopen = self.reopen_store
         assert not isinstance(reopen, DoesNotApply)
@@ -359,6 +379,7 @@ class Outboxes(StoreTests):
             await again.outbox.hold(SINK, OWNER, HOLD)
             assert [event.row.event_type for event in await receive(again)] == ["comm.user_message"] * 2
 
+    @needs("has_outbox")
     async def test_the_webhook_of_a_run_that_ended_is_due_unless_its_process_calls_it(self, store: ThreadStore) -> None:
         done, cancelled, plain = make_plan(webhook_url=URL), make_plan("bob", webhook_url=URL), make_plan("cora")
         for plan in (done, cancelled, plain):
@@ -387,6 +408,7 @@ class Outboxes(StoreTests):
         assert [due.run_id for due in await store.outbox.take_webhooks(10, 0.0)] == [cancelled.run_id]
         assert [due.run_id for due in await store.outbox.take_webhooks(10, 0.0)] == [cancelled.run_id]
 
+    @needs("has_outbox")
     async def test_the_webhook_of_a_run_whose_process_died_is_due_at_once(self, store: ThreadStore) -> None:
         running, waiting = (make_plan(owner=OTHER_OWNER, webhook_url=URL) for _ in range(2))
         for plan in (running, waiting):
@@ -394,12 +416,14 @@ class Outboxes(StoreTests):
         assert await self.recover(store, OWNER) == 2
         assert {due.run_id for due in await store.outbox.take_webhooks(10, HOLD)} == {running.run_id, waiting.run_id}
 
+    @needs("has_outbox")
     async def test_the_webhook_of_an_orphan_is_due_at_once(self, store: ThreadStore) -> None:
         orphan = make_plan(webhook_url=URL)
         await store.accept(orphan)
         await store.heartbeat(OWNER, ())
         assert [due.run_id for due in await store.outbox.take_webhooks(10, HOLD)] == [orphan.run_id]
 
+    @needs("has_outbox")
     async def test_the_webhook_of_a_run_that_is_gone_is_forgotten(self, store: ThreadStore) -> None:
         deleted, purged = make_plan("ann", webhook_url=URL), make_plan("bob", webhook_url=URL)
         thread_id = (await store.accept(deleted)).thread.thread_id
@@ -413,6 +437,7 @@ class Outboxes(StoreTests):
         assert await store.outbox.take_webhooks(10, HOLD) == []
         assert await store.outbox.count_webhooks() == 0
 
+    @needs("has_outbox")
     async def test_callers_take_turns_with_their_webhooks(self, store: ThreadStore) -> None:
         busy, others = uuid4(), [uuid4(), uuid4(), None]
         plans = [make_plan(f"busy {number}", caller=busy, webhook_url=URL) for number in range(40)]
@@ -427,6 +452,7 @@ class Outboxes(StoreTests):
         assert len(await store.outbox.take_webhooks(1000, HOLD)) == WEBHOOKS_OF_A_CALLER
         assert len(await store.outbox.take_webhooks(1000, HOLD)) == 40 - 2 * WEBHOOKS_OF_A_CALLER
 
+    @needs("has_outbox")
     async def test_an_outbox_of_many_threads_is_read_in_batches(self, store: ThreadStore) -> None:
         await hold(store)
         threads = [await fill(store, [make_event()], f"contact {number}") for number in range(12)]
@@ -434,6 +460,7 @@ class Outboxes(StoreTests):
         assert await store.outbox.rewind(SINK, datetime(2000, 1, 1, tzinfo=UTC))
         await expect_order(store, threads, await receive(store, limit=5))
 
+    @needs("has_outbox")
     async def test_a_new_thread_of_each_message_has_its_own_order(self, store: ThreadStore) -> None:
         await hold(store)
         accepted = [await take_turn(store, selectors=(New(),)) for _ in range(3)]
