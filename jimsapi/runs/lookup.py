@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from uuid import UUID
 
 from jimsapi.runs.admission import Admission
@@ -9,6 +10,7 @@ from jimsapi.runs.errors import RunEnded, ScopeMissing, ServerDraining
 from jimsapi.runs.flow import POLL_EVERY
 from jimsapi.runs.keys import caller_of
 from jimsapi.runs.live import LiveRun
+from jimsapi.runs.peers import ASK_EVERY
 from jimsapi.runs.result import answer_to_repeat, stored_result
 from jimsapi.runs.scopes import CHAT, THREADS
 from jimsapi.runs.service import RunService
@@ -83,12 +85,16 @@ class Runs:
         if after < 1:
             after = 1
             yield after, RunStarted(run.run_id, run.thread_id, run.created_new_thread)
+        now = asyncio.get_running_loop().time
+        ask_at = now()
         while run.status in OPEN:
             was_live = False
-            if (peers := self._service.peers) is not None:
-                async for found in peers.watch(run.run_id, after):
-                    after, was_live = found[0], True
-                    yield found
+            if (peers := self._service.peers) is not None and now() >= ask_at:
+                ask_at = now() + ASK_EVERY
+                async with aclosing(peers.watch(run.run_id, after)) as items:
+                    async for found in items:
+                        after, was_live = found[0], True
+                        yield found
             if self._service.draining:
                 yield THE_END, Ended(ServerDraining())
                 return

@@ -4,14 +4,15 @@ The process that works on a run has its live items, and the store has the rest. 
 of another one's run asks its peers, and reads the live items from the one that has them. Nothing is sent while nobody
 reads.
 
-A question is the identifier of a run and a position. The answer is the live items after that position, each with its
-length, its position and its kind. It ends with `_END` when the store has the rest, and without it if the process ends.
+A question is the identifier of a run and a position. The answer begins at once with `_HAS` or `_HAS_NOT`. After `_HAS`
+come the live items after that position, each with its length, its position and its kind. The answer ends with `_END`
+when the store has the rest, and without it if the process ends.
 """
 
 import asyncio
 import os
 import struct
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing, suppress
 from itertools import count
 from pathlib import Path
@@ -37,11 +38,18 @@ _KINDS: tuple[type[Live], ...] = (RunStarted, Status, Delta, ReasoningDelta, Act
 _QUESTION = struct.Struct("!16sQ")
 _HEAD = struct.Struct("!IQB")
 _END = 255
+_HAS, _HAS_NOT = b"\x01", b"\x00"
 _numbers = count()
-ANSWER_WITHIN = 5.0
-"""Seconds that a peer has to say whether it has a stream."""
+ANSWER_WITHIN = 1.0
+"""Seconds that a peer has to answer whether it has a stream. One whose event loop is blocked does not answer."""
+ASK_EVERY = 5.0
+"""Minimum seconds between two questions for a run. It changes its process only if another one adopts it."""
+QUIET_FOR = 20.0
+"""Seconds without an item after which a watch ends, so that its reader looks into the store. The peer may be blocked,
+and another process may have ended its runs."""
 
 FindStream = Callable[[UUID], RunStream | None]
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Peers:
@@ -52,6 +60,8 @@ class Peers:
         self._own = folder / f"{os.getpid()}-{next(_numbers)}.sock"  # the path of a socket must be short
         self._server: asyncio.Server | None = None
         self._answering: set[asyncio.Task[None]] = set()
+        self._watched: set[asyncio.StreamWriter] = set()
+        self._watching_stopped = False
 
     async def serve(self, find: FindStream) -> None:
         """Answer the questions of peers, until `close`. `find` returns the stream of a run of this process."""
@@ -64,15 +74,27 @@ class Peers:
                 with suppress(OSError, asyncio.IncompleteReadError):
                     run, after = _QUESTION.unpack(await reader.readexactly(_QUESTION.size))
                     stream = find(UUID(bytes=run))
-                    if stream is not None:
+                    if stream is None or not _has_items_after(stream, after):
+                        writer.write(_HAS_NOT)
+                    else:
+                        writer.write(_HAS)
                         await _send(stream, after, reader, writer)
             finally:
                 self._answering.discard(task)
                 writer.close()
 
-        self._own.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(answer, self._own)
-        self._own.chmod(0o600)
+        # Peers see the socket only when it listens: they remove one that refuses connections.
+        unready = self._own.with_suffix(".new")
+        unready.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(answer, unready)
+        unready.chmod(0o600)
+        unready.rename(self._own)
+
+    def stop_watching(self) -> None:
+        """End each `watch` now. Later ones end at once."""
+        self._watching_stopped = True
+        for writer in self._watched:
+            writer.close()
 
     async def close(self) -> None:
         """Stop answering."""
@@ -85,13 +107,36 @@ class Peers:
     async def watch(self, run_id: UUID, after: int) -> AsyncGenerator[Read, None]:
         """Iterate over the live items of a run after a position, if a peer works on it.
 
-        It ends when the store has the rest, or if no peer has the stream, or not any more.
+        It ends when the store has the rest, if no peer has the stream, if the peer ends, after `QUIET_FOR` seconds
+        without an item, and after `stop_watching`.
         """
-        for path in self._others():
-            async with aclosing(_ask(path, run_id, after)) as items:
-                async for found in items:
-                    after = found[0]
-                    yield found
+        connection = await self._find(run_id, after)
+        if connection is None:
+            return
+        reader, writer = connection
+        self._watched.add(writer)
+        try:
+            if not self._watching_stopped:
+                async with aclosing(_items(reader)) as items:
+                    async for found in items:
+                        yield found
+        finally:
+            self._watched.discard(writer)
+            writer.close()
+
+    async def _find(self, run_id: UUID, after: int) -> Connection | None:
+        """Ask all peers at the same time. Returns the connection to the first one that has the stream."""
+        if self._watching_stopped:
+            return None
+        asking = [asyncio.ensure_future(_ask(path, run_id, after)) for path in self._others()]
+        found: Connection | None = None
+        try:
+            for answer in asyncio.as_completed(asking):
+                if (found := await answer) is not None:
+                    return found
+            return None
+        finally:
+            _drop(asking, found)
 
     def _others(self) -> list[Path]:
         return sorted(path for path in self._folder.glob("*.sock") if path != self._own)
@@ -128,22 +173,52 @@ async def _next(stream: RunStream, after: int, hung_up: "asyncio.Future[bytes]")
         coming.cancel()
 
 
-async def _ask(path: Path, run_id: UUID, after: int) -> AsyncGenerator[Read, None]:
-    """Iterate over the items that the peer at a socket has of a run."""
+def _has_items_after(stream: RunStream, after: int) -> bool:
+    """Whether a stream has live items after a position, or may get some."""
+    return not stream.is_over or stream.item_count > after
+
+
+async def _ask(path: Path, run_id: UUID, after: int) -> Connection | None:
+    """Ask the peer at a socket for the items of a run. Returns the connection if it has them, else None."""
     try:
         async with asyncio.timeout(ANSWER_WITHIN):
             reader, writer = await asyncio.open_unix_connection(path)
-    except (OSError, TimeoutError):
-        return  # it has ended, or has not started yet
-    try:
-        writer.write(_QUESTION.pack(run_id.bytes, after))
-        await writer.drain()
-        with suppress(OSError, asyncio.IncompleteReadError):
-            while True:
-                size, position, kind = _HEAD.unpack(await reader.readexactly(_HEAD.size))
-                if kind == _END:
-                    return
-                item: Live = msgspec.msgpack.decode(await reader.readexactly(size), type=_KINDS[kind])
-                yield position, item
-    finally:
-        writer.close()
+            try:
+                writer.write(_QUESTION.pack(run_id.bytes, after))
+                if await reader.readexactly(len(_HAS)) == _HAS:
+                    return reader, writer
+            except BaseException:
+                writer.close()
+                raise
+            writer.close()
+    except ConnectionRefusedError:
+        _remove(path)  # its process was killed
+    except (OSError, TimeoutError, asyncio.IncompleteReadError):
+        pass  # it is ending, or its event loop is blocked
+    return None
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def _drop(asking: "Iterable[asyncio.Future[Connection | None]]", kept: Connection | None) -> None:
+    """Close the connections of questions, except one that is kept, and cancel the questions that have no answer."""
+    for question in asking:
+        if not question.done():
+            question.cancel()
+        elif not question.cancelled() and (connection := question.result()) not in (None, kept):
+            connection[1].close()
+
+
+async def _items(reader: asyncio.StreamReader) -> AsyncGenerator[Read, None]:
+    """Iterate over the items that a peer sends."""
+    with suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
+        while True:
+            async with asyncio.timeout(QUIET_FOR):
+                head = await reader.readexactly(_HEAD.size)
+            size, position, kind = _HEAD.unpack(head)
+            if kind == _END:
+                return
+            item: Live = msgspec.msgpack.decode(await reader.readexactly(size), type=_KINDS[kind])
+            yield position, item

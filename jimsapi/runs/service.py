@@ -598,6 +598,8 @@ class RunService:
         `Stop.DRAINED` says what becomes of those that are stopped.
         """
         self.draining = True
+        if self.peers is not None:
+            self.peers.stop_watching()  # readers of other processes' runs get the error of a shutdown, and connect anew
         self._housekeeping.stop_adopting()
         if not await self._runs.emptied(seconds):
             logger.warning("%d runs did not end within %g s and are stopped: %s", len(self._runs), seconds, self._runs)
