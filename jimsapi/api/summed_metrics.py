@@ -6,23 +6,19 @@ from typing import Final
 from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
+_HIGHEST_BY_ENDING: Final = ("_info", "_seconds", "_state", "_ratio")
+"""Endings of the names of gauges that do not count anything, such as ages, limits and states. All processes together
+have the highest value of them, and the sum of other gauges."""
 _HIGHEST: Final = frozenset(
     (
-        "jims_build_info",
         "jims_draining",
-        "jims_event_loop_late_seconds",
-        "jims_run_oldest_running_seconds",
-        "jims_run_oldest_seconds",
-        "jims_run_oldest_waiting_seconds",
-        "jims_run_timeout_seconds",
+        "jims_oidc_keys",
         "jims_sink_dead_letters",
-        "jims_sink_lag_seconds",
         "jims_sink_waiting_events",
         "jims_webhooks_stored",
-        "python_info",
     )
 )
-"""Gauges of which all processes together have the highest value. Of others they have the sum."""
+"""Gauges that each process reads from the same store or the same issuer. The highest value is the newest, or nearly."""
 _LOWEST: Final = frozenset(("process_start_time_seconds",))
 _COUNTED: Final = frozenset(("counter", "histogram", "gaugehistogram", "summary"))
 
@@ -56,10 +52,10 @@ def counters(metrics: Iterable[Metric]) -> Iterator[Metric]:
 
 
 def _combine(sample: str) -> Combine:
-    if sample in _HIGHEST:
-        return max
     if sample in _LOWEST or sample.endswith("_created"):
         return min
+    if sample in _HIGHEST or sample.endswith(_HIGHEST_BY_ENDING):
+        return max
     return _add
 
 

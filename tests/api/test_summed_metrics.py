@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import pytest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from jimsapi.api.summed_metrics import counters, summed
@@ -38,6 +39,22 @@ def test_counters_and_gauges_add_up_and_ages_are_the_highest() -> None:
         "jims_run_oldest_seconds": 10,
         "process_start_time_seconds": 50,
     }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "jims_oidc_keys",
+        "jims_oidc_keys_age_seconds",
+        "jims_authentik_circuit_state",
+        "plugin_cache_age_seconds",
+        "plugin_hit_ratio",
+        "plugin_build_info",
+    ],
+)
+def test_ages_states_and_what_all_processes_read_at_one_place_are_the_highest(name: str) -> None:
+    processes = [[GaugeMetricFamily(name, "A gauge of a plugin.", value=value)] for value in (1, 3, 2)]
+    assert values(summed(processes)) == {name: 3}
 
 
 def test_labels_of_one_process_alone_stay() -> None:
