@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
@@ -28,7 +27,7 @@ from jimsapi.cli.listening import address_of, bind, refuse_shared_port
 from jimsapi.cli.log_fields import request_describer
 from jimsapi.cli.options import LogOptions, ServerOptions
 from jimsapi.cli.server_config import loaded_config, reread_certificates, server_config, warn_of_missing_websockets
-from jimsapi.cli.workers import serve_with_workers
+from jimsapi.cli.workers import folder_of_sockets, serve_with_workers
 from jimsapi.plugins.compose import AppWithoutPipeline, Composition, Configuration
 from jimsapi.plugins.config_option import ConfigOptions
 from jimsapi.plugins.core import CoreOptions
@@ -163,10 +162,19 @@ class WorkerStop:
     def __init__(self, server: Server, drain: Drain) -> None:
         self._server = server
         self._loop = asyncio.get_running_loop()
-        self.drain = drain.request
+        self._drain = drain
+
+    def drain(self) -> None:
+        self._drain.request()
 
     def retire(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._server.retire(), self._loop).add_done_callback(lambda _: self.drain())
+        asyncio.run_coroutine_threadsafe(self._retire(), self._loop)
+
+    async def _retire(self) -> None:
+        try:
+            await self._server.retire()
+        finally:
+            self._drain.begin()
 
 
 class ServerCallbacks:
@@ -322,7 +330,7 @@ def _serve_here_or_in_others(
         return 0
     if server.workers > 1:
         factory = process.factory
-        with tempfile.TemporaryDirectory(prefix="jimsapi-workers-") as folder:
+        with folder_of_sockets() as folder:
             process = structs.replace(process, factory=structs.replace(factory, peers=folder))
             return serve_with_workers(
                 process.work, [listening], server.workers, metrics, as_json=factory.as_json, verbose=factory.verbose

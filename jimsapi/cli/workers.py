@@ -1,7 +1,9 @@
 """`--workers`: several processes serve the port, with one log and one metrics port."""
 
 import logging
+import os
 import socket
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
@@ -12,12 +14,19 @@ from prometheus_client.registry import Collector
 
 from jimsapi.api.metrics import MetricsOptions, MetricsPort
 from jimsapi.api.summed_metrics import counters, summed
+from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.secrets import redact
 from jimsapi.server.logs import set_up_logs
 from jimsapi.server.notify import READY, notify
 from jimsapi.server.workers import SAMPLE_EVERY, Supervisor, Worker
 
 logger = logging.getLogger("jimsapi")
+
+LONGEST_PARENT = 55
+"""Bytes of the path of a folder in which there is room for the folder and the names of sockets. The path of a socket
+has at most 103 bytes on macOS, and 107 on Linux."""
+SHORT_PARENT = "/tmp"
+"""The folder for sockets if the path of the usual folder for temporary files is too long."""
 
 
 class WorkersMetrics(Collector):
@@ -26,24 +35,25 @@ class WorkersMetrics(Collector):
     def __init__(self) -> None:
         self.supervisor: Supervisor | None = None
         self._ended: list[Metric] = []
-        self._changing = threading.Lock()
 
     def keep(self, sample: Iterable[Metric] | None) -> None:
-        """Keep what a worker has counted, which has ended."""
-        with self._changing:
-            self._ended = list(summed([self._ended, counters(sample or ())]))
+        """Keep what a worker has counted, which has ended. The supervisor calls it with `Supervisor.ending` held."""
+        self._ended = list(summed([self._ended, counters(sample or ())]))
 
     def collect(self) -> Iterator[Metric]:
         supervisor = self.supervisor
-        workers = () if supervisor is None else supervisor.workers
-        samples = [worker.sample() or () for worker in workers]
-        with self._changing:
-            yield from summed([self._ended, *samples])
-        yield GaugeMetricFamily("jims_workers", "Processes that serve the port.", value=len(workers))
+        if supervisor is None:
+            return
+        samples = {worker.number: worker.sample() or () for worker in supervisor.workers}
+        with supervisor.ending:  # `_ended` has what those have counted that have ended since they were asked
+            left = [samples[worker.number] for worker in supervisor.workers if worker.number in samples]
+            ended = self._ended
+        yield from summed([ended, *left])
+        yield GaugeMetricFamily("jims_workers", "Processes that serve the port.", value=len(left))
         yield CounterMetricFamily(
             "jims_worker_restarts",
             "Processes that were started in place of one that had died.",
-            value=0 if supervisor is None else supervisor.restarts,
+            value=supervisor.restarts,
         )
 
 
@@ -69,6 +79,22 @@ def serve_with_workers(
         )
         total.supervisor = supervisor
         return supervisor.run()
+
+
+def folder_of_sockets() -> "tempfile.TemporaryDirectory[str]":
+    """Create a folder for the sockets of the workers of this command, which only its user can enter.
+
+    Raises `StartError` if no folder for temporary files has a path that is short enough for a socket in it.
+    """
+    given = tempfile.gettempdir()
+    parent = given if len(os.fsencode(given)) <= LONGEST_PARENT else SHORT_PARENT
+    try:
+        return tempfile.TemporaryDirectory(prefix="jimsapi-workers-", dir=parent)
+    except OSError as error:
+        raise StartError(
+            f"--workers cannot create a folder for sockets in {parent}: {error.strerror}; set TMPDIR to a folder that "
+            f"the server may write to and whose path has at most {LONGEST_PARENT} bytes"
+        ) from error
 
 
 def _on_ready(count: int) -> None:

@@ -48,6 +48,8 @@ class Drain:
     would be disconnected. So this class replaces uvicorn's signal handlers when the app has started, and calls them
     when the work has ended. A second signal interrupts work that has not ended.
 
+    A process that is replaced begins its drain by `begin`, without a signal.
+
     The drain begins `delay` seconds after the signal, or at the next signal. Until then load balancers see that the
     server is not ready, and the server answers what they still send.
 
@@ -74,6 +76,7 @@ class Drain:
         self._server_handlers: dict[int, Any] = {}
         self._task: asyncio.Task[None] | None = None
         self._signalled: SimpleQueue[None] = SimpleQueue()  # unlike an Event, it is safe in a signal handler
+        self._began_without_signal = False
 
     def install(self, *, by_signals: bool = True) -> None:
         """Install the signal handlers, in the serving event loop. Does nothing outside the main thread.
@@ -113,6 +116,17 @@ class Drain:
         with suppress(RuntimeError):  # the loop is closed, and the process is about to exit
             self._loop.call_soon_threadsafe(self._begin_drain, number, context=Context())
 
+    def begin(self) -> None:
+        """Begin the drain without a signal and without a delay, if none has begun. Call it in the event loop.
+
+        The next signal is then the first one, which does not interrupt the work.
+        """
+        if self._task is None:
+            self._delay = 0.0  # no load balancer has to see this drain, since other processes have the port
+            self._signalled.put(None)
+            self._begin_drain(signal.SIGTERM)
+            self._began_without_signal = True
+
     def _begin_drain(self, number: int) -> None:
         work = self._work()
         if work is None:
@@ -120,6 +134,8 @@ class Drain:
         elif self._task is None:
             notify(STOPPING)
             self._task = self._loop.create_task(self._drain(number))
+        elif self._began_without_signal:
+            self._began_without_signal = False
         elif self._delay and not self._delay_ended.is_set():
             self._delay_ended.set()
         else:

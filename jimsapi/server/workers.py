@@ -29,8 +29,10 @@ ANSWERS_WITHIN = 2.0
 SAMPLE_EVERY = 1.0
 """Seconds between two readings of a worker's metrics. A worker that is killed loses what it counted since the last."""
 START_AGAIN_AFTER = 1.0
-"""Seconds after which a worker is started in place of one that died in its start; each time twice as long."""
+"""Seconds after which a worker is started in place of one that died early; each time twice as long."""
 START_AGAIN_AFTER_AT_MOST = 30.0
+EARLY = 10.0
+"""A worker has died early if it died in its start, or within so many seconds after it."""
 
 logger = logging.getLogger("jimsapi")
 
@@ -119,21 +121,37 @@ class Link:
 
 
 class Worker:
-    """A worker as its supervisor sees it. `counts` are the metrics that it has sent last."""
+    """A worker as its supervisor sees it. `ready_at` is the monotonic time since which it serves."""
 
     def __init__(self, number: int, process: BaseProcess, orders: Connection, metrics: Connection) -> None:
         self.number = number
         self.process = process
         self.orders = orders
-        self.ready = False
+        self.ready_at: float | None = None
         self.has_metrics = False
         self.leaving = False
-        self.counts: Any = None
         self._metrics = metrics
+        self._sampled: Any = None
+        self._final: Any = None
         self._reading = threading.Lock()
 
     def __str__(self) -> str:
         return f"worker {self.number} (process {self.process.pid})"
+
+    @property
+    def ready(self) -> bool:
+        """Whether it serves, or has served."""
+        return self.ready_at is not None
+
+    @property
+    def died_early(self) -> bool:
+        """Whether it died in its start or soon after it, if it has died just now."""
+        return self.ready_at is None or time.monotonic() - self.ready_at < EARLY
+
+    @property
+    def counts(self) -> Any:
+        """The metrics that it has sent last. Those of its end are the last, even if an earlier answer is read later."""
+        return self._sampled if self._final is None else self._final
 
     def tell(self, order: Order) -> None:
         """Send an order. Does nothing if the worker has died."""
@@ -145,35 +163,46 @@ class Worker:
         """Read what the worker sends: that it serves, or its last metrics. Raises `EOFError` at its end."""
         message = self.orders.recv()
         if isinstance(message, Serving):
-            self.ready, self.has_metrics = True, message.has_metrics
+            self.ready_at, self.has_metrics = time.monotonic(), message.has_metrics
         else:
-            self.counts = message
+            self._final = message
 
     def sample(self) -> Any:
         """Ask for the metrics, and return them, or the last ones if no answer comes in time. Any thread may call it."""
         with self._reading, suppress(EOFError, OSError):
             while self._metrics.poll():  # the answer to an earlier question, which came too late
-                self.counts = self._metrics.recv()
+                self._sampled = self._metrics.recv()
             self._metrics.send(Order.METRICS)
             if self._metrics.poll(ANSWERS_WITHIN):
-                self.counts = self._metrics.recv()
+                self._sampled = self._metrics.recv()
         return self.counts
 
     def close(self) -> None:
         """Release the process and its links, after its end."""
         self.process.join()
         self.orders.close()
-        self._metrics.close()
+        with self._reading:  # `sample` ends at once, since the other end of the link is closed
+            self._metrics.close()
+
+
+def pause_after(early_deaths: int) -> float:
+    """Return the seconds to wait before the next start, after so many early deaths in succession."""
+    if not early_deaths:
+        return 0.0
+    doublings = min(early_deaths - 1, 10)  # a power of a crash loop that lasts hours does not fit into a float
+    return min(START_AGAIN_AFTER * (1 << doublings), START_AGAIN_AFTER_AT_MOST)
 
 
 class Supervisor:
     """Keeps `count` workers running until a signal comes. `target` serves the sockets in a worker's process.
 
     `on_first` is called when the first worker serves; if it raises an error, `run` stops the worker and raises it.
-    `on_ready` is called when all serve, and `on_gone` with the metrics of each that has ended.
+    `on_ready` is called when all serve, and `on_gone` with the metrics of each that has ended. `ending` is held from
+    the removal of a worker from `workers` to the end of `on_gone`, so a thread that holds it counts each worker once.
 
     SIGTERM and SIGINT drain all workers, and a second one is a second signal for each. SIGHUP replaces one worker after
-    another: the new one serves before the old one retires. If the terminal of the start is closed, SIGHUP drains them.
+    another: the new one serves before the old one retires. A SIGHUP during the start or a replacement begins another
+    replacement afterwards. If the terminal of the start is closed, SIGHUP drains the workers.
     """
 
     def __init__(
@@ -199,8 +228,10 @@ class Supervisor:
         self._wakes, self._woken = socket.socketpair()
         self._starting = True
         self._stopping = False
+        self._replacement_asked = False
         self._failures = 0
         self._start_at = 0.0
+        self.ending = threading.Lock()
         self.restarts = 0
         """Workers that were started in place of one that had died."""
 
@@ -228,6 +259,8 @@ class Supervisor:
         if not self._stopping:
             self._on_ready()
         while self._workers or not self._stopping:
+            if self._replacement_asked and not self._stopping:
+                self._replace_all()
             self._start_missing()
             self._step()
         return 0
@@ -296,9 +329,12 @@ class Supervisor:
         """Start workers in place of those that have died, if it is time."""
         if self._stopping or time.monotonic() < self._start_at:
             return
-        for _ in range(self._count - sum(not worker.leaving for worker in self.workers)):
+        for _ in range(self._missing()):
             self.restarts += 1
             self._start_one()
+
+    def _missing(self) -> int:
+        return self._count - sum(not worker.leaving for worker in self._workers.values())
 
     def _events(self) -> Iterator[Any]:
         for worker in self._workers.values():
@@ -310,20 +346,24 @@ class Supervisor:
         with suppress(EOFError, OSError):
             while worker.orders.poll():
                 worker.read()
-        del self._workers[worker.number]
         worker.close()
-        self._on_gone(worker.counts)
+        with self.ending:
+            del self._workers[worker.number]
+            self._on_gone(worker.counts)
         if self._stopping or worker.leaving or (self._starting and not worker.ready):
             return
+        self._failures = self._failures + 1 if worker.died_early else 0
+        pause = pause_after(self._failures)
+        self._start_at = time.monotonic() + pause
+        self._log_end(worker, pause)
+
+    def _log_end(self, worker: Worker, pause: float) -> None:
         code = worker.process.exitcode or 0
         cause = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
-        self._failures = 0 if worker.ready else self._failures + 1
-        pause = 0.0
-        if self._failures:
-            pause = min(START_AGAIN_AFTER * 2 ** (self._failures - 1), START_AGAIN_AFTER_AT_MOST)
-        again = f"another one is started in {pause:g} s" if pause else "another one is started"
-        logger.error("%s has ended %s; its runs are continued or marked as interrupted, and %s", worker, cause, again)
-        self._start_at = time.monotonic() + pause
+        again = ""
+        if self._missing() > 0:  # otherwise a replacement has started one more than the server needs
+            again = ", and another one is started" + (f" in {pause:g} s" if pause else "")
+        logger.error("%s has ended %s; its runs are continued or marked as interrupted%s", worker, cause, again)
 
     def _handle(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
@@ -332,7 +372,7 @@ class Supervisor:
             logger.info("the terminal is closed: the server stops")
             self._drain()
         elif number == signal.SIGHUP:
-            self._replace_all()
+            self._replacement_asked = True
         else:
             for worker in self.workers:
                 if worker.ready and worker.process.pid is not None:  # before, the signal would end it
@@ -347,25 +387,37 @@ class Supervisor:
             worker.tell(Order.DRAIN)
 
     def _replace_all(self) -> None:
+        self._replacement_asked = False
+        self._failures, self._start_at = 0, 0.0  # the operator may have removed the cause of early deaths
         logger.info("SIGHUP: the workers are replaced, one after another")
         for old in self.workers:
-            if self._stopping or not self._replace(old):
+            # One that has died meanwhile needs no replacement: `_start_missing` has started a new one for it.
+            if self._is_there(old) and not self._replace(old):
                 return
         logger.info("SIGHUP: all workers are new")
 
     def _replace(self, old: Worker) -> bool:
-        """Start a worker in place of another one. Returns whether it serves."""
+        """Start a worker in place of another one. Returns False if it cannot start, or if the server stops."""
         new = self._start_one()
-        while not new.ready and not self._stopping:
-            if new in self._step():
-                logger.error("SIGHUP: the new worker could not start, so the old ones go on")
-                return False
-        if not self._stopping and old.number in self._workers:
+        self._step_while(lambda: self._is_there(new) and not new.ready)
+        if self._stopping:
+            return False
+        if not self._is_there(new):
+            logger.error("SIGHUP: the new worker could not start, so the old ones go on")
+            return False
+        if self._is_there(old):
             old.tell(Order.RETIRE)
-        while old.number in self._workers and not self._stopping:
+        self._step_while(lambda: self._is_there(old))
+        return not self._stopping
+
+    def _step_while(self, holds: Callable[[], bool]) -> None:
+        """Handle events, and start workers in place of those that die, while a condition holds."""
+        while holds() and not self._stopping:
             self._start_missing()
             self._step()
-        return True
+
+    def _is_there(self, worker: Worker) -> bool:
+        return worker.number in self._workers
 
 
 def _work(

@@ -16,6 +16,6 @@ async def pid(request: Request) -> dict[str, int]:
 
 @app.get("/slow", public=True)
 async def slow(request: Request) -> dict[str, int]:
-    """The process, after a second."""
-    await asyncio.sleep(1)
+    """The process, after a second, or after as many as the query says."""
+    await asyncio.sleep(float(request.query.get("seconds") or 1))
     return {"pid": os.getpid()}

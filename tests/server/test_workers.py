@@ -2,16 +2,24 @@
 
 import os
 import signal
+import socket
+import subprocess
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
+from jimsapi.cli import workers as workers_module
+from jimsapi.cli.workers import folder_of_sockets
+from jimsapi.plugins.errors import StartError
+from jimsapi.server.workers import pause_after
 from tests.command import refusal, run_command
 from tests.serving import Served
 from tests.waiting import eventually
@@ -31,6 +39,26 @@ def serving() -> Iterator[Served]:
     with ServedByTwo() as served:
         eventually(lambda: "2 workers serve the port" in served.stderr)
         yield served
+
+
+@contextmanager
+def supervising(folder: Path) -> Iterator[Served]:
+    """A supervisor of two workers that start fast, as `tests.server.supervised` describes."""
+    served = Served()
+    served.command = [sys.executable, "-m", "tests.server.supervised", str(folder)]
+    served.launch()
+    try:
+        eventually(lambda: "ready" in served.stderr)
+        yield served
+    finally:
+        served.stop()
+        served.close()
+
+
+def children(served: Served) -> list[int]:
+    """The processes of the workers, the oldest first."""
+    found = subprocess.run(["pgrep", "-P", str(served.pid), "-f", "spawn_main"], capture_output=True, text=True)
+    return sorted(int(pid) for pid in found.stdout.split())
 
 
 def pids(served: Served, count: int = 2) -> set[int]:
@@ -102,6 +130,97 @@ def test_hangup_replaces_all_processes_and_no_request_fails() -> None:
             eventually(lambda: "SIGHUP: all workers are new" in served.stderr)
         assert not before & pids(served)
         assert served.stop() == 0
+
+
+def test_a_second_hangup_replaces_all_processes_again_and_leaves_no_more_than_before(tmp_path: Path) -> None:
+    with supervising(tmp_path) as served:
+        before = children(served)
+        os.kill(served.pid, signal.SIGHUP)
+        eventually(lambda: len(children(served)) == 3)
+        between = children(served)
+        os.kill(served.pid, signal.SIGHUP)
+        eventually(lambda: served.stderr.count("SIGHUP: all workers are new") == 2)
+        time.sleep(1)  # an additional worker would have started by now
+        after = children(served)
+        assert len(after) == 2
+        assert not {*before, *between} & {*after}
+
+
+def test_processes_that_die_are_replaced_after_two_hangups_whose_new_process_cannot_start(tmp_path: Path) -> None:
+    with supervising(tmp_path) as served:
+        (tmp_path / "broken").touch()
+        os.kill(served.pid, signal.SIGHUP)
+        eventually(lambda: len(children(served)) == 3)
+        time.sleep(0.5)  # so that the first new process ends before a second one would
+        os.kill(served.pid, signal.SIGHUP)
+        eventually(lambda: served.stderr.count("the new worker could not start, so the old ones go on") == 2)
+        (tmp_path / "broken").unlink()
+        victim, other = children(served)
+        os.kill(victim, signal.SIGKILL)
+        eventually(lambda: len(children(served)) == 2 and victim not in children(served), within=15)
+        assert other in children(served)
+
+
+def test_processes_that_die_soon_after_their_start_are_replaced_ever_more_slowly(tmp_path: Path) -> None:
+    with supervising(tmp_path) as served:
+        (tmp_path / "dying").touch()
+        eventually(lambda: "another one is started in 4 s" in served.stderr, within=15)
+        (tmp_path / "dying").unlink()
+
+
+def test_a_crash_loop_of_hours_does_not_end_the_supervisor() -> None:
+    assert [pause_after(deaths) for deaths in (0, 1, 2, 3, 5000)] == [0, 1, 2, 4, 30]
+
+
+def test_a_process_that_dies_while_metrics_are_read_is_counted_once(tmp_path: Path) -> None:
+    def sums() -> list[str]:
+        return [line for line in served.stderr.splitlines() if line.startswith("the sum is")]
+
+    with supervising(tmp_path) as served:
+        first, second = children(served)
+        eventually(sums)
+        os.kill(second, signal.SIGSTOP)  # from now on, reading the metrics takes two seconds
+        try:
+            time.sleep(0.2)
+            before = len(sums())
+            eventually(lambda: len(sums()) > before)
+            time.sleep(0.5)
+            os.kill(first, signal.SIGKILL)
+            eventually(lambda: len(sums()) > before + 2)
+        finally:
+            os.kill(second, signal.SIGCONT)
+        assert set(sums()) == {"the sum is 20"}
+
+
+@pytest.mark.parametrize("pause", [1.0, 6.5], ids=["while it retires", "when it drains"])
+def test_one_signal_lets_a_process_that_is_being_replaced_end_its_work(pause: float) -> None:
+    """A process that is replaced waits five seconds for idle connections. Then it drains."""
+    with serving() as served, ExitStack() as opened, ThreadPoolExecutor(2) as pool:
+        clients: dict[int, httpx.Client] = {}
+        while len(clients) < 2:
+            client = opened.enter_context(served.client())
+            clients[client.get("/pid").json()["pid"]] = client
+        os.kill(served.pid, signal.SIGHUP)
+        pids(served, 3)  # the new process serves, so one of the others retires
+        slow = [pool.submit(client.get, "/slow?seconds=8") for client in clients.values()]
+        time.sleep(pause)
+        os.kill(served.pid, signal.SIGTERM)
+        assert [call.result().status_code for call in slow] == [200, 200]
+        assert served.stop() == 0
+
+
+def test_the_sockets_of_workers_have_a_short_path_if_that_of_temporary_files_is_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with folder_of_sockets() as folder, socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"{folder}/4194304-0.sock.new")
+        assert Path(folder).stat().st_mode & 0o077 == 0
+    monkeypatch.setattr(workers_module, "SHORT_PARENT", str(tmp_path / "missing"))
+    with pytest.raises(StartError, match="set TMPDIR to a folder"):
+        folder_of_sockets()
 
 
 def test_a_signal_to_the_whole_group_counts_once() -> None:

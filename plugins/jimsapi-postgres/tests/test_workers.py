@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -87,6 +88,17 @@ def test_a_waiting_run_of_a_killed_process_is_continued_by_the_others(two: TwoWo
 
         eventually(lambda: status(held) == "interrupted", within=60)
         eventually(lambda: status(waits) == "completed", within=60)
+
+
+def test_the_server_starts_although_the_path_of_temporary_files_is_too_long_for_a_socket(
+    url: str, tmp_path: Path
+) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    options = ("--app", "tests.apps.scripted:app", "--store", url, "--workers", "2")
+    with Served(*options, "--metrics-port", str(free_port()), env={"TMPDIR": str(long)}) as served:
+        eventually(lambda: "2 workers serve the port" in served.stderr)
+        assert TwoWorkers(served).chat(1).status_code == 200
 
 
 def test_any_process_shows_the_live_stream_of_a_run_from_any_position(two: TwoWorkers) -> None:
