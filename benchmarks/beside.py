@@ -19,7 +19,7 @@ from statistics import geometric_mean, median
 from benchmarks.environments import ROOT
 from benchmarks.installed import install
 from benchmarks.load import CHAT, Target, load, measure, require_linux_and_wrk
-from benchmarks.serving import KEY, Server, free_port
+from benchmarks.serving import KEY, Server, free_ports
 from benchmarks.sheet import PER_PROCESSOR, RATE
 
 WARM_UP = 0.7
@@ -119,10 +119,10 @@ def _core(case: Case) -> int | None:
 
 def start(case: Case, folder: Path, data: Path) -> Server:
     """Start the command of a checkout, with the routes of the suite `framework` and with `data` for its database."""
-    port = free_port()
+    port, metrics_port = free_ports(2)
     store = "memory:" if case.store == "memory" else f"sqlite:///{data}/jims.db"
     command = [sys.executable, "-m", "jimsapi", "--app", "benchmarks.apps.echo", "--store", store, "--api-key", KEY]
-    where = ["--host", "127.0.0.1", "--port", str(port), "--metrics-port", str(free_port())]
+    where = ["--host", "127.0.0.1", "--port", str(port), "--metrics-port", str(metrics_port)]
     environment = {**install(data / "plugins", "benchmarks.apps.ours"), "BENCHMARK_ROUTES": "1000"}
     core = SERVER_CORE if case.pinned else None
     return Server([*command, *where], port, core=core, environment=environment, folder=folder)

@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -132,10 +133,10 @@ def jimsapi(
     """Our command as it is used: metrics, request ids and the log on. Without a `store` the app has one itself. `auth`
     are the options that say who may enter, `python` is the environment that it is installed in, `module` what is run in
     its place, with arguments of its own."""
-    port = free_port()
+    port, metrics_port = free_ports(2)
     stored = [] if store is None else ["--store", store]
     command = [python_of(python), "-m", *module, "--app", app, *stored, *auth, *options]
-    where = ["--host", "127.0.0.1", "--port", str(port), "--metrics-port", str(free_port())]
+    where = ["--host", "127.0.0.1", "--port", str(port), "--metrics-port", str(metrics_port)]
     return Server([*command, *where], port, core=core, environment=environment)
 
 
@@ -149,9 +150,9 @@ def jimsapi_with_jims_app(
 
 def jims_api(url: str, *, core: int | None = None, environment: Mapping[str, str] = {}) -> Server:
     """jims-api by its own command, with the same JIMS app on the database at `url`."""
-    port = free_port()
+    port, metrics_port = free_ports(2)
     command = [python_of(JIMS_API), "-m", "jims_api.main", "--app", JIMS_ECHO, "--api-key", KEY]
-    where = ["--host", "127.0.0.1", "--port", str(port), "--metrics-port", str(free_port())]
+    where = ["--host", "127.0.0.1", "--port", str(port), "--metrics-port", str(metrics_port)]
     told = {**LOCAL, "BENCHMARK_DATABASE": for_sqlalchemy(url), **environment}
     return Server([*command, *where], port, core=core, environment=told)
 
@@ -195,9 +196,16 @@ def under_hypercorn(app: str, *, core: int | None = None, environment: Mapping[s
 
 def free_port() -> int:
     """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Different ports that nobody listens on now."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def family_seconds(parent: int) -> float:

@@ -30,6 +30,7 @@ AnyWebSocketHandler = TypeVar("AnyWebSocketHandler", bound=WebSocketHandler)
 _HANDSHAKE = "WebSocket"
 """Takes the place of a method in the tree for WebSockets, which is separate from the tree for requests."""
 
+_PERCENT = ord("%")  # `in` with a number takes a tenth of the time of `in` with bytes
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}")
 _UUID = re.compile(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
@@ -115,7 +116,7 @@ class RouteTable:
     def match(self, scope: Scope) -> Match:
         """Return the route for an ASGI scope. Handles `root_path`, parameters and encoded slashes, unlike `exact`."""
         method, path = scope["method"], scope["path"]
-        if path[:1] == "/" and not scope.get("root_path") and b"%" not in (scope.get("raw_path") or b"%"):
+        if path[:1] == "/" and not scope.get("root_path") and _PERCENT not in (scope.get("raw_path") or b"%"):
             direct = _follow(self._tree, path[1:].split("/"), method)
             if direct is not None:
                 return direct

@@ -149,11 +149,12 @@ class RunFlow:
         loop = run.loop
         try:
             accepted = await self._accept(run, thread_config)
+            has_answers = len(run.entering) > 1 and run.answers_questions  # the length saves most runs the call
             deadline = loop.time() + self._limits.run_timeout
             ending: Ending | None = None
             if accepted.snapshot is None:
                 await self._wait_for_turn(run)
-                if run.answers_questions:
+                if has_answers:
                     await self._check_question(run, accepted.thread)
                 snapshot = await self._start(run, accepted.thread, ())
                 deadline = loop.time() + self._limits.run_timeout
@@ -161,11 +162,11 @@ class RunFlow:
                 snapshot, ending = await self._greet(run, accepted, accepted.snapshot, deadline)
             else:
                 snapshot = accepted.snapshot
-                if len(run.entering) > 1 and run.answers_questions:  # the length saves most runs the call
+                if has_answers:
                     await self._check_question(run, accepted.thread)
             run.begin_running()
             if ending is None:
-                if len(run.entering) > 1 and run.answers_questions:
+                if has_answers:
                     snapshot = await self._questions.of_turn(accepted.thread, snapshot, run.entering)
                 elif asked := asked_before(snapshot.rows):
                     snapshot = await self._questions.settle(run, accepted.thread, snapshot, asked)

@@ -15,8 +15,9 @@ from benchmarks.apps.features import FEATURES
 from benchmarks.caller import Caller, is_whole
 from benchmarks.environments import ROOT
 from benchmarks.installed import install_idle
+from benchmarks.load import CHAT, load
 from benchmarks.rows import CALLS, MESSAGES, fill_sqlite
-from benchmarks.serving import Server, free_port
+from benchmarks.serving import ENVIRONMENT, Server, free_port, free_ports
 from benchmarks.sheet import Sheet
 from benchmarks.suites.conversation import PLUGINS, aims, install_all
 from jimsapi import create_api
@@ -49,6 +50,35 @@ def test_the_floor_answers_as_all_must(raw: Server) -> None:
 def test_a_server_that_answers_otherwise_is_not_measured(raw: Server) -> None:
     with pytest.raises(AssertionError, match="liar"):
         check_chat("liar", raw, "/nowhere")
+
+
+def test_the_ports_of_one_server_are_different() -> None:
+    assert len(set(free_ports(500))) == 500  # of 28,000, so that ports drawn one by one would nearly always meet
+
+
+@pytest.mark.parametrize(("silent", "runs"), [(0, 1), (1, 2), (2, 3)])
+def test_a_load_generator_that_said_nothing_is_started_again(
+    raw: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent: int, runs: int
+) -> None:
+    generator = tmp_path / "wrk"
+    starts = tmp_path / "starts"
+    generator.write_text(
+        f'#!/bin/sh\necho >>"{starts}"\n[ "$(wc -l <"{starts}")" -gt {silent} ] && echo RESULT 7 0 2000000 1000 3000\n'
+    )
+    generator.chmod(0o755)
+    monkeypatch.setitem(ENVIRONMENT, "PATH", f"{tmp_path}:{ENVIRONMENT['PATH']}")
+    assert load(raw, CHAT, seconds=5, connections=1).requests == 7
+    assert starts.read_text().count("\n") == runs
+
+
+def test_a_load_generator_that_says_nothing_three_times_is_reported(
+    raw: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wrk").write_text("#!/bin/sh\n")
+    (tmp_path / "wrk").chmod(0o755)
+    monkeypatch.setitem(ENVIRONMENT, "PATH", f"{tmp_path}:{ENVIRONMENT['PATH']}")
+    with pytest.raises(RuntimeError, match="wrk gave no result"):
+        load(raw, CHAT, seconds=5, connections=1)
 
 
 def test_no_setting_of_the_one_who_measures_reaches_a_server() -> None:

@@ -115,17 +115,12 @@ def test_a_call_that_keeps_the_interpreter_to_itself_is_logged_when_it_ends() ->
 
 
 def hold(seconds: float) -> None:
-    """Keep the interpreter, in one call, for about so many seconds of a processor.
+    """Keep the interpreter, in one call, until this thread has computed for so many seconds.
 
-    The fastest of a few trials tells how much to compute: others that share the processor make single trials slow.
+    No step is code of Python, so no other thread gets the interpreter in between.
     """
-    sum(range(round(1_000_000 * seconds / min(map(seconds_for, [1_000_000] * 5)))))
-
-
-def seconds_for(numbers: int) -> float:
-    began = time.thread_time()
-    sum(range(numbers))
-    return time.thread_time() - began
+    end = time.thread_time() + seconds
+    any(map(end.__le__, iter(time.thread_time, None)))
 
 
 @contextmanager

@@ -58,6 +58,7 @@ CHUNK_FRAMING = 16
 """Bytes of framing that a chunk may have, in addition to twice its size, without counting against `MAX_HEAD`."""
 
 _SPACE = ord(" ")
+_QUESTION_MARK, _PERCENT, _HASH = b"?%#"  # `in` with a number takes a tenth of the time of `in` with bytes
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
@@ -535,7 +536,7 @@ class Http1Protocol(asyncio.Protocol):
     def _scope(self, method: bytes, url: bytes, version: str, headers: list[tuple[bytes, bytes]]) -> Scope:
         """Return the ASGI scope of a request. Raises `Refused` if the target is neither a path nor a URL."""
         raw_path, query = url, b""
-        if url[:1] != b"/" or b"?" in url or b"%" in url or b"#" in url:
+        if url[:1] != b"/" or _QUESTION_MARK in url or _PERCENT in url or _HASH in url:
             if url[:1] != b"/" and not (url == b"*" and method == b"OPTIONS"):
                 headers[:] = with_host(headers, authority(url))
             try:
@@ -544,7 +545,7 @@ class Http1Protocol(asyncio.Protocol):
                 raise Refused(400, "a target that is not a path") from None
             raw_path, query = parsed.path or b"/", parsed.query or b""
         path = raw_path.decode("ascii")
-        if b"%" in raw_path:
+        if _PERCENT in raw_path:
             path = unquote(path)
         scope: Scope = {
             "type": "http",

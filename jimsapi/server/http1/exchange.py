@@ -308,9 +308,9 @@ class Exchange:
             head.append(value)
         text = b"".join(head)
         # A line break in a value could forge a field or a response. One check of the whole head takes a third of the
-        # time of a check of each value.
+        # time of a check of each value. `in` with a number takes a tenth of the time of `in` with bytes.
         line_breaks += len(head) // 2 - 1
-        if text.count(b"\n") != line_breaks or text.count(b"\r") != line_breaks or b"\0" in text:
+        if text.count(b"\n") != line_breaks or text.count(b"\r") != line_breaks or 0 in text:
             raise RuntimeError("a header contains a line break or NUL")
         self._bodiless = status in (204, 304) or self.scope["method"] == "HEAD"
         if length is None:

@@ -11,6 +11,9 @@ from jimsapi.threads.run import ThreadRecord
 ThreadRow = tuple[str | int | float, str | None, str, bytes]
 """The columns of a thread: `thread_id, contact_id, created_at, thread_config`."""
 
+_NUMBER_BEGINS = frozenset(b"%c" % digit for digit in b"-0123456789")
+"""The first bytes of a number in JSON. To look into a set takes a fifth of the time of a search in bytes."""
+
 
 def id_text(stored: str | int | float) -> str:
     """Return the 32 hex digits of a stored identifier.
@@ -43,13 +46,12 @@ def time_text(time: datetime) -> str:
     """Return a time in SQLAlchemy's format. Such texts sort by time."""
     if time.microsecond == 0:  # orjson would leave the fraction out
         return time.isoformat(" ", "microseconds")
-    text = orjson.dumps(time).decode()  # a third of what `isoformat` costs
-    return f"{text[1:11]} {text[12:27]}"
+    return orjson.dumps(time)[1:27].replace(b"T", b" ").decode()  # a third of what `isoformat` costs
 
 
 def json_value(data: bytes) -> str | bytes:
     """Return JSON as a parameter for SQLite: text, or a BLOB for a single number, which affinity does not convert."""
-    return data if data[:1] in b"-0123456789" else data.decode()
+    return data if data[:1] in _NUMBER_BEGINS else data.decode()
 
 
 def contact_of(row: ThreadRow) -> str | None:
