@@ -411,10 +411,12 @@ class DurableSinks:
         await asyncio.gather(*(sink.stop() for sink in self.sinks))
 
     async def _look_again(self) -> None:
+        outbox = self.store.outbox
+        assert outbox is not None  # `start` checked it
         while True:
             await asyncio.sleep(LOOK_EVERY)
             with suppress(StoreUnavailable):
-                states = await self.store.outbox.sinks()
+                states = await outbox.sinks()
                 self._show(states)
                 for sink in self.sinks:
                     if sink.state is None:
@@ -422,7 +424,7 @@ class DurableSinks:
                             "event sink %s is not registered any more; it is registered anew, without what has waited"
                         )
                         logger.error(text, sink.name)
-                        await self.store.outbox.register(sink.name)
+                        await outbox.register(sink.name)
 
     def _show(self, states: Sequence[SinkState]) -> None:
         self.states = states

@@ -287,7 +287,7 @@ class StoreMachine(RuleBasedStateMachine):
     @initialize(owner=_owners, waiting=_counts, background=st.booleans(), greets=st.booleans(), has_sink=st.booleans())
     def begin(self, owner: UUID, waiting: int, background: bool, greets: bool, has_sink: bool) -> None:
         """Begin with a thread that has some runs with keys, since most rules need one."""
-        self.has_sink = has_sink and hasattr(self._opened_store, "outbox")
+        self.has_sink = has_sink and getattr(self._opened_store, "outbox", None) is not None
         if self.has_sink:
             self._do(self._outbox.register(SINK))
             assert self._do(self._outbox.hold(SINK, OWNERS[0], 3600.0))
@@ -945,7 +945,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     @property
     def _outbox(self) -> Outbox:
-        return cast(Outbox, _RetryingStore(self._opened_store.outbox))
+        outbox = self._opened_store.outbox
+        assert outbox is not None
+        return cast(Outbox, _RetryingStore(outbox))
 
     async def _receive(self, limit: int) -> bool:
         batch = await self._outbox.read(SINK, limit)

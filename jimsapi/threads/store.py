@@ -85,7 +85,8 @@ class ThreadStore(Protocol):
     - `keep_keys`: how long an idempotency key is known after a run with it was accepted. It is `KEEP_KEYS`; only tests
       change it.
     - `outbox`: what durable sinks have not received yet. If a sink is registered in it, each transaction that stores
-      events adds them to it, in the order of each thread. The events that a fork copies are among them.
+      events adds them to it, in the order of each thread. The events that a fork copies are among them. None if the
+      store has no outbox: a server with durable sinks then does not start, and webhooks are lost with their process.
     - `shareable`: whether several processes can open the same store at the same time. A store without it cannot be
       served with `--workers`.
     """
@@ -96,7 +97,7 @@ class ThreadStore(Protocol):
     keep_keys: timedelta
 
     @property
-    def outbox(self) -> Outbox: ...
+    def outbox(self) -> Outbox | None: ...
 
     async def __aenter__(self) -> Self: ...
 

@@ -17,6 +17,7 @@ from jimsapi.runs.disclosure import Disclosure
 from jimsapi.runs.durable_sinks import DurableSink
 from jimsapi.runs.service import RunService
 from jimsapi.stores.memory import MemoryStore
+from jimsapi.testing.store.samples import outbox_of
 from jimsapi.threads.errors import StoreUnusable
 from jimsapi.threads.event import Event, SinkEvent
 from jimsapi.threads.outbox import OutboxBatch
@@ -98,7 +99,7 @@ async def test_a_sink_that_is_down_delays_no_answer_and_receives_everything_late
         await sink.until(lambda: len(sink.received) >= sum(map(len, stored.values())))
         for thread_id, expected in stored.items():
             assert [event.event_id for event in sink.received if event.thread_id == thread_id] == expected
-        assert (await service.store.outbox.dead_letters("kept", 10)) == []
+        assert (await outbox_of(service.store).dead_letters("kept", 10)) == []
 
 
 async def test_what_waits_when_a_process_ends_is_delivered_by_the_next_one(tmp_path: Path) -> None:
@@ -164,15 +165,15 @@ async def test_an_event_that_fails_while_others_do_not_becomes_a_dead_letter(kin
         thread_id = await poisoned(service)
 
         async def is_dead() -> bool:
-            return bool(await service.store.outbox.dead_letters("kept", 10))
+            return bool(await outbox_of(service.store).dead_letters("kept", 10))
 
         await talk_until(service, is_dead)
-        [letter] = await service.store.outbox.dead_letters("kept", 10)
+        [letter] = await outbox_of(service.store).dead_letters("kept", 10)
         assert (letter.thread_id, letter.event_type) == (thread_id, "poison")
         assert letter.reason == "ValueError: a faulty event"
         await sink.until(lambda: "later" in sink.types())
         sink.error = lambda events: None
-        await service.store.outbox.replay("kept")
+        await outbox_of(service.store).replay("kept")
         await sink.until(lambda: "poison" in sink.types())
 
 
@@ -196,14 +197,14 @@ async def test_dead_letters_that_fail_again_are_dead_again_and_hold_up_nobody(tm
         await poisoned(service)
 
         async def is_dead() -> bool:
-            letters = await service.store.outbox.dead_letters("kept", 10)
+            letters = await outbox_of(service.store).dead_letters("kept", 10)
             return [letter.again for letter in letters] == [False]
 
         await talk_until(service, is_dead)
-        first = await service.store.outbox.dead_letters("kept", 10)
-        assert await service.store.outbox.replay("kept") == 1
+        first = await outbox_of(service.store).dead_letters("kept", 10)
+        assert await outbox_of(service.store).replay("kept") == 1
         await talk_until(service, is_dead)
-        assert (await service.store.outbox.dead_letters("kept", 10))[0].number > first[0].number
+        assert (await outbox_of(service.store).dead_letters("kept", 10))[0].number > first[0].number
         result = await service.chat(inbound(contact="dora"), PUBLIC)
         wanted = set(await event_ids(service, result.thread_id))
         await sink.until(lambda: wanted <= {event.event_id for event in sink.received})
@@ -241,7 +242,7 @@ async def test_a_sink_that_accepts_one_event_in_an_outage_loses_no_other(tmp_pat
         sink.error = lambda events: None
         wanted = {event for result in results for event in await event_ids(service, result.thread_id)}
         await sink.until(lambda: wanted <= {event.event_id for event in sink.received})
-        assert await service.store.outbox.dead_letters("kept", 10) == []
+        assert await outbox_of(service.store).dead_letters("kept", 10) == []
 
 
 async def test_secrets_in_the_exception_of_a_sink_are_not_stored() -> None:
@@ -255,7 +256,7 @@ async def test_secrets_in_the_exception_of_a_sink_are_not_stored() -> None:
     async with serving(Scripted(), durable_sinks=[DurableSink(sink)], disclosure=disclosure) as service:
         await service.chat(inbound(), PUBLIC)
         async with asyncio.timeout(WITHIN):
-            while not (letters := await service.store.outbox.dead_letters("kept", 10)):
+            while not (letters := await outbox_of(service.store).dead_letters("kept", 10)):
                 await asyncio.sleep(0.001)
     assert letters[0].reason == "no: token=***"
 
@@ -274,9 +275,9 @@ async def test_a_sink_that_is_removed_while_its_server_works_is_registered_again
     monkeypatch.setattr(module, "TRY_EVERY", 0.01)
     sink = Sink()
     async with serving(Scripted(), durable_sinks=[DurableSink(sink)]) as service:
-        await service.store.outbox.remove("kept")
+        await outbox_of(service.store).remove("kept")
         async with asyncio.timeout(WITHIN):
-            while not await service.store.outbox.sinks():
+            while not await outbox_of(service.store).sinks():
                 await asyncio.sleep(0.001)
         result = await service.chat(inbound(), PUBLIC)
         wanted = set(await event_ids(service, result.thread_id))
@@ -299,7 +300,7 @@ async def test_events_that_a_sink_refuses_become_dead_letters_at_once(kind: str,
         await sink.until(lambda: "comm.assistant_message" in sink.types())
         assert "comm.user_message" not in sink.types()
         async with asyncio.timeout(WITHIN):
-            while not (letters := await service.store.outbox.dead_letters("kept", 10)):
+            while not (letters := await outbox_of(service.store).dead_letters("kept", 10)):
                 await asyncio.sleep(0.001)
         assert [(letter.event_type, letter.reason) for letter in letters] == [("comm.user_message", "no such field")]
         assert durable.outcomes["refused"] == 1
@@ -400,6 +401,6 @@ async def test_a_sink_that_is_not_configured_any_more_is_named_in_the_log(
 async def test_without_durable_sinks_the_outbox_stays_empty() -> None:
     async with serving(Scripted()) as service:
         await service.chat(inbound(), PUBLIC)
-        await service.store.outbox.register("later")
-        assert (await service.store.outbox.sinks())[0].waiting == 0
-        assert await service.store.outbox.read("later", 10) == OutboxBatch([], None)
+        await outbox_of(service.store).register("later")
+        assert (await outbox_of(service.store).sinks())[0].waiting == 0
+        assert await outbox_of(service.store).read("later", 10) == OutboxBatch([], None)

@@ -28,6 +28,7 @@ from jimsapi.runs.signing import signatures, signing_key
 from jimsapi.runs.webhooks import Webhooks, is_public
 from jimsapi.stores.memory import MemoryStore
 from jimsapi.testing.store import make_plan
+from jimsapi.testing.store.samples import outbox_of
 from jimsapi.threads.errors import InputRefused, StoreUnavailable
 from jimsapi.threads.event import utc_now
 from jimsapi.threads.run import StoredRun
@@ -368,7 +369,7 @@ async def test_nothing_is_told_of_a_run_that_was_deleted_meanwhile() -> None:
         await receiver.call()
         await service.store.delete_thread(result.thread_id, None)
         async with asyncio.timeout(30):
-            while await service.store.outbox.count_webhooks():
+            while await outbox_of(service.store).count_webhooks():
                 await asyncio.sleep(0.001)
         calls = receiver.calls.qsize()
         await asyncio.sleep(0.05)
@@ -662,7 +663,7 @@ async def test_beyond_the_limit_webhooks_wait_in_the_store_until_there_is_room(
         called = {(await receiver.call()).verified()["run_id"] for _ in runs}
         assert called == {str(run.run_id) for run in runs}
         await until(webhooks, delivered=30)
-        assert await service.store.outbox.count_webhooks() == 0
+        assert await outbox_of(service.store).count_webhooks() == 0
 
 
 async def test_one_host_cannot_take_all_the_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,7 @@ class ThreadStoreContract(
 
     For a store that loses everything when it is closed, declare `reopen_store = DoesNotApply("it is in memory")`. For a
     store without the methods of `PortableStore`, which `jimsapi store copy` needs, declare `is_portable = False`.
+    For a store without an outbox, which durable sinks need, declare `has_outbox = False`.
 
     pytest then runs every case against the store. Each case calls `open_store`. The last case calls it many times: it
     executes random operations on stores, closes and opens them in between, and compares each store with a model. Every

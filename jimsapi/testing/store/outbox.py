@@ -21,6 +21,7 @@ from jimsapi.testing.store.samples import (
     json_of,
     make_event,
     make_plan,
+    outbox_of,
     take_turn,
 )
 from jimsapi.threads.errors import IdentifierTaken
@@ -135,19 +136,19 @@ class Outboxes(StoreTests):
     async def test_a_batch_is_read_again_until_the_sink_has_advanced(self, store: ThreadStore) -> None:
         await hold(store)
         await take_turn(store)
-        first = await store.outbox.read(SINK, 1)
-        assert await store.outbox.read(SINK, 1) == first
+        first = await outbox_of(store).read(SINK, 1)
+        assert await outbox_of(store).read(SINK, 1) == first
         assert len(first.events) == 1
         assert first.after is not None
-        assert await store.outbox.advance(SINK, OWNER, first.after)
-        second = await store.outbox.read(SINK, 1)
+        assert await outbox_of(store).advance(SINK, OWNER, first.after)
+        second = await outbox_of(store).read(SINK, 1)
         assert [event.row.event_type for event in (*first.events, *second.events)] == [
             THREAD_CREATED,
             "comm.user_message",
         ]
         assert second.after is not None
-        assert await store.outbox.advance(SINK, OWNER, second.after)
-        assert await store.outbox.read(SINK, 1) == OutboxBatch([], None)
+        assert await outbox_of(store).advance(SINK, OWNER, second.after)
+        assert await outbox_of(store).read(SINK, 1) == OutboxBatch([], None)
 
     @needs("has_outbox")
     async def test_each_sink_has_its_own_position(self, store: ThreadStore) -> None:
@@ -162,43 +163,43 @@ class Outboxes(StoreTests):
     async def test_one_process_at_a_time_works_for_a_sink(self, store: ThreadStore) -> None:
         await hold(store)
         await take_turn(store)
-        assert not await store.outbox.hold(SINK, OTHER_OWNER, HOLD)
-        batch = await store.outbox.read(SINK, 10)
+        assert not await outbox_of(store).hold(SINK, OTHER_OWNER, HOLD)
+        batch = await outbox_of(store).read(SINK, 10)
         assert batch.after is not None
-        assert not await store.outbox.advance(SINK, OTHER_OWNER, batch.after, [Refused(batch.events[0], "no")])
-        assert await store.outbox.read(SINK, 10) == batch
-        assert await store.outbox.dead_letters(SINK, 10) == []
-        await store.outbox.release(SINK, OTHER_OWNER)
-        assert not await store.outbox.hold(SINK, OTHER_OWNER, HOLD)
-        await store.outbox.release(SINK, OWNER)
-        assert await store.outbox.hold(SINK, OTHER_OWNER, HOLD)
-        assert not await store.outbox.advance(SINK, OWNER, batch.after)
-        assert await store.outbox.advance(SINK, OTHER_OWNER, batch.after)
+        assert not await outbox_of(store).advance(SINK, OTHER_OWNER, batch.after, [Refused(batch.events[0], "no")])
+        assert await outbox_of(store).read(SINK, 10) == batch
+        assert await outbox_of(store).dead_letters(SINK, 10) == []
+        await outbox_of(store).release(SINK, OTHER_OWNER)
+        assert not await outbox_of(store).hold(SINK, OTHER_OWNER, HOLD)
+        await outbox_of(store).release(SINK, OWNER)
+        assert await outbox_of(store).hold(SINK, OTHER_OWNER, HOLD)
+        assert not await outbox_of(store).advance(SINK, OWNER, batch.after)
+        assert await outbox_of(store).advance(SINK, OTHER_OWNER, batch.after)
 
     @needs("has_outbox")
     async def test_another_process_may_work_for_a_sink_when_its_owner_is_silent(self, store: ThreadStore) -> None:
         await hold(store)
         await take_turn(store)
-        batch = await store.outbox.read(SINK, 10)
+        batch = await outbox_of(store).read(SINK, 10)
         assert batch.after is not None
-        assert await store.outbox.hold(SINK, OWNER, 0.0)
-        assert await store.outbox.hold(SINK, OTHER_OWNER, HOLD)
-        assert not await store.outbox.hold(SINK, OWNER, HOLD)
-        assert not await store.outbox.advance(SINK, OWNER, batch.after)
+        assert await outbox_of(store).hold(SINK, OWNER, 0.0)
+        assert await outbox_of(store).hold(SINK, OTHER_OWNER, HOLD)
+        assert not await outbox_of(store).hold(SINK, OWNER, HOLD)
+        assert not await outbox_of(store).advance(SINK, OWNER, batch.after)
 
     @needs("has_outbox")
     async def test_what_is_deleted_is_not_delivered(self, store: ThreadStore) -> None:
         await hold(store)
         kept = await fill(store, [make_event()], "bob")
         deleted = await fill(store, [make_event()])
-        batch = await store.outbox.read(SINK, 100)
+        batch = await outbox_of(store).read(SINK, 100)
         assert batch.after is not None
         refused = [Refused(event, "no") for event in batch.events if event.thread_id == deleted]
         await store.delete_thread(deleted, None)
-        await expect_order(store, [kept], (await store.outbox.read(SINK, 100)).events)
-        assert await store.outbox.advance(SINK, OWNER, batch.after, refused)
-        assert await store.outbox.dead_letters(SINK, 10) == []
-        await store.outbox.replay(SINK)
+        await expect_order(store, [kept], (await outbox_of(store).read(SINK, 100)).events)
+        assert await outbox_of(store).advance(SINK, OWNER, batch.after, refused)
+        assert await outbox_of(store).dead_letters(SINK, 10) == []
+        await outbox_of(store).replay(SINK)
         assert await receive(store) == []
 
     @needs("has_outbox")
@@ -206,95 +207,95 @@ class Outboxes(StoreTests):
         await hold(store)
         plan = make_plan()
         thread_id = (await store.accept(plan)).thread.thread_id
-        batch = await store.outbox.read(SINK, 10)
+        batch = await outbox_of(store).read(SINK, 10)
         assert batch.after is not None
         reasons = ["a faulty event", "x" * 2 * MAX_REASON]
         refused = [Refused(event, reason) for event, reason in zip(batch.events, reasons, strict=True)]
-        assert await store.outbox.advance(SINK, OWNER, batch.after, refused)
+        assert await outbox_of(store).advance(SINK, OWNER, batch.after, refused)
         await store.append(thread_id, None, [make_event("rag.added")])
 
-        first, second = await store.outbox.dead_letters(SINK, 10)
+        first, second = await outbox_of(store).dead_letters(SINK, 10)
         assert (first.thread_id, first.run_id, first.event_id) == (thread_id, plan.run_id, row_id(batch.events[0].row))
         assert (first.event_type, first.reason, first.again) == (THREAD_CREATED, "a faulty event", False)
         assert abs(datetime.now(UTC) - first.failed_at) < timedelta(minutes=5)
         assert second.reason == "x" * MAX_REASON
-        assert await store.outbox.dead_letters(SINK, 1) == [first]
-        assert await store.outbox.dead_letters(SINK, 10, first.number) == [second]
+        assert await outbox_of(store).dead_letters(SINK, 1) == [first]
+        assert await outbox_of(store).dead_letters(SINK, 10, first.number) == [second]
 
-        assert await store.outbox.replay(SINK, [second.number]) == 1
-        assert [letter.again for letter in await store.outbox.dead_letters(SINK, 10)] == [False, True]
+        assert await outbox_of(store).replay(SINK, [second.number]) == 1
+        assert [letter.again for letter in await outbox_of(store).dead_letters(SINK, 10)] == [False, True]
         received = await receive(store)
         assert [event.row.event_type for event in received] == ["comm.user_message", "rag.added"]
         assert received[0].run_id == plan.run_id
-        assert await store.outbox.dead_letters(SINK, 10) == [first]
-        assert await store.outbox.drop(SINK, [second.number]) == 0
-        assert await store.outbox.drop(SINK) == 1
-        assert await store.outbox.dead_letters(SINK, 10) == []
+        assert await outbox_of(store).dead_letters(SINK, 10) == [first]
+        assert await outbox_of(store).drop(SINK, [second.number]) == 0
+        assert await outbox_of(store).drop(SINK) == 1
+        assert await outbox_of(store).dead_letters(SINK, 10) == []
 
     @needs("has_outbox")
     async def test_a_dead_letter_that_is_refused_again_is_a_dead_letter_again(self, store: ThreadStore) -> None:
         await hold(store)
         await take_turn(store)
-        batch = await store.outbox.read(SINK, 10)
+        batch = await outbox_of(store).read(SINK, 10)
         assert batch.after is not None
-        await store.outbox.advance(SINK, OWNER, batch.after, [Refused(event, "no") for event in batch.events])
-        assert await store.outbox.replay(SINK) == 2
-        again = await store.outbox.read(SINK, 10)
+        await outbox_of(store).advance(SINK, OWNER, batch.after, [Refused(event, "no") for event in batch.events])
+        assert await outbox_of(store).replay(SINK) == 2
+        again = await outbox_of(store).read(SINK, 10)
         assert again.events == batch.events
         assert again.replayed
         assert not batch.replayed
         assert again.after is not None
-        assert await store.outbox.advance(SINK, OWNER, again.after, [Refused(again.events[1], "still no")])
-        [letter] = await store.outbox.dead_letters(SINK, 10)
+        assert await outbox_of(store).advance(SINK, OWNER, again.after, [Refused(again.events[1], "still no")])
+        [letter] = await outbox_of(store).dead_letters(SINK, 10)
         assert (letter.event_id, letter.reason, letter.again) == (row_id(batch.events[1].row), "still no", False)
 
     @needs("has_outbox")
     async def test_a_sink_reads_the_history_and_then_goes_on(self, store: ThreadStore) -> None:
         threads = [await fill(store, [make_event() for _ in range(4)], contact) for contact in ("ann", "bob")]
         await hold(store)
-        assert await store.outbox.rewind(SINK, datetime(2000, 1, 1, tzinfo=UTC))
+        assert await outbox_of(store).rewind(SINK, datetime(2000, 1, 1, tzinfo=UTC))
         await store.append(threads[0], None, [make_event("rag.added")])
-        assert (await store.outbox.sinks())[0].history == datetime(2000, 1, 1, tzinfo=UTC)
+        assert (await outbox_of(store).sinks())[0].history == datetime(2000, 1, 1, tzinfo=UTC)
         received = await receive(store, limit=3)
         assert [event.row.event_type for event in received[-1:]] == ["rag.added"]
         await expect_order(store, threads, received[:-1])  # the history has the newest event, too
         assert [event.contact_id for event in received] == ["ann"] * 7 + ["bob"] * 6 + ["ann"]
-        assert (await store.outbox.sinks())[0].history is None
+        assert (await outbox_of(store).sinks())[0].history is None
 
     @needs("has_outbox")
     async def test_the_history_begins_at_a_time(self, store: ThreadStore) -> None:
         thread_id = await fill(store, [make_event() for _ in range(4)])
         await hold(store)
         events = await all_events(store, thread_id)
-        assert await store.outbox.rewind(SINK, events[3].created_at)
+        assert await outbox_of(store).rewind(SINK, events[3].created_at)
         assert [row_id(event.row) for event in await receive(store)] == [event.event_id for event in events[3:]]
-        assert await store.outbox.rewind(SINK, events[-1].created_at + timedelta(microseconds=1))
+        assert await outbox_of(store).rewind(SINK, events[-1].created_at + timedelta(microseconds=1))
         assert await receive(store) == []
 
     @needs("has_outbox")
     async def test_the_sinks_are_listed_with_what_waits_for_them(self, store: ThreadStore) -> None:
-        assert await store.outbox.sinks() == []
-        await store.outbox.register("b")
+        assert await outbox_of(store).sinks() == []
+        await outbox_of(store).register("b")
         await hold(store, "a")
-        assert [sink.name for sink in await store.outbox.sinks()] == ["a", "b"]
+        assert [sink.name for sink in await outbox_of(store).sinks()] == ["a", "b"]
         before = datetime.now(UTC) - CLOCKS
         await fill(store, [make_event()])
-        first, second = await store.outbox.sinks()
+        first, second = await outbox_of(store).sinks()
         assert (first.waiting, first.dead) == (3, 0)
         assert first.oldest is not None
         assert before <= first.oldest <= datetime.now(UTC) + CLOCKS
         assert (second.owner, second.held_until) == (None, None)
         assert first.owner == OWNER
         assert first.held_until is not None
-        batch = await store.outbox.read("a", 2)
+        batch = await outbox_of(store).read("a", 2)
         assert batch.after is not None
-        await store.outbox.advance("a", OWNER, batch.after, [Refused(batch.events[0], "no")])
-        first, second = await store.outbox.sinks()
+        await outbox_of(store).advance("a", OWNER, batch.after, [Refused(batch.events[0], "no")])
+        first, second = await outbox_of(store).sinks()
         assert (first.waiting, first.dead) == (1, 1)
         assert first.oldest is not None
         assert (second.waiting, second.dead) == (3, 0)
         await receive(store, "a")
-        assert (await store.outbox.sinks())[0].oldest is None
+        assert (await outbox_of(store).sinks())[0].oldest is None
 
     @needs("has_outbox")
     async def test_what_waits_counts_from_when_it_was_stored_here_and_also_if_it_is_deleted(
@@ -305,12 +306,12 @@ class Outboxes(StoreTests):
         before = datetime.now(UTC) - CLOCKS
         fork = ForkPlan(thread_id=uuid7(), parent_id=parent, acting_for=None)
         await store.fork(fork)
-        [state] = await store.outbox.sinks()
+        [state] = await outbox_of(store).sinks()
         assert state.oldest is not None
         assert state.oldest >= before
         await store.delete_thread(fork.thread_id, None)
         await store.append(parent, None, [make_event("rag.added")])
-        [state] = await store.outbox.sinks()
+        [state] = await outbox_of(store).sinks()
         assert state.oldest is not None
         assert [event.row.event_type for event in await receive(store)] == ["rag.added"]
 
@@ -319,11 +320,11 @@ class Outboxes(StoreTests):
         thread_id = await fill(store, [make_event() for _ in range(4)])
         await hold(store)
         for size in (2, 100):
-            await store.outbox.rewind(SINK, datetime(2000, 1, 1, tzinfo=UTC))
-            batch = await store.outbox.read(SINK, size)
-            await store.outbox.rewind(SINK, datetime(2000, 1, 1, tzinfo=UTC))
+            await outbox_of(store).rewind(SINK, datetime(2000, 1, 1, tzinfo=UTC))
+            batch = await outbox_of(store).read(SINK, size)
+            await outbox_of(store).rewind(SINK, datetime(2000, 1, 1, tzinfo=UTC))
             assert batch.after is not None
-            assert await store.outbox.advance(SINK, OWNER, batch.after)
+            assert await outbox_of(store).advance(SINK, OWNER, batch.after)
             await expect_order(store, [thread_id], await receive(store))
 
     @needs("has_outbox")
@@ -331,15 +332,15 @@ class Outboxes(StoreTests):
         await hold(store)
         await hold(store, "other")
         thread_id = await fill(store, [make_event()])
-        assert await store.outbox.remove(SINK)
-        assert not await store.outbox.remove(SINK)
-        assert not await store.outbox.hold(SINK, OWNER, HOLD)
-        assert not await store.outbox.rewind(SINK, datetime.now(UTC))
-        assert await store.outbox.read(SINK, 10) == OutboxBatch([], None)
+        assert await outbox_of(store).remove(SINK)
+        assert not await outbox_of(store).remove(SINK)
+        assert not await outbox_of(store).hold(SINK, OWNER, HOLD)
+        assert not await outbox_of(store).rewind(SINK, datetime.now(UTC))
+        assert await outbox_of(store).read(SINK, 10) == OutboxBatch([], None)
         await expect_order(store, [thread_id], await receive(store, "other"))
-        await store.outbox.register(SINK)
-        await store.outbox.register(SINK)
-        await store.outbox.hold(SINK, OWNER, HOLD)
+        await outbox_of(store).register(SINK)
+        await outbox_of(store).register(SINK)
+        await outbox_of(store).hold(SINK, OWNER, HOLD)
         assert await receive(store) == []
 
     @needs("has_outbox")
@@ -369,14 +370,14 @@ class Outboxes(StoreTests):
         async with self.open_store() as store:
             await hold(store)
             await take_turn(store)
-            batch = await store.outbox.read(SINK, 1)
+            batch = await outbox_of(store).read(SINK, 1)
             assert batch.after is not None
-            await store.outbox.advance(SINK, OWNER, batch.after, [Refused(batch.events[0], "no")])
-            letters = await store.outbox.dead_letters(SINK, 10)
+            await outbox_of(store).advance(SINK, OWNER, batch.after, [Refused(batch.events[0], "no")])
+            letters = await outbox_of(store).dead_letters(SINK, 10)
         async with reopen(store) as again:
-            assert await again.outbox.dead_letters(SINK, 10) == letters
+            assert await outbox_of(again).dead_letters(SINK, 10) == letters
             await take_turn(again)
-            await again.outbox.hold(SINK, OWNER, HOLD)
+            await outbox_of(again).hold(SINK, OWNER, HOLD)
             assert [event.row.event_type for event in await receive(again)] == ["comm.user_message"] * 2
 
     @needs("has_outbox")
@@ -384,29 +385,29 @@ class Outboxes(StoreTests):
         done, cancelled, plain = make_plan(webhook_url=URL), make_plan("bob", webhook_url=URL), make_plan("cora")
         for plan in (done, cancelled, plain):
             await store.accept(plan)
-        assert await store.outbox.count_webhooks() == 0
+        assert await outbox_of(store).count_webhooks() == 0
         await store.finish(done.run_id, OWNER, completed(make_event()))
         await store.finish(done.run_id, OWNER, completed(make_event()))
         await store.finish(plain.run_id, OWNER, completed(make_event()))
         await store.cancel(cancelled.run_id)
-        assert await store.outbox.take_webhooks(10, HOLD) == []
-        assert await store.outbox.count_webhooks() == 2
+        assert await outbox_of(store).take_webhooks(10, HOLD) == []
+        assert await outbox_of(store).count_webhooks() == 2
 
-        assert await store.outbox.delay_webhooks({done.run_id: 3, cancelled.run_id: 0, plain.run_id: 1}, 0.0) == 2
-        assert await store.outbox.delay_webhooks({}, 0.0) == 0
-        assert len(await store.outbox.take_webhooks(1, HOLD)) == 1
-        await store.outbox.delay_webhooks({done.run_id: 3, cancelled.run_id: 0}, 0.0)
-        taken = {due.run_id: due for due in await store.outbox.take_webhooks(10, HOLD)}
+        assert await outbox_of(store).delay_webhooks({done.run_id: 3, cancelled.run_id: 0, plain.run_id: 1}, 0.0) == 2
+        assert await outbox_of(store).delay_webhooks({}, 0.0) == 0
+        assert len(await outbox_of(store).take_webhooks(1, HOLD)) == 1
+        await outbox_of(store).delay_webhooks({done.run_id: 3, cancelled.run_id: 0}, 0.0)
+        taken = {due.run_id: due for due in await outbox_of(store).take_webhooks(10, HOLD)}
         assert taken == {
             done.run_id: DueWebhook(done.run_id, URL, 3),
             cancelled.run_id: DueWebhook(cancelled.run_id, URL, 0),
         }
-        assert await store.outbox.take_webhooks(10, HOLD) == []
-        await store.outbox.end_webhook(done.run_id)
-        await store.outbox.end_webhook(done.run_id)
-        await store.outbox.delay_webhooks({done.run_id: 0, cancelled.run_id: 1}, 0.0)
-        assert [due.run_id for due in await store.outbox.take_webhooks(10, 0.0)] == [cancelled.run_id]
-        assert [due.run_id for due in await store.outbox.take_webhooks(10, 0.0)] == [cancelled.run_id]
+        assert await outbox_of(store).take_webhooks(10, HOLD) == []
+        await outbox_of(store).end_webhook(done.run_id)
+        await outbox_of(store).end_webhook(done.run_id)
+        await outbox_of(store).delay_webhooks({done.run_id: 0, cancelled.run_id: 1}, 0.0)
+        assert [due.run_id for due in await outbox_of(store).take_webhooks(10, 0.0)] == [cancelled.run_id]
+        assert [due.run_id for due in await outbox_of(store).take_webhooks(10, 0.0)] == [cancelled.run_id]
 
     @needs("has_outbox")
     async def test_the_webhook_of_a_run_whose_process_died_is_due_at_once(self, store: ThreadStore) -> None:
@@ -414,14 +415,17 @@ class Outboxes(StoreTests):
         for plan in (running, waiting):
             await store.accept(plan)
         assert await self.recover(store, OWNER) == 2
-        assert {due.run_id for due in await store.outbox.take_webhooks(10, HOLD)} == {running.run_id, waiting.run_id}
+        assert {due.run_id for due in await outbox_of(store).take_webhooks(10, HOLD)} == {
+            running.run_id,
+            waiting.run_id,
+        }
 
     @needs("has_outbox")
     async def test_the_webhook_of_an_orphan_is_due_at_once(self, store: ThreadStore) -> None:
         orphan = make_plan(webhook_url=URL)
         await store.accept(orphan)
         await store.heartbeat(OWNER, ())
-        assert [due.run_id for due in await store.outbox.take_webhooks(10, HOLD)] == [orphan.run_id]
+        assert [due.run_id for due in await outbox_of(store).take_webhooks(10, HOLD)] == [orphan.run_id]
 
     @needs("has_outbox")
     async def test_the_webhook_of_a_run_that_is_gone_is_forgotten(self, store: ThreadStore) -> None:
@@ -430,12 +434,12 @@ class Outboxes(StoreTests):
         await store.accept(purged)
         for plan in (deleted, purged):
             await store.finish(plan.run_id, OWNER, completed())
-        await store.outbox.delay_webhooks({deleted.run_id: 0, purged.run_id: 0}, 0.0)
+        await outbox_of(store).delay_webhooks({deleted.run_id: 0, purged.run_id: 0}, 0.0)
         await store.delete_thread(thread_id, None)
-        assert [due.run_id for due in await store.outbox.take_webhooks(10, 0.0)] == [purged.run_id]
+        assert [due.run_id for due in await outbox_of(store).take_webhooks(10, 0.0)] == [purged.run_id]
         await store.purge(ALREADY)
-        assert await store.outbox.take_webhooks(10, HOLD) == []
-        assert await store.outbox.count_webhooks() == 0
+        assert await outbox_of(store).take_webhooks(10, HOLD) == []
+        assert await outbox_of(store).count_webhooks() == 0
 
     @needs("has_outbox")
     async def test_callers_take_turns_with_their_webhooks(self, store: ThreadStore) -> None:
@@ -445,19 +449,19 @@ class Outboxes(StoreTests):
         for plan in plans:
             await store.accept(plan)
             await store.finish(plan.run_id, OWNER, completed())
-        await store.outbox.delay_webhooks({plan.run_id: 0 for plan in plans}, 0.0)
-        first = {due.run_id for due in await store.outbox.take_webhooks(1000, HOLD)}
+        await outbox_of(store).delay_webhooks({plan.run_id: 0 for plan in plans}, 0.0)
+        first = {due.run_id for due in await outbox_of(store).take_webhooks(1000, HOLD)}
         assert len(first) == WEBHOOKS_OF_A_CALLER + 3
         assert {plan.run_id for plan in plans[-3:]} <= first
-        assert len(await store.outbox.take_webhooks(1000, HOLD)) == WEBHOOKS_OF_A_CALLER
-        assert len(await store.outbox.take_webhooks(1000, HOLD)) == 40 - 2 * WEBHOOKS_OF_A_CALLER
+        assert len(await outbox_of(store).take_webhooks(1000, HOLD)) == WEBHOOKS_OF_A_CALLER
+        assert len(await outbox_of(store).take_webhooks(1000, HOLD)) == 40 - 2 * WEBHOOKS_OF_A_CALLER
 
     @needs("has_outbox")
     async def test_an_outbox_of_many_threads_is_read_in_batches(self, store: ThreadStore) -> None:
         await hold(store)
         threads = [await fill(store, [make_event()], f"contact {number}") for number in range(12)]
         await expect_order(store, threads, await receive(store, limit=5))
-        assert await store.outbox.rewind(SINK, datetime(2000, 1, 1, tzinfo=UTC))
+        assert await outbox_of(store).rewind(SINK, datetime(2000, 1, 1, tzinfo=UTC))
         await expect_order(store, threads, await receive(store, limit=5))
 
     @needs("has_outbox")
@@ -469,20 +473,20 @@ class Outboxes(StoreTests):
 
 async def hold(store: ThreadStore, sink: str = SINK) -> None:
     """Register a sink, and let `OWNER` work for it."""
-    await store.outbox.register(sink)
-    assert await store.outbox.hold(sink, OWNER, HOLD)
+    await outbox_of(store).register(sink)
+    assert await outbox_of(store).hold(sink, OWNER, HOLD)
 
 
 async def receive(store: ThreadStore, sink: str = SINK, limit: int = 100) -> list[OutboxEvent]:
     """Return everything that waits for a sink, and advance it."""
     received: list[OutboxEvent] = []
     for _ in range(1000):
-        batch = await store.outbox.read(sink, limit)
+        batch = await outbox_of(store).read(sink, limit)
         assert len(batch.events) <= limit
         received += batch.events
         if batch.after is None:
             return received
-        assert await store.outbox.advance(sink, OWNER, batch.after)
+        assert await outbox_of(store).advance(sink, OWNER, batch.after)
     raise AssertionError("the outbox does not end")
 
 

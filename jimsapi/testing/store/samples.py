@@ -11,6 +11,7 @@ import pytest
 from jimsapi.threads.errors import KeyUsed
 from jimsapi.threads.event import EventRow, NewEvent, beside_message, id_with_room, message_event
 from jimsapi.threads.ids import uuid7
+from jimsapi.threads.outbox import Outbox
 from jimsapi.threads.run import (
     NO_RUN_FILTER,
     Accepted,
@@ -165,6 +166,12 @@ async def look_at(store: ThreadStore, run_id: UUID) -> Settled:
     assert not seen.counted
     assert seen.stored == []
     return seen
+
+
+def outbox_of(store: ThreadStore) -> Outbox:
+    """Return the outbox of a store that has one."""
+    assert store.outbox is not None, "the store has no outbox; declare `has_outbox = False`"
+    return store.outbox
 
 
 async def fill(store: ThreadStore, events: Sequence[NewEvent], contact_id: str = "ann") -> UUID:

@@ -20,6 +20,7 @@ from jimsapi.testing.store.samples import (
     make_event,
     make_key,
     make_plan,
+    outbox_of,
 )
 from jimsapi.threads.activity import MODEL_USAGE
 from jimsapi.threads.copying import CopyRefused, copy_store, measure
@@ -390,15 +391,15 @@ class Transfers(StoreTests):
     @needs("is_portable")
     async def test_what_is_imported_does_not_enter_the_outbox_or_the_totals(self, store: ThreadStore) -> None:
         target = portable(store)
-        await store.outbox.register("audit")
+        await outbox_of(store).register("audit")
         event = WholeEvent(uuid7(), MOMENT, MODEL_USAGE, None, None, b'{"model":"m","input_tokens":1}')
         thread = whole_thread(contact_id="ann", events=[event], runs=[ended_run(webhook_url="https://example.com")])
         await target.import_threads([thread])
-        assert (await store.outbox.read("audit", 10)).events == []
-        assert await store.outbox.count_webhooks() == 0
+        assert (await outbox_of(store).read("audit", 10)).events == []
+        assert await outbox_of(store).count_webhooks() == 0
         assert await store.thread_usage(thread.thread_id, None) == []
         assert await store.usage(UsageHolder("ann"), date.min, date.max) == []
-        await store.outbox.remove("audit")
+        await outbox_of(store).remove("audit")
 
     @needs("is_portable")
     async def test_a_copy_is_completed_after_it_was_interrupted(self, store: ThreadStore) -> None:

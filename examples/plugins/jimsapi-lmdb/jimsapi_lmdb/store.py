@@ -70,6 +70,7 @@ class LmdbStore:
         self.on_commit: Callable[[CommitRecord], None] | None = None
         self.on_turn: Callable[[UUID], None] | None = None
         self.keep_keys = KEEP_KEYS
+        self.outbox = None  # so durable sinks cannot read this store
         self._folder = folder
         self._last = 0
 
