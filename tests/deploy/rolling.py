@@ -3,7 +3,8 @@
 python -m tests.deploy.rolling --requests 2000
 
 Proxies and instances have the configurations of `deploy/`. While clients send chats, streams and GETs through
-each proxy, one instance after the other is stopped, started again, and waited for.
+each proxy, one instance after the other is stopped, started again, and waited for. With `--workers` each instance has
+several processes on one PostgreSQL. Then no instance is stopped: SIGHUP has it replace its processes.
 """
 
 import argparse
@@ -11,14 +12,16 @@ import asyncio
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager, nullcontext
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 
 import httpx
 
+from benchmarks.environments import of_tests
 from tests.deploy.proxies import PROXIES, Proxy
 from tests.deploy.units import Instance
 
@@ -106,18 +109,36 @@ async def roll(
     held: bool = True,
     instances: int = 2,
     clients: int = CLIENTS,
+    workers: int = 1,
 ) -> Figures:
-    """Restart the instances under load, through each of the proxies at once."""
-    async with deployed(names, options, held=held, number=instances) as (started, proxies):
-        over = asyncio.Event()
-        loads = [asyncio.create_task(load(proxy, requests, clients, over)) for proxy in proxies]
-        await asyncio.sleep(1)
-        for instance in started:
-            assert await asyncio.to_thread(instance.stop) == 0
-            await asyncio.to_thread(instance.start)
-            await asyncio.sleep(SETTLE)
-        over.set()
-        return dict(zip(names, await asyncio.gather(*loads), strict=True))
+    """Restart the instances under load, through each of the proxies at once.
+
+    If an instance has several workers, it replaces them in place of a restart.
+    """
+    several: AbstractContextManager[Mapping[str, str]] = shared_store(workers) if workers > 1 else nullcontext({})
+    with several as more:
+        async with deployed(names, {**options, **more}, held=held, number=instances) as (started, proxies):
+            over = asyncio.Event()
+            loads = [asyncio.create_task(load(proxy, requests, clients, over)) for proxy in proxies]
+            await asyncio.sleep(1)
+            for instance in started:
+                await asyncio.to_thread(instance.replace_workers if workers > 1 else partial(restart, instance))
+                await asyncio.sleep(SETTLE)
+            over.set()
+            return dict(zip(names, await asyncio.gather(*loads), strict=True))
+
+
+@contextmanager
+def shared_store(workers: int) -> Iterator[Mapping[str, str]]:
+    """A PostgreSQL server, and the options of instances with several workers on it."""
+    with of_tests("jimsapi-postgres", "database").Postgres() as postgres:
+        yield {"JIMS_WORKERS": str(workers), "JIMS_STORE": postgres.url()}
+
+
+def restart(instance: Instance) -> None:
+    """Stop an instance, and start it again."""
+    assert instance.stop() == 0
+    instance.start()
 
 
 def main() -> int:
@@ -126,9 +147,13 @@ def main() -> int:
     parser.add_argument("--proxy", choices=list(PROXIES), action="append", help="all without it; repeats")
     parser.add_argument("--instances", type=int, choices=[1, 2], default=2, help="1 is for Caddy alone")
     parser.add_argument("--closed", action="store_true", help="the port is closed during a restart, as in containers")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="with more than 1, SIGHUP replaces them in place of a restart"
+    )
     given = parser.parse_args()
     names = given.proxy or list(PROXIES)
-    all_figures = asyncio.run(roll(names, given.requests, held=not given.closed, instances=given.instances))
+    rolling = roll(names, given.requests, held=not given.closed, instances=given.instances, workers=given.workers)
+    all_figures = asyncio.run(rolling)
     for name, figures in all_figures.items():
         print(f"{name}: failed requests: {figures['failed']} of {figures['requests']}")
         for kind in sorted(figures.keys() - {"failed", "requests"}):

@@ -1,16 +1,23 @@
 """The compose files follow their schema, and agree with each other, with the image and with the proxy."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped, unused-ignore]
 
 from tests.deploy.image import variables
+from tests.deploy.nats import Nats
 from tests.deploy.proxies import DEPLOY
 from tests.deploy.tools import run_tool
 
 COMPOSE = DEPLOY / "compose"
 FILES = ["sqlite.yaml", "postgresql.yaml"]
+CONNECTIONS = 7
+"""Those that a process opens at most, as the page of jimsapi-postgres says."""
+RESERVED = 3
+"""Connections that PostgreSQL keeps for superusers."""
 
 
 def services(file: str) -> dict[str, Any]:
@@ -83,3 +90,33 @@ def test_prometheus_scrapes_each_server() -> None:
     scraped = yaml.safe_load((COMPOSE / "prometheus.yaml").read_text(encoding="utf-8"))["scrape_configs"]
     [targets] = [target["targets"] for config in scraped for target in config["static_configs"]]
     assert targets == [f"{name}:8000" for name in services("postgresql.yaml") if name.startswith("jimsapi")]
+
+
+def test_the_number_of_workers_and_their_memory_are_variables_with_defaults() -> None:
+    for server in servers("postgresql.yaml"):
+        assert server["environment"]["JIMS_WORKERS"] == "${JIMSAPI_WORKERS:-1}"
+        assert server["mem_limit"] == "${JIMSAPI_MEMORY:-1g}"
+
+
+def test_postgresql_has_connections_for_twenty_workers_of_each_server() -> None:
+    [limit] = [part for part in services("postgresql.yaml")["postgresql"]["command"] if "max_connections" in part]
+    needed = 20 * CONNECTIONS * len(servers("postgresql.yaml"))
+    assert needed <= int(limit.partition("=")[2]) - RESERVED
+
+
+def test_nats_runs_only_if_its_profile_is_chosen_and_only_servers_reach_it() -> None:
+    everything = services("postgresql.yaml")
+    assert everything["nats"]["profiles"] == ["nats"]
+    assert everything["nats"]["networks"] == ["nats"]
+    text = yaml.safe_load((COMPOSE / "postgresql.yaml").read_text(encoding="utf-8"))
+    assert text["networks"]["nats"] == {"internal": True}
+    inside = {name for name, service in everything.items() if "nats" in service.get("networks", [])}
+    assert inside == {"nats", *(name for name in everything if name.startswith("jimsapi"))}
+
+
+def test_nats_starts_with_the_command_and_answers_the_health_check(tmp_path: Path) -> None:
+    nats = services("postgresql.yaml")["nats"]
+    [path] = re.findall(r"http://127\.0\.0\.1:8222(/\w+)$", nats["healthcheck"]["test"][-1])
+    with Nats(nats["command"], tmp_path) as running:
+        assert running.get(path).status_code == 200
+        assert running.get("/jsz").json()["config"]["store_dir"].startswith(str(tmp_path))

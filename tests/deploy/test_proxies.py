@@ -230,6 +230,12 @@ def test_a_rolling_restart_behind_nginx_fails_no_request() -> None:
     assert figures["requests"] >= 100
 
 
+def test_workers_that_sighup_replaces_behind_nginx_fail_no_request() -> None:
+    figures = asyncio.run(roll(["nginx"], requests=100, clients=4, workers=2))["nginx"]
+    assert figures["failed"] == 0, figures
+    assert figures["requests"] >= 100
+
+
 def until_result(websocket: websockets.sync.client.ClientConnection) -> Iterator[str]:
     """Frames up to the result or an error."""
     for frame in websocket:

@@ -18,6 +18,7 @@ from typing import Self
 
 from tests.ports import free_port
 from tests.serving import ROOT, START_WITHIN
+from tests.waiting import eventually
 
 SYSTEMD = ROOT / "deploy" / "systemd"
 
@@ -91,11 +92,21 @@ class Instance:
         [seconds] = self._unit["TimeoutStopSec"]
         return self._process.wait(float(seconds))
 
+    def replace_workers(self) -> None:
+        """Have an instance with `--workers` replace them, and wait until it has replaced all."""
+        assert self._process is not None
+        before = self._count_replacements()
+        self._process.send_signal(signal.SIGHUP)
+        eventually(lambda: self._count_replacements() > before)
+
     def kill(self) -> None:
         """End it at once, as a crash does."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+
+    def _count_replacements(self) -> int:
+        return self.log.read_text(encoding="utf-8").count("SIGHUP: all workers are new")
 
     def _env(self) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("JIMS_")}
