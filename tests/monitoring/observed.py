@@ -62,6 +62,24 @@ def jimsapi_metrics(registry):
     registry.register(Broken())
 """
 """A plugin with an auth provider, a sink and a collector that fail. A file `repaired` repairs the provider."""
+STRICT = """
+from jimsapi import hookimpl
+from jimsapi.runs import EventRefused
+
+
+class Strict:
+    name = "strict"
+    durable = True
+
+    async def deliver(self, events):
+        raise EventRefused("it accepts no event", [event.event_id for event in events])
+
+
+@hookimpl
+def jimsapi_event_sink():
+    return Strict()
+"""
+"""A plugin with a durable sink, for which every event becomes a dead letter."""
 
 
 class Observed(Served):
@@ -86,6 +104,7 @@ class Observed(Served):
 def troubled(folder: Path) -> Observed:
     """A server for `trouble`, with an SQLite database in `folder`. It is not started yet."""
     install(folder, "acme-troubled", TROUBLED)
+    install(folder, "acme-strict", STRICT)
     options = ("--store", "sqlite:///troubled.db", "--api-key", KEY, "--max-runs", str(MAX_RUNS))
     webhooks = ("--webhook-secret", SECRET, "--webhook-allow-private")
     return Observed("--app", "tests.apps.scripted:app", *options, *webhooks, folder=folder)
