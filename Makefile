@@ -177,6 +177,8 @@ test-faults: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed
 	$(call long,$(PLUGINS_PY),faults.kill --store sqlite --times 200); \
 	$(call long,$(PLUGINS_PY),faults.kill --store postgresql --times 200); \
 	$(call long,$(PLUGINS_PY),faults.kill --store postgresql --victim postgresql --times 50); \
+	$(call long,$(PLUGINS_PY),faults.replicas); \
+	$(call long,$(PLUGINS_PY),faults.replicas --workers 3); \
 	$(call long,$(PLUGINS_PY),faults.questions --histories 200 --seed 1); \
 	$(call long,$(PLUGINS_PY),faults.questions --histories 200 --seed 1 --store postgresql); \
 	$(call long,$(PLUGINS_PY),faults.doubt --times 100); \

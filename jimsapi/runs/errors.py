@@ -122,6 +122,13 @@ class RunInterrupted(DomainError):
     def __init__(self) -> None:
         super().__init__("The run was interrupted; try again")
 
+    @classmethod
+    def with_text(cls, text: str) -> "RunInterrupted":
+        """Return the error with this text, such as one from the store."""
+        error = cls()
+        error.args = (text,)
+        return error
+
 
 def exception_text(cause: BaseException) -> str:
     """Return the text of an exception of the app. Its `str` may raise, or contain a lone surrogate."""

@@ -474,6 +474,18 @@ class RunFlow:
         if status not in (RunStatus.CANCELLED, RunStatus.INTERRUPTED):
             raise KeyUsed(run.run_id)
 
+    async def _follow_if_restarted(self, run: LiveRun, thread: ThreadRecord, ending: Ending) -> None:
+        """Raise `KeyUsed` if another process started the run again because this process seemed dead."""
+        try:
+            restarts = (await self.store.run(run.run_id, None, None)).restarts
+        except (RunNotFound, StoreUnavailable):
+            return
+        if restarts == run.restarts:
+            return
+        await self._store_usage(run, thread, ending)
+        run.end_as(QUEUED)  # it has not ended: the other process continues it
+        raise KeyUsed(run.run_id)
+
     async def _try_start(self, run: LiveRun, events: Sequence[NewEvent]) -> Started | None:
         # `turn` is cleared before the call, so that a turn that comes during the call is not lost. If the run was
         # stopped, `turn` stays set: nothing else would wake the run.
@@ -519,8 +531,10 @@ class RunFlow:
         except IdentifierTaken as taken:
             ending = ending.refused(run, taken, self._disclosure)
             settled = await self._settle(run, ending.outcome)
-        self._record_end(run, settled)
         thread = accepted.thread
+        if not settled.counted and run.background:
+            await self._follow_if_restarted(run, thread, ending)
+        self._record_end(run, settled)
         for row in settled.stored:  # saves nearly every run two calls
             if row.event_type == MODEL_USAGE:
                 run.count_usage(settled.stored)

@@ -24,7 +24,7 @@ PURGE_EVERY = 3600.0
 class Housekeeping:
     """Sends the heartbeat of a process, adopts background runs of dead processes, and purges old runs.
 
-    `take_over` begins a background run that a dead process accepted and did not start. `keep_runs` is how long a run
+    `take_over` begins a background run of a dead process that waits or may start again. `keep_runs` is how long a run
     is kept after its end. Threads without an event for `expire_threads` are deleted; None keeps them.
     """
 
@@ -76,7 +76,7 @@ class Housekeeping:
         await self._task.stop(seconds)
 
     async def adopt(self) -> None:
-        """Adopt the background runs that dead processes accepted and did not start, now and after each heartbeat."""
+        """Adopt the background runs of dead processes that wait or may start again, now and after each heartbeat."""
         self._adopts = True
         async with self._ownership:
             for adopted in await self.store.adopt(self._owner):

@@ -23,7 +23,7 @@ from jimsapi.threads.identity import Identity
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.message_files import MESSAGE_FILES, FilesInMemory, SentFile, files_data
 from jimsapi.threads.questions import MESSAGE_ANSWERS
-from jimsapi.threads.run import QUEUED, RUNNING, Idempotency, RunStatus, Selector, ThreadRecord
+from jimsapi.threads.run import QUEUED, RUNNING, AdoptedRun, Idempotency, RunStatus, Selector, ThreadRecord
 from jimsapi.threads.usage import NO_USAGE, UsageTotal, sum_usage, usage_by_model
 
 ABANDON_AFTER = 0.5
@@ -75,7 +75,7 @@ class LiveRun:
     Only the methods of this class set its fields. Other code reads them:
 
     - `entering` has the events that enter the thread when the run starts: those beside its message, then the message.
-    - `adopted`: another process accepted the message and died.
+    - `adopted` is what the store returned of the run if another process accepted the message and died. Otherwise None.
     - `answers_in_text`: the message may be the answer to a question, because the protocol has no other place for it.
     - `sent_files` came within the message. `files_in_memory` reads them if the run has no thread.
     - `in_thread`: the run belongs to a thread. If not, nothing of it is stored.
@@ -144,7 +144,7 @@ class LiveRun:
         makes: ForkPlan | ThreadPlan | None = None,
         *,
         run_id: UUID | None = None,
-        adopted: bool = False,
+        adopted: AdoptedRun | None = None,
         in_thread: bool = True,
     ) -> None:
         self.run_id = self.known_as = run_id or uuid7()
@@ -197,6 +197,11 @@ class LiveRun:
     def identity(self) -> Identity | None:
         """The caller's identity; None for an adopted run, whose caller sent the message to another process."""
         return None if self.adopted else self.admission.identity
+
+    @property
+    def restarts(self) -> int:
+        """How often the run was started before by processes that have died."""
+        return 0 if self.adopted is None else self.adopted.restarts
 
     @property
     def answers_questions(self) -> bool:

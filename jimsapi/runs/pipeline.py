@@ -50,6 +50,10 @@ class JimsApp:
     text. They are stored, and sinks get them. Callers with the scope `threads` read them among the events of the
     thread. Answers, streams, runs and webhooks do not have them. Messages (`comm.*`) and questions cannot be private.
 
+    `restarts` is how often a background run starts again after its process has died while the pipeline worked on it.
+    It is 0 by default: such a run is `interrupted`. If you set it, the pipeline must be able to do its work again; see
+    `ctx.once`.
+
     `lifespan` is a function without parameters that returns an async context manager, as `@asynccontextmanager` makes
     one. The server enters it before the first message and exits it after the last. The value that it yields, such as a
     client that all runs share, is `ctx.resources`. If a plugin makes the app from an object that is an async context
@@ -57,7 +61,8 @@ class JimsApp:
 
     Raises:
         TypeError: a pipeline is not a callable that takes a context.
-        ValueError: `threads` is less than 1, or `private_events` has a pattern that messages match.
+        ValueError: `threads` is less than 1, `restarts` is less than 0, or `private_events` has a pattern that messages
+            match.
     """
 
     pipeline: Pipeline
@@ -67,6 +72,7 @@ class JimsApp:
     context_events: int | None
     lifespan: Callable[[], AbstractAsyncContextManager[Any]] | None
     private_events: tuple[str, ...]
+    restarts: int
 
     def __init__(
         self,
@@ -78,11 +84,14 @@ class JimsApp:
         context_events: int | None = None,
         lifespan: Callable[[], AbstractAsyncContextManager[Any]] | None = None,
         private_events: Sequence[str] = (),
+        restarts: int = 0,
         threaded: bool = False,
         threads: int = THREADS,
     ) -> None:
         if threads < 1:
             raise ValueError(f"threads is {threads}: a pipeline needs at least one")
+        if restarts < 0:
+            raise ValueError(f"restarts is {restarts}: it is the number of starts after the first one")
         convert = partial(_awaitable, threads=WorkerThreads(threads), threaded=threaded)
         start = conversation_start_pipeline
         values = {
@@ -93,6 +102,7 @@ class JimsApp:
             "context_events": context_events,
             "lifespan": lifespan,
             "private_events": _private(private_events),
+            "restarts": restarts,
         }
         for field_name, value in values.items():
             object.__setattr__(self, field_name, value)

@@ -54,7 +54,7 @@ def stored_result(run: StoredRun) -> RunResult | DomainError:
             events = tuple(NewEvent(event.event_id, event.event_type, _data(event.event_data)) for event in run.events)
             return RunResult(run.run_id, run.thread_id, run.created_new_thread, list(_messages(events)), events)
         case RunStatus.INTERRUPTED:
-            return RunInterrupted()
+            return RunInterrupted.with_text(run.error) if run.error else RunInterrupted()
         case RunStatus.CANCELLED:
             return RunCancelled()
     text = run.error or ""

@@ -35,7 +35,7 @@ from jimsapi.runs.sinks import QUEUE_LIMIT, SinkQueue
 from jimsapi.runs.spending import Spending
 from jimsapi.runs.state import limits_state, runs_state
 from jimsapi.runs.stream import RunStream, Streams
-from jimsapi.threads.errors import DomainError, InputRefused, KeyMismatch, RunNotFound, StoreUnavailable
+from jimsapi.threads.errors import DomainError, InputRefused, KeyMismatch, RunNotFound, StoreUnavailable, StoreUnusable
 from jimsapi.threads.event import (
     MESSAGE_CLIENT_ID,
     THREAD_CREATED,
@@ -150,6 +150,7 @@ class RunService:
         if self._spending is not None:
             await self._prepare_budgets(self._spending)
         self._built_store.on_turn = self._on_store_notice
+        self._allow_restarts()
         await self._housekeeping.start()
         await self._announcer.start()
         if self.peers is not None:
@@ -173,6 +174,17 @@ class RunService:
         if self.peers is not None:
             await self.peers.close()
         await self._announcer.stop()
+
+    def _allow_restarts(self) -> None:
+        """Set how often the store lets a run start again. Raises `StoreUnusable` if it cannot do that."""
+        restarts = self.app.restarts
+        if hasattr(self._built_store, "max_restarts"):
+            self._built_store.max_restarts = restarts
+        elif restarts:  # a store of a plugin for an earlier version
+            raise StoreUnusable(
+                f"{self._built_store.name} cannot start runs again, which the app needs for restarts={restarts}: "
+                "upgrade the plugin of the store, or leave restarts out"
+            )
 
     async def _prepare_budgets(self, spending: Spending) -> None:
         """Check that the store keeps totals, and load prices if there is a budget for costs. Raises `StoreUnusable`."""
@@ -564,25 +576,26 @@ class RunService:
         return settled
 
     def _on_store_notice(self, run_id: UUID) -> None:
-        """Handle the store's notice that, because of another process, a run may start or was ended."""
+        """Handle the store's notice that another process has ended or taken over a run, or that it may start."""
         run = self._runs.get(run_id)
         if run is None:
             return
         if run.status is QUEUED:
             run.turn.set()
-        else:  # the notice may be a late one of its turn, so this checks whether the run was ended
-            task = self._loop.create_task(self._stop_if_ended(run))
+        else:  # the notice may be a late one of its turn, so this reads what became of the run
+            task = self._loop.create_task(self._stop_if_lost(run))
             self._end_checks.add(task)
             task.add_done_callback(self._end_checks.discard)
 
-    async def _stop_if_ended(self, run: LiveRun) -> None:
+    async def _stop_if_lost(self, run: LiveRun) -> None:
         try:
-            if (await self.store.run(run.run_id, None, None)).status not in OPEN:
+            stored = await self.store.run(run.run_id, None, None)
+            if stored.status not in OPEN or stored.restarts != run.restarts:
                 run.stop(Stop.CANCELLED)
         except RunNotFound:
             run.stop(Stop.DELETED)
         except StoreUnavailable:
-            pass  # if the run was ended, its `finish` does not count
+            pass  # if the run was ended or taken over, its `finish` does not count
 
     def stop_runs(self, run_ids: Iterable[UUID], reason: Stop) -> None:
         """Stop those of `run_ids` that this process works on."""
@@ -610,7 +623,7 @@ class RunService:
         await self._announcer.flush(FLUSH_WITHIN)
 
     async def adopt(self) -> None:
-        """Adopt the background runs that dead processes accepted and did not start, now and after each heartbeat.
+        """Adopt the background runs of dead processes that wait or may start again, now and after each heartbeat.
 
         Call it when everything that observes runs has started.
         """
@@ -631,7 +644,7 @@ def _live_run(adopted: AdoptedRun, loop: asyncio.AbstractEventLoop, streams: Str
         (*adopted.beside, adopted.message),
         run_id=adopted.run_id,
         background=True,
-        adopted=True,
+        adopted=adopted,
         selectors=(ById(adopted.thread_id),),
     )
     run.attach(streams.open(run.run_id))

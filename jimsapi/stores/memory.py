@@ -56,6 +56,7 @@ from jimsapi.threads.questions import QUESTION_ASKED, count_open
 from jimsapi.threads.run import (
     COMPLETED,
     NO_RUN_FILTER,
+    QUEUED,
     RUNNING,
     Accepted,
     AdoptedRun,
@@ -129,11 +130,13 @@ from jimsapi.threads.transitions import (
     enters_late,
     finish_counts,
     has_context,
+    interrupted_error,
     is_adoptable,
     is_full,
     is_next,
     judge_start,
     keys_known_since,
+    may_restart,
     may_see,
     opening_message,
     orphan_status,
@@ -303,6 +306,7 @@ class _Run(msgspec.Struct, eq=False, gc=False):
     streamed: int | None = None
     sent_from: int = 0
     sent_to: int = 0
+    restarts: int = 0
 
     def entering_ids(self) -> set[int]:
         return {event.event_id.int for event in self.entering}
@@ -337,6 +341,7 @@ class MemoryStore:
         self.on_commit: Callable[[CommitRecord], None] | None = None
         self.on_turn: Callable[[UUID], None] | None = None
         self.keep_keys = KEEP_KEYS
+        self.max_restarts = 0
         self._threads: dict[int, _Thread] = {}
         self._contacts: dict[str, list[_Thread]] = {}
         self._external_ids: dict[str, list[_Thread]] = {}
@@ -413,11 +418,11 @@ class MemoryStore:
 
     def _accepted_before(self, run: _Run, plan: RunPlan) -> Accepted:
         thread = run.thread
-        stored = thread.rows[:1] if run.created_new_thread else []
+        stored = thread.rows[:1] if run.created_new_thread and not run.continues else []
         if run.status is RUNNING and not run.continues:
             # The message may not be the newest row, since `recover` may have added another run's message after it.
             stored = stored + thread.rows_of(run.entering_ids())
-        with_context = has_context(run.status, run.created_new_thread)
+        with_context = has_context(run.status, run.created_new_thread, run.continues)
         snapshot = thread.snapshot_for(run, plan.context) if with_context else None
         return Accepted(thread.record, run.created_new_thread, run.status, snapshot, stored)
 
@@ -574,8 +579,9 @@ class MemoryStore:
     async def recover(self, owner: UUID) -> int:
         now = utc_now()
         dead = [run for run in self._open.values() if run.owner != owner]
-        orphans = [run for run in dead if not is_adoptable(run.status, background=run.background)]
+        orphans = [run for run in dead if not (_waits(run) or self._may_restart(run))]
         for run in orphans:
+            run.error = interrupted_error(run.restarts)
             if enters_late(run.status) and run.message_id.int not in run.thread.event_ids():
                 self._add_to_outbox(run.thread, run.thread.append(run.entering, now), run.run_id)
             self._end(run, RunStatus.INTERRUPTED, now, at_once=True)
@@ -585,7 +591,12 @@ class MemoryStore:
     async def adopt(self, owner: UUID) -> list[AdoptedRun]:
         adopted: list[AdoptedRun] = []
         for run in self._open.values():  # in the order of acceptance
-            if run.owner != owner and is_adoptable(run.status, background=run.background):
+            if run.owner == owner:
+                continue
+            if self._may_restart(run):
+                run.status, run.started_at, run.continues = QUEUED, None, True
+                run.restarts += 1
+            if _waits(run):
                 run.owner = owner
                 thread = run.thread.record
                 adopted.append(
@@ -597,10 +608,17 @@ class MemoryStore:
                         run.caller,
                         run.webhook_url,
                         run.entering[:-1],
+                        run.restarts,
                     )
                 )
         self._committed()
         return adopted
+
+    def _may_restart(self, run: _Run) -> bool:
+        return (
+            may_restart(run.status, background=run.background, restarts=run.restarts, max_restarts=self.max_restarts)
+            and run.message_id.int in run.thread.event_ids()
+        )
 
     async def run(self, run_id: UUID, acting_for: str | None, caller: UUID | None) -> StoredRun:
         run = self._run(run_id)
@@ -621,6 +639,7 @@ class MemoryStore:
             events=[_event_record(row) for row in run.thread.rows[run.sent_from : run.sent_to]],
             failure=run.failure,
             message_id=None if run.message_id == _UNKNOWN else run.message_id,
+            restarts=run.restarts,
         )
 
     async def runs(
@@ -1159,6 +1178,7 @@ def _ended_run(run: _Run) -> EndedRun:
         sent_at=_time(sent[0]) if sent else None,
         sent=len(sent),
         streamed=run.streamed,
+        restarts=run.restarts,
     )
 
 
@@ -1184,7 +1204,12 @@ def _imported_run(thread: _Thread, ended: EndedRun) -> _Run:
         ended.streamed,
         first,
         first + ended.sent,
+        ended.restarts,
     )
+
+
+def _waits(run: _Run) -> bool:
+    return is_adoptable(run.status, background=run.background)
 
 
 def _ended_at(run: _Run) -> datetime:

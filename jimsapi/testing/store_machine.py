@@ -154,10 +154,20 @@ class _Run:
     error: str | None = None
     failure: FailureKind | None = None
     sent: list[tuple[UUID, str]] = field(default_factory=list)
+    restarts: int = 0
 
-    @property
-    def waits_in_background(self) -> bool:
-        return self.plan.background and self.status is RunStatus.QUEUED
+    def is_left(self, max_restarts: int) -> bool:
+        """Whether the run, of a dead process, is left to be taken over."""
+        may_restart = self.status is RunStatus.RUNNING and self.restarts < max_restarts
+        return self.plan.background and (self.status is RunStatus.QUEUED or may_restart)
+
+    def wait_again(self) -> None:
+        """Wait, if the run has started, for another start with the message that is in the thread."""
+        if self.status is RunStatus.RUNNING:
+            self.status = RunStatus.QUEUED
+            self.started = False
+            self.continues = True
+            self.restarts += 1
 
     def with_beside(self) -> list[tuple[UUID, str]]:
         """The events beside the message, then the message."""
@@ -258,6 +268,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.usage: dict[tuple[str, UUID, str], UsageTotal] = {}
         self.caller_usage: dict[tuple[UUID, str], UsageTotal] = {}
         self.has_sink = False
+        self.max_restarts = 0
         self.received: dict[UUID, list[UUID]] = {}
 
     def teardown(self) -> None:
@@ -284,9 +295,19 @@ class StoreMachine(RuleBasedStateMachine):
 
     # Rules
 
-    @initialize(owner=_owners, waiting=_counts, background=st.booleans(), greets=st.booleans(), has_sink=st.booleans())
-    def begin(self, owner: UUID, waiting: int, background: bool, greets: bool, has_sink: bool) -> None:
+    @initialize(
+        owner=_owners,
+        waiting=_counts,
+        background=st.booleans(),
+        greets=st.booleans(),
+        has_sink=st.booleans(),
+        max_restarts=_counts,
+    )
+    def begin(
+        self, owner: UUID, waiting: int, background: bool, greets: bool, has_sink: bool, max_restarts: int
+    ) -> None:
         """Begin with a thread that has some runs with keys, since most rules need one."""
+        self.max_restarts = max_restarts
         self.has_sink = has_sink and getattr(self._opened_store, "outbox", None) is not None
         if self.has_sink:
             self._do(self._outbox.register(SINK))
@@ -486,11 +507,12 @@ class StoreMachine(RuleBasedStateMachine):
         assert accepted.thread.contact_id == run.thread.contact_id
         assert accepted.created_new_thread == run.created_new_thread
         assert accepted.status is run.status
-        stored = run.thread.events[:1] if run.created_new_thread else []
+        begins = run.created_new_thread and not run.continues
+        stored = run.thread.events[:1] if begins else []
         if run.status is RunStatus.RUNNING:
             stored = [*stored, *run.entered()]
         assert _pairs(accepted.stored) == stored
-        has_context = run.status is RunStatus.RUNNING or (run.created_new_thread and run.status is RunStatus.QUEUED)
+        has_context = run.status is RunStatus.RUNNING or (begins and run.status is RunStatus.QUEUED)
         assert (accepted.snapshot is not None) == has_context
         if accepted.snapshot is not None:
             assert _pairs(accepted.snapshot.rows) == run.context()
@@ -792,20 +814,27 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(owner=_owners)
     def recover(self, owner: UUID) -> None:
-        dead = [run for run in self.runs if run.owner != owner and run.status in OPEN and not run.waits_in_background]
+        self._opened_store.max_restarts = self.max_restarts
+        of_others = [run for run in self.runs if run.owner != owner and run.status in OPEN]
+        dead = [run for run in of_others if not run.is_left(self.max_restarts)]
         for run in dead:
             if run.status is RunStatus.QUEUED:
                 run.thread.events += run.entered()
+            if run.restarts:
+                starts = run.restarts + 1
+                run.error = f"The run was interrupted: it was started {starts} times, and its server died each time"
             run.end(RunStatus.INTERRUPTED)
         assert self._do(self._recover(self.store, owner)) == len(dead)
 
     @rule(owner=_owners)
     def adopt(self, owner: UUID) -> None:
-        orphans = [run for run in self.runs if run.owner != owner and run.waits_in_background]
+        self._opened_store.max_restarts = self.max_restarts
+        orphans = [run for run in self.runs if run.owner != owner and run.is_left(self.max_restarts)]
         adopted = self._do(self._adopt(self.store, owner))
         expected: list[AdoptedRun] = []
         for run in orphans:
             run.owner = owner
+            run.wait_again()
             thread, plan = run.thread, run.plan
             assert thread.thread_id is not None
             expected.append(
@@ -817,6 +846,7 @@ class StoreMachine(RuleBasedStateMachine):
                     plan.caller,
                     plan.webhook_url,
                     move_beside(plan.beside, plan.message, run.message.event_id),
+                    run.restarts,
                 )
             )
         # The runs of each thread are in order. The store may choose the order of the threads.
@@ -847,6 +877,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert (seen.status, seen.created_new_thread) == (run.status, run.created_new_thread)
         assert (seen.started_at is not None, seen.finished_at is not None) == (run.started, run.status not in OPEN)
         assert (seen.streamed, seen.error, seen.failure) == (run.streamed, run.error, run.failure)
+        assert seen.restarts == run.restarts
         assert _pairs(seen.events) == run.sent
 
     @rule(

@@ -237,7 +237,8 @@ class StoredRun(msgspec.Struct, frozen=True):
     `events` are those that the run sent, if it completed. `streamed` is the number of items in the run's stream, as in
     `Outcome`. It is None while the run is open, and if `finish` did not end it. `failure` says why the run failed;
     runs that an older version stored have None. `message_id` is the identifier of the message that the run answers; a
-    store that was written before the field existed has None.
+    store that was written before the field existed has None. `restarts` counts how often `adopt` let the run start
+    again because its process had died.
     """
 
     run_id: UUID
@@ -253,6 +254,7 @@ class StoredRun(msgspec.Struct, frozen=True):
     events: list[EventRecord]
     failure: FailureKind | None = None
     message_id: UUID | None = None
+    restarts: int = 0
 
 
 class RunFilter(msgspec.Struct, frozen=True):
@@ -324,9 +326,9 @@ class RunPage(msgspec.Struct, frozen=True):
 
 
 class AdoptedRun(msgspec.Struct, frozen=True):
-    """A background run that `ThreadStore.adopt` took over from a dead process. It has not started yet.
+    """A background run that `ThreadStore.adopt` took over from a dead process. It waits for its start.
 
-    `beside` are the events beside its message.
+    `beside` are the events beside its message. `restarts` counts how often it was started before: 0 if it never was.
     """
 
     run_id: UUID
@@ -336,6 +338,7 @@ class AdoptedRun(msgspec.Struct, frozen=True):
     caller: UUID | None
     webhook_url: str | None
     beside: tuple[NewEvent, ...] = ()
+    restarts: int = 0
 
 
 class ThreadPage(msgspec.Struct, frozen=True):

@@ -84,6 +84,8 @@ class ThreadStore(Protocol):
       never calls it.
     - `keep_keys`: how long an idempotency key is known after a run with it was accepted. It is `KEEP_KEYS`; only tests
       change it.
+    - `max_restarts`: how often a background run may start again whose process died after its start. 0 at first; the
+      service sets it to the `restarts` of the app.
     - `outbox`: what durable sinks have not received yet. If a sink is registered in it, each transaction that stores
       events adds them to it, in the order of each thread. The events that a fork copies are among them. None if the
       store has no outbox: a server with durable sinks then does not start, and webhooks are lost with their process.
@@ -95,6 +97,7 @@ class ThreadStore(Protocol):
     on_commit: Callable[[CommitRecord], None] | None
     on_turn: Callable[[UUID], None] | None
     keep_keys: timedelta
+    max_restarts: int
 
     @property
     def outbox(self) -> Outbox | None: ...
@@ -203,15 +206,18 @@ class ThreadStore(Protocol):
     async def recover(self, owner: UUID) -> int:
         """End the open runs of dead owners as `interrupted`. Returns their number.
 
-        If such a run had not started, its message enters the thread. Background runs that wait are not ended, but left
-        for `adopt`. In a store that only one process can open, every owner except `owner` is dead.
+        If such a run had not started, its message enters the thread. Background runs that wait, or that may start again
+        (`transitions.may_restart`), are not ended, but left for `adopt`. A run that was restarted in vain gets the
+        error `transitions.interrupted_error`. In a store that only one process can open, every owner except `owner` is
+        dead.
         """
         ...
 
     async def adopt(self, owner: UUID) -> list[AdoptedRun]:
-        """Make `owner` the owner of the waiting background runs of dead owners.
+        """Make `owner` the owner of the background runs of dead owners that wait or may start again.
 
-        Returns these runs; those of one thread are in the order of acceptance.
+        A run that has started waits again: it is `queued`, has no `started_at`, and continues a message that is in the
+        thread. Its `restarts` are one more. Returns these runs; those of one thread are in the order of acceptance.
 
         The service calls it after `recover`, which has the same dead owners, and after each heartbeat. The runs must be
         in `live` at the next heartbeat. `accept` with the identifier and message of such a run returns the same as

@@ -54,6 +54,7 @@ class EndedRun(msgspec.Struct, frozen=True, kw_only=True):
     sent_at: datetime | None
     sent: int
     streamed: int | None
+    restarts: int = 0
 
 
 class WholeThread(msgspec.Struct, frozen=True, kw_only=True):

@@ -146,12 +146,13 @@ def accepted_status(open_runs: int, *, is_greeted: bool) -> RunStatus:
     return QUEUED if open_runs or is_greeted else RUNNING
 
 
-def has_context(status: RunStatus, created_new_thread: bool) -> bool:
+def has_context(status: RunStatus, created_new_thread: bool, continues: bool = False) -> bool:
     """Return whether `accept` returns a context, for the pipeline or for a conversation start.
 
-    It is the same if `accept` is called again for the run.
+    It is the same if `accept` is called again for the run. `continues`: the message was in the thread before; so was
+    the conversation start of a run that is started again.
     """
-    return status is RUNNING or (status is QUEUED and created_new_thread)
+    return status is RUNNING or (status is QUEUED and created_new_thread and not continues)
 
 
 # Which run may start
@@ -210,6 +211,9 @@ def cancel_counts(status: str) -> bool:
 #   recover     those of dead owners      `interrupted`   `interrupted`, its message enters  unchanged
 #   adopt       those of dead owners      unchanged       unchanged                          the caller owns it
 #
+# `recover` leaves a background run that is running if it may start again (`may_restart`). `adopt` makes it `queued`, at
+# its place in the queue: its next start does not add its message again.
+#
 # A process that drains leaves its queued background runs open for `adopt`. It counts them as `live` until it ends.
 
 
@@ -221,6 +225,21 @@ def orphan_status(status: str) -> RunStatus:
 def is_adoptable(status: str, *, background: bool) -> bool:
     """Return whether an open run of a dead owner is left for `adopt`. `recover` ends all others as `interrupted`."""
     return background and status == QUEUED
+
+
+def may_restart(status: str, *, background: bool, restarts: int, max_restarts: int) -> bool:
+    """Return whether a started run of a dead owner, whose message its thread still has, is left for `adopt`.
+
+    `restarts`: how often the run was restarted before.
+    """
+    return background and status == RUNNING and restarts < max_restarts
+
+
+def interrupted_error(restarts: int) -> str | None:
+    """Return the `error` with which `recover` ends a run that was restarted so often. None if it never was."""
+    if not restarts:
+        return None
+    return f"The run was interrupted: it was started {restarts + 1} times, and its server died each time"
 
 
 def enters_late(status: str) -> bool:

@@ -75,6 +75,10 @@ class PostgresPlace:
         """Start PostgreSQL again."""
         self._postgres.start()
 
+    def restart(self) -> None:
+        """Stop PostgreSQL as its operator does, and start it again."""
+        self._postgres.restart()
+
     def set_read_only(self, read_only: bool) -> None:
         """Have PostgreSQL refuse writes, as a standby does, or take them again."""
         self._postgres.psql(f"ALTER SYSTEM SET default_transaction_read_only = {'on' if read_only else 'off'}")

@@ -19,6 +19,8 @@ from jimsapi.runs.inbound import Inbound
 from jimsapi.runs.live import LiveRun
 from jimsapi.threads.errors import RunClosed, UnstorableEvent
 from jimsapi.threads.event import message_event
+from jimsapi.threads.ids import uuid7
+from jimsapi.threads.run import AdoptedRun
 from tests.api.conversation import CHAT, RUNS, STREAM, body, parse
 
 pytestmark = pytest.mark.anyio
@@ -456,5 +458,6 @@ async def test_a_run_that_another_process_accepted_has_no_identity() -> None:
     message = message_event("comm.user_message", "hi")
     loop = asyncio.get_running_loop()
     own = LiveRun(Inbound(contact_id="ann", message="hi"), PUBLIC, loop, (message,))
-    adopted = LiveRun(Inbound(contact_id="ann", message=""), PUBLIC, loop, (message,), adopted=True)
+    taken_over = AdoptedRun(uuid7(), uuid7(), "ann", message, None, None)
+    adopted = LiveRun(Inbound(contact_id="ann", message=""), PUBLIC, loop, (message,), adopted=taken_over)
     assert (own.identity, adopted.identity) == (PUBLIC.identity, None)

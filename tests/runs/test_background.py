@@ -10,6 +10,8 @@ from uuid import UUID
 
 import pytest
 
+from jimsapi import JimsApp
+from jimsapi.builtin.resolvers import DefaultResolver
 from jimsapi.runs import flow, housekeeping
 from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.errors import (
@@ -26,11 +28,13 @@ from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import RunRecord, Stop
 from jimsapi.runs.lookup import Runs
 from jimsapi.runs.quota import QuotaExceeded, QuotaLimits, Rate
+from jimsapi.runs.service import RunService
 from jimsapi.stores.memory import MemoryStore
+from jimsapi.testing.store import all_events, completed, make_event
 from jimsapi.threads.errors import InputRefused, RunNotFound, StoreUnavailable
 from jimsapi.threads.event import NewEvent
 from jimsapi.threads.ids import uuid7
-from jimsapi.threads.run import Accepted, AdoptedRun, RunPlan, RunStatus, Started
+from jimsapi.threads.run import Accepted, AdoptedRun, ContextLimits, RunPlan, RunStatus, Started
 from tests.apps.scripted import Scripted
 from tests.runs.serving import (
     STORES,
@@ -132,6 +136,37 @@ async def test_a_drain_leaves_a_waiting_one_to_the_next_process_and_interrupts_a
         assert (await again.answer).run_id == queued.run_id
     assert bot.texts == ["status a; see"]
     assert [record.run_id for record in records].count(queued.run_id) == 1
+
+
+async def test_a_run_that_another_process_has_started_again_gets_the_answer_of_that_process() -> None:
+    bot, store, other, records = Scripted(), MemoryStore(), uuid7(), list[RunRecord]()
+    async with serving(bot, store, on_run=[records.append]) as service:
+        run = service.begin(inbound("use 7; hold on"), PUBLIC, background=True)
+        await bot.reached["on"].wait()
+        store.max_restarts = 1
+        (adopted,) = await store.adopt(other)
+        assert await store.start(run.run_id, other, (), ContextLimits()) is not None
+        theirs = make_event(data={"role": "assistant", "content": "theirs"})
+        assert (await store.finish(run.run_id, other, completed(theirs))).counted
+        bot.opened["on"].set()
+        assert (await run.answer).assistant_messages == ["theirs"]
+        await ended(service)
+        types = [event.event_type for event in await all_events(store, adopted.thread_id)]
+        assert types[1:] == ["comm.user_message", "comm.assistant_message", "model.usage"]  # it was paid for
+    assert records == []  # the other process counts it
+
+
+def test_an_app_refuses_a_negative_number_of_restarts() -> None:
+    with pytest.raises(ValueError, match="restarts is -1"):
+        JimsApp(Scripted(), restarts=-1)
+
+
+async def test_the_store_allows_as_many_restarts_as_the_app_although_a_plugin_wraps_its_pipeline() -> None:
+    store = MemoryStore()
+    service = RunService(JimsApp(Scripted(), restarts=2), store, [DefaultResolver()])
+    service.wrap_pipelines(lambda pipeline, _: pipeline)
+    async with service:
+        assert store.max_restarts == 2
 
 
 class Handing(MemoryStore):

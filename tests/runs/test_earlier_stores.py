@@ -140,3 +140,15 @@ def test_what_a_store_lacks_is_501() -> None:
     content = error_content(request, StoreLacks("OldStore", "the method 'fork'"))
     assert content.status == 501
     assert content.content["detail"].startswith("The store OldStore does not have the method 'fork'")
+
+
+async def test_an_app_whose_runs_may_start_again_needs_a_store_that_can_do_that() -> None:
+    async def answer(ctx: ThreadContext) -> None:
+        ctx.send_message("hi")
+
+    store = MemoryStore()
+    del store.max_restarts
+    with pytest.raises(StoreUnusable, match="memory: cannot start runs again, which the app needs for restarts=1"):
+        await RunService(JimsApp(answer, restarts=1), store, [DefaultResolver()]).__aenter__()
+    async with RunService(JimsApp(answer), store, [DefaultResolver()]) as service:
+        assert (await service.chat(inbound("hi"), PUBLIC)).assistant_messages == ["hi"]

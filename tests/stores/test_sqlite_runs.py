@@ -41,6 +41,7 @@ VERSION_7 = """
     DROP TABLE jimsapi_sinks;
     DROP TABLE jimsapi_dead_letters;
     DROP TABLE jimsapi_webhooks;
+    ALTER TABLE jimsapi_runs DROP COLUMN restarts;
     UPDATE jimsapi_schema SET version = 7;
 """
 VERSION_4 = f"""
@@ -255,3 +256,16 @@ async def test_a_heartbeat_knows_the_runs_that_began_after_it_was_asked_for(tmp_
         live.add(plan.run_id)
         await beat
         assert (await store.run(plan.run_id, None, None)).status is RunStatus.RUNNING
+
+
+async def test_a_run_whose_message_another_program_has_deleted_does_not_start_again(path: Path) -> None:
+    plan = make_plan(owner=OTHER_OWNER, background=True)
+    async with SQLiteStore(path) as store:
+        await store.accept(plan)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM thread_events WHERE event_id = ?", (plan.message.event_id.hex,))
+    async with SQLiteStore(path) as store:
+        store.max_restarts = 1
+        assert await store.adopt(OWNER) == []
+        assert await store.recover(OWNER) == 1
+        assert (await store.run(plan.run_id, None, None)).status is RunStatus.INTERRUPTED

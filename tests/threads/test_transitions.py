@@ -20,11 +20,13 @@ from jimsapi.threads.transitions import (
     enters_late,
     finish_counts,
     has_context,
+    interrupted_error,
     is_adoptable,
     is_full,
     is_next,
     judge_start,
     keys_known_since,
+    may_restart,
     may_see,
     orphan_status,
     select_thread,
@@ -212,6 +214,11 @@ def test_accepting_answers_with_a_context_if_something_is_to_be_called(
     assert has_context(status, created) is has
 
 
+def test_a_run_that_continues_a_message_is_not_greeted() -> None:
+    assert has_context(RunStatus.QUEUED, True, True) is False
+    assert has_context(RunStatus.RUNNING, True, True) is True
+
+
 @pytest.mark.parametrize(
     ("status", "is_owner", "is_oldest", "start"),
     [
@@ -262,3 +269,25 @@ def test_an_open_run_that_nobody_works_on_is_ended_or_left_to_be_adopted(
     assert is_adoptable(status, background=background) is adoptable
     assert enters_late(status) is enters
     assert orphan_status(status) is beat_ends_it_as
+
+
+@pytest.mark.parametrize(
+    ("status", "background", "restarts", "max_restarts", "expected"),
+    [
+        (RunStatus.RUNNING, True, 0, 1, True),
+        (RunStatus.RUNNING, True, 1, 2, True),
+        (RunStatus.RUNNING, True, 0, 0, False),
+        (RunStatus.RUNNING, True, 2, 2, False),
+        (RunStatus.RUNNING, False, 0, 1, False),
+        (RunStatus.QUEUED, True, 0, 1, False),
+    ],
+)
+def test_a_started_background_run_may_start_again_as_often_as_its_app_allows(
+    status: RunStatus, background: bool, restarts: int, max_restarts: int, expected: bool
+) -> None:
+    assert may_restart(status, background=background, restarts=restarts, max_restarts=max_restarts) is expected
+
+
+def test_the_error_of_a_run_that_was_restarted_in_vain_counts_its_starts() -> None:
+    assert interrupted_error(0) is None
+    assert interrupted_error(1) == "The run was interrupted: it was started 2 times, and its server died each time"

@@ -131,7 +131,7 @@ _BY_EXTERNAL_ID = f"""
 _RUN = """
     SELECT
         thread_id, status, created_new_thread, accepted_at, started_at, finished_at,
-        error, failure, message_id, caller, streamed, sent_at, sent
+        error, failure, message_id, caller, streamed, restarts, sent_at, sent
     FROM jimsapi_runs WHERE run_id = ?
 """
 
@@ -225,7 +225,7 @@ def read_run(connection: sqlite3.Connection, run_id: UUID, acting_for: str | Non
     if run is None:
         raise RunNotFound(run_id)
     thread, status, created_new_thread, accepted_at, started_at, finished_at, error, failure, *more = run
-    message_id, run_caller, streamed, *sent = more
+    message_id, run_caller, streamed, restarts, *sent = more
     row = thread_by_id(connection, thread)
     if row is None or not may_see(contact_of(row), acting_for) or (caller is not None and run_caller != caller.hex):
         raise RunNotFound(run_id)
@@ -243,6 +243,7 @@ def read_run(connection: sqlite3.Connection, run_id: UUID, acting_for: str | Non
         events=_sent_events(connection, thread, *sent),
         failure=failure and FailureKind(failure),
         message_id=message_id and UUID(message_id),
+        restarts=restarts,
     )
 
 

@@ -208,8 +208,9 @@ _VERSION_7 = (*_SEARCH, *_USAGE)
 
 # What durable sinks have not received yet (`jimsapi.threads.outbox`), where each sink is, and what it refused. The
 # newest row of the outbox is never deleted, so positions are not used again. `letters` counts the dead letters of a
-# sink.
+# sink. `restarts` is how often a run started again because its process had died.
 _VERSION_8 = (
+    "ALTER TABLE jimsapi_runs ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0",
     """
     CREATE TABLE jimsapi_outbox (
         position INTEGER PRIMARY KEY,

@@ -102,6 +102,7 @@ class SQLiteStore:
         self.on_commit: Callable[[CommitRecord], None] | None = None
         self.on_turn: Callable[[UUID], None] | None = None
         self.keep_keys = KEEP_KEYS
+        self.max_restarts = 0
         self.outbox = SQLiteOutbox(self._read, self._write_to_outbox)
 
     async def __aenter__(self) -> Self:
@@ -173,10 +174,10 @@ class SQLiteStore:
         return await self._write(partial(writes.heartbeat, owner=owner, live=live), brief=True)
 
     async def recover(self, owner: UUID) -> int:
-        return await self._write(partial(writes.recover, owner=owner))
+        return await self._write(partial(writes.recover, owner=owner, max_restarts=self.max_restarts))
 
     async def adopt(self, owner: UUID) -> list[AdoptedRun]:
-        return await self._write(partial(writes.adopt, owner=owner))
+        return await self._write(partial(writes.adopt, owner=owner, max_restarts=self.max_restarts))
 
     async def run(self, run_id: UUID, acting_for: str | None, caller: UUID | None) -> StoredRun:
         return await self._read(partial(reads.read_run, run_id=run_id, acting_for=acting_for, caller=caller))

@@ -41,7 +41,7 @@ _EVENTS = """
 """
 _RUN_COLUMNS = (
     "run_id, status, created_new_thread, accepted_at, started_at, finished_at, error, failure, message_id, continues, "
-    "caller, background, webhook_url, sent_at, sent, streamed"
+    "caller, background, webhook_url, sent_at, sent, streamed, restarts"
 )
 _RUNS = f"""
     SELECT {_RUN_COLUMNS} FROM jimsapi_runs INDEXED BY jimsapi_runs_thread
@@ -61,7 +61,7 @@ _ADD_EVENT = """
 """
 _ADD_RUN = f"""
     INSERT INTO jimsapi_runs (thread_id, seq, owner, {_RUN_COLUMNS})
-    VALUES (?, 0, '{UUID(int=0).hex}', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    VALUES (?, 0, '{UUID(int=0).hex}', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 # Rows of a thread that another JIMS program has deleted may be left.
 _ADD_FEEDBACK = """
@@ -161,7 +161,7 @@ def _event(row: Any) -> WholeEvent:
 
 def _run(row: Any) -> EndedRun:
     run_id, status, created, accepted_at, started_at, finished_at, error, failure, message_id, continues, *more = row
-    caller, background, webhook_url, sent_at, sent, streamed = more
+    caller, background, webhook_url, sent_at, sent, streamed, restarts = more
     return EndedRun(
         run_id=UUID(run_id),
         status=RunStatus(status),
@@ -179,6 +179,7 @@ def _run(row: Any) -> EndedRun:
         sent_at=sent_at and _naive(sent_at),
         sent=sent,
         streamed=streamed,
+        restarts=restarts,
     )
 
 
@@ -242,6 +243,7 @@ def _run_columns(run: EndedRun) -> tuple[Any, ...]:
         run.sent_at and time_text(run.sent_at),
         run.sent,
         run.streamed,
+        run.restarts,
     )
 
 

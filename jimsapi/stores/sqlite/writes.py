@@ -6,7 +6,7 @@ Nearly all functions raise their errors before they write anything, so that the 
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import assert_never
+from typing import NamedTuple, assert_never
 from uuid import UUID
 
 import msgspec
@@ -38,7 +38,7 @@ from jimsapi.stores.sqlite.rows import (
 )
 from jimsapi.stores.sqlite.usage import count_usage
 from jimsapi.threads.errors import DomainError, IdentifierTaken, QueueFull, RunClosed, ThreadNotFound
-from jimsapi.threads.event import EventRow, NewEvent, time_after, times_after, utc_now
+from jimsapi.threads.event import EventRow, NewEvent, row_id, time_after, times_after, utc_now
 from jimsapi.threads.facts import Created, ThreadPlan
 from jimsapi.threads.outbox import WEBHOOK_HOLD
 from jimsapi.threads.run import (
@@ -72,10 +72,12 @@ from jimsapi.threads.transitions import (
     enters_late,
     finish_counts,
     has_context,
+    interrupted_error,
     is_adoptable,
     is_full,
     judge_start,
     keys_known_since,
+    may_restart,
     may_see,
     orphan_status,
     select_thread,
@@ -132,14 +134,19 @@ _MAY_START = """
     ORDER BY seq LIMIT 1
 """
 _OPEN = """
-    SELECT run_id, thread_id, status, message, background, caller, webhook_url, seq
+    SELECT run_id, thread_id, status, message, background, caller, webhook_url, restarts, message_id, seq
     FROM jimsapi_runs INDEXED BY jimsapi_runs_running WHERE status = 'running' AND (owner = ?) = ?
     UNION ALL
-    SELECT run_id, thread_id, status, message, background, caller, webhook_url, seq
+    SELECT run_id, thread_id, status, message, background, caller, webhook_url, restarts, message_id, seq
     FROM jimsapi_runs INDEXED BY jimsapi_runs_waiting WHERE status = 'queued' AND (owner = ?) = ?
     ORDER BY thread_id, seq
 """
 _ADOPT = "UPDATE jimsapi_runs SET owner = ? WHERE run_id = ?"
+_RESTART = """
+    UPDATE jimsapi_runs
+    SET status = 'queued', started_at = NULL, continues = 1, restarts = restarts + 1, owner = ?, message = ?
+    WHERE run_id = ?
+"""
 _START = "UPDATE jimsapi_runs SET status = 'running', started_at = ?, message = NULL WHERE run_id = ?"
 _FINISH = """
     UPDATE jimsapi_runs
@@ -156,6 +163,9 @@ _TO_FINISH = f"""
     FROM jimsapi_runs run WHERE run_id = ?
 """
 _END = "UPDATE jimsapi_runs SET status = ?, finished_at = ?, message = NULL WHERE run_id = ?"
+_INTERRUPT = """
+    UPDATE jimsapi_runs SET status = 'interrupted', finished_at = ?, error = ?, message = NULL WHERE run_id = ?
+"""
 _BEAT = """
     INSERT INTO jimsapi_owners (owner, beat_at) VALUES (?, ?)
     ON CONFLICT (owner) DO UPDATE SET beat_at = excluded.beat_at
@@ -324,11 +334,11 @@ def _accepted_before(connection: sqlite3.Connection, plan: RunPlan) -> Accepted 
     if row is None:
         raise ThreadNotFound(UUID(thread))
     snapshot: Snapshot | None = None
-    stored = oldest_event(connection, thread) if created_new_thread else []
+    stored = oldest_event(connection, thread) if created_new_thread and not continues else []
     if status == RUNNING:
         snapshot, entered = _entered(connection, thread, UUID(message_id), continues, plan.context)
         stored += entered
-    elif has_context(RunStatus(status), bool(created_new_thread)):
+    elif has_context(RunStatus(status), bool(created_new_thread), bool(continues)):
         snapshot = load_snapshot(connection, thread, plan.context)
     return Accepted(thread_record(row), bool(created_new_thread), RunStatus(status), snapshot, stored)
 
@@ -507,20 +517,42 @@ def heartbeat(connection: sqlite3.Connection, owner: UUID, live: Collection[UUID
     return [run_id for run_id in may_start if run_id is not None]
 
 
-def recover(connection: sqlite3.Connection, owner: UUID) -> int:
+class _Orphan(NamedTuple):
+    """A row of `_OPEN`."""
+
+    run_id: str
+    thread: str
+    status: str
+    message: str
+    background: int
+    caller: str | None
+    webhook_url: str | None
+    restarts: int
+    message_id: str
+    seq: int
+
+    @property
+    def waits(self) -> bool:
+        return is_adoptable(self.status, background=bool(self.background))
+
+    def may_restart(self, max_restarts: int) -> bool:
+        background = bool(self.background)
+        return may_restart(self.status, background=background, restarts=self.restarts, max_restarts=max_restarts)
+
+
+def recover(connection: sqlite3.Connection, owner: UUID, max_restarts: int) -> int:
     """`ThreadStore.recover`. Only this process has the database open, so every other owner is dead."""
     now = utc_now()
-    orphans = connection.execute(_OPEN, (id_hex(owner), False) * 2).fetchall()
     recovered = 0
-    for run_id, thread, status, message_text, background, *_ in orphans:
-        if is_adoptable(status, background=bool(background)):
+    for run in map(_Orphan._make, connection.execute(_OPEN, (id_hex(owner), False) * 2).fetchall()):
+        if run.waits or (run.may_restart(max_restarts) and _message_of(connection, run)):
             continue
-        if enters_late(status):
-            message = _load_message(message_text)
-            if not _stored(connection, thread, message[-1:]):
-                _append(connection, thread, message, UUID(run_id), newest_time(connection, thread), now)
-        connection.execute(_END, (RunStatus.INTERRUPTED, time_text(now), run_id))
-        add_webhook(connection, run_id, now)
+        if enters_late(run.status):
+            message = _load_message(run.message)
+            if not _stored(connection, run.thread, message[-1:]):
+                _append(connection, run.thread, message, UUID(run.run_id), newest_time(connection, run.thread), now)
+        connection.execute(_INTERRUPT, (time_text(now), interrupted_error(run.restarts), run.run_id))
+        add_webhook(connection, run.run_id, now)
         recovered += 1
     connection.execute(_WEBHOOKS_ARE_DUE, (time_text(now),))  # dead processes call none
     connection.execute("DELETE FROM jimsapi_owners WHERE owner != ?", (id_hex(owner),))
@@ -528,28 +560,42 @@ def recover(connection: sqlite3.Connection, owner: UUID) -> int:
     return recovered
 
 
-def adopt(connection: sqlite3.Connection, owner: UUID) -> list[AdoptedRun]:
+def adopt(connection: sqlite3.Connection, owner: UUID, max_restarts: int) -> list[AdoptedRun]:
     """`ThreadStore.adopt`. As for `recover`, every other owner is dead."""
-    orphans = connection.execute(_OPEN, (id_hex(owner), False) * 2).fetchall()
     adopted: list[AdoptedRun] = []
-    for run_id, thread, status, message_text, background, caller, webhook_url, _ in orphans:
-        if not is_adoptable(status, background=bool(background)):
+    for run in map(_Orphan._make, connection.execute(_OPEN, (id_hex(owner), False) * 2).fetchall()):
+        if run.waits:
+            message = _load_message(run.message)
+            connection.execute(_ADOPT, (id_hex(owner), run.run_id))
+        elif run.may_restart(max_restarts) and (message := _message_of(connection, run)):
+            connection.execute(_RESTART, (id_hex(owner), _dump_message(message), run.run_id))
+        else:
             continue
-        connection.execute(_ADOPT, (id_hex(owner), run_id))
-        row = thread_by_id(connection, thread)
-        *beside, message = _load_message(message_text)
+        row = thread_by_id(connection, run.thread)
         adopted.append(
             AdoptedRun(
-                UUID(run_id),
-                UUID(thread),
+                UUID(run.run_id),
+                UUID(run.thread),
                 None if row is None else contact_of(row),
-                message,
-                None if caller is None else UUID(caller),
-                webhook_url,
-                tuple(beside),
+                message[-1],
+                None if run.caller is None else UUID(run.caller),
+                run.webhook_url,
+                tuple(message[:-1]),
+                run.restarts + (not run.waits),
             )
         )
     return adopted
+
+
+def _message_of(connection: sqlite3.Connection, run: _Orphan) -> list[NewEvent]:
+    """Return the events beside the message of a run that has started, then the message; none if its thread lacks it."""
+    rows = message_by_id(connection, run.thread, UUID(run.message_id))
+    return [NewEvent(row_id(row), row.event_type, _json_text(row)) for row in rows]
+
+
+def _json_text(row: EventRow) -> bytes:
+    data = row.data or b"null"
+    return data.encode() if isinstance(data, str) else data
 
 
 def delete_thread(connection: sqlite3.Connection, thread_id: UUID, acting_for: str | None) -> list[UUID]:
@@ -648,7 +694,7 @@ def _insert_run(
             id_hex(plan.owner),
             status.value,
             int(created_new_thread),
-            _dump_message(plan) if waits else None,
+            _dump_message([*plan.beside, plan.message]) if waits else None,
             time,
             None if waits else time,
             id_hex(plan.message.event_id),
@@ -693,9 +739,9 @@ def _stored(connection: sqlite3.Connection, thread: str, events: Iterable[NewEve
     return [row for row in found if row is not None]
 
 
-def _dump_message(plan: RunPlan) -> str:
-    """Encode a message that waits, then the events beside it."""
-    return orjson.dumps([part for event in (plan.message, *plan.beside) for part in _parts(event)]).decode()
+def _dump_message(entering: Sequence[NewEvent]) -> str:
+    """Encode a message that waits, then the events beside it. `entering` has the message last."""
+    return orjson.dumps([part for event in (entering[-1], *entering[:-1]) for part in _parts(event)]).decode()
 
 
 def _parts(event: NewEvent) -> tuple[str, str, orjson.Fragment]:

@@ -8,6 +8,7 @@ from jimsapi.testing.store.samples import (
     CONTEXT,
     OTHER_OWNER,
     OWNER,
+    all_events,
     completed,
     contents,
     ids_of,
@@ -15,7 +16,7 @@ from jimsapi.testing.store.samples import (
     make_key,
     make_plan,
 )
-from jimsapi.threads.errors import RunClosed
+from jimsapi.threads.errors import KeyUsed, RunClosed
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import AdoptedRun, RunStatus
 from jimsapi.threads.store import ThreadStore
@@ -123,3 +124,110 @@ class Takeovers(StoreTests):
         (adopted,) = await self.adopt(store, OTHER_OWNER)
         assert (adopted.run_id, adopted.message.event_id) == (again.run_id, interrupted.message.event_id)
         assert adopted.beside == interrupted.beside
+
+    async def test_a_started_background_run_may_start_again_with_the_message_that_is_in_the_thread(
+        self, store: ThreadStore
+    ) -> None:
+        caller = uuid7()
+        dead = make_plan(
+            "ann", "one", owner=OTHER_OWNER, background=True, caller=caller, webhook_url="https://ü",
+            beside=[("message.metadata", {"mood": "calm"})],
+        )  # fmt: skip
+        behind = make_plan("ann", "two", owner=OTHER_OWNER, background=True)
+        thread_id = (await store.accept(dead)).thread.thread_id
+        await store.accept(behind)
+        step = make_event("rag.step", {"step": 1})
+        await store.append(thread_id, None, [step])
+        before = await all_events(store, thread_id)
+
+        store.max_restarts = 1
+        assert await self.recover(store, OWNER) == 0
+        assert await self.adopt(store, OWNER) == [
+            AdoptedRun(dead.run_id, thread_id, "ann", dead.message, caller, "https://ü", dead.beside, 1),
+            AdoptedRun(behind.run_id, thread_id, "ann", behind.message, None, None),
+        ]
+        assert await self.adopt(store, OWNER) == []
+        waiting = await store.run(dead.run_id, None, None)
+        assert (waiting.status, waiting.started_at, waiting.restarts) == (RunStatus.QUEUED, None, 1)
+        assert waiting.created_new_thread
+        lost = await store.finish(dead.run_id, OTHER_OWNER, completed(make_event()))
+        assert (lost.counted, lost.status) == (False, RunStatus.QUEUED)
+
+        again = make_plan("ann", "not this one", selectors=(), background=True)
+        again = msgspec.structs.replace(again, run_id=dead.run_id, message=dead.message)
+        accepted = await store.accept(again)
+        assert (accepted.status, accepted.snapshot, accepted.stored) == (RunStatus.QUEUED, None, [])
+        assert await store.start(behind.run_id, OWNER, (), CONTEXT) is None
+        started = await store.start(dead.run_id, OWNER, (), CONTEXT)
+        assert started is not None
+        assert started.stored == []
+        assert ids_of(started.snapshot.rows)[-2:] == [dead.beside[0].event_id, dead.message.event_id]
+        assert await all_events(store, thread_id) == before
+
+        settled = await store.finish(dead.run_id, OWNER, completed(make_event()))
+        assert (settled.counted, settled.next_run) == (True, behind.run_id)
+        assert (await store.start(behind.run_id, OWNER, (), CONTEXT)) is not None
+        assert await contents(store, thread_id) == ["one", "Hi", "two"]
+
+    async def test_a_run_that_was_restarted_in_vain_is_interrupted_and_its_error_says_so(
+        self, store: ThreadStore
+    ) -> None:
+        dead = make_plan(owner=OTHER_OWNER, background=True)
+        thread_id = (await store.accept(dead)).thread.thread_id
+        store.max_restarts = 2
+        for restarts, owner in enumerate([OWNER, OTHER_OWNER], 1):
+            assert await self.recover(store, owner) == 0
+            (adopted,) = await self.adopt(store, owner)
+            assert adopted.restarts == restarts
+            assert await store.start(dead.run_id, owner, (), CONTEXT) is not None
+        assert await self.recover(store, OWNER) == 1
+        assert await self.adopt(store, OWNER) == []
+        ended = await store.run(dead.run_id, None, None)
+        error = "The run was interrupted: it was started 3 times, and its server died each time"
+        assert (ended.status, ended.error, ended.restarts) == (RunStatus.INTERRUPTED, error, 2)
+        assert await contents(store, thread_id) == ["Hello"]
+
+    async def test_runs_that_callers_wait_for_do_not_start_again(self, store: ThreadStore) -> None:
+        attended, background = make_plan("ann", owner=OTHER_OWNER), make_plan("bob", owner=OTHER_OWNER, background=True)
+        for plan in (attended, background):
+            await store.accept(plan)
+        store.max_restarts = 5
+        assert await self.recover(store, OWNER) == 1
+        assert (await store.run(attended.run_id, None, None)).error is None
+        store.max_restarts = 0
+        assert await self.adopt(store, OWNER) == []
+        assert await self.recover(store, OWNER) == 1
+        ended = await store.run(background.run_id, None, None)
+        assert (ended.status, ended.error, ended.restarts) == (RunStatus.INTERRUPTED, None, 0)
+
+    async def test_a_greeted_run_that_starts_again_is_not_greeted_again(self, store: ThreadStore) -> None:
+        dead = make_plan(owner=OTHER_OWNER, background=True, conversation_start=True)
+        thread_id = (await store.accept(dead)).thread.thread_id
+        greeting = make_event(data={"content": "Welcome"})
+        assert await store.start(dead.run_id, OTHER_OWNER, [greeting], CONTEXT) is not None
+        store.max_restarts = 1
+        await self.recover(store, OWNER)
+        (adopted,) = await self.adopt(store, OWNER)
+        accepted = await store.accept(msgspec.structs.replace(dead, owner=OWNER, message=adopted.message))
+        assert (accepted.snapshot, accepted.stored, accepted.created_new_thread) == (None, [], True)
+        assert await store.start(dead.run_id, OWNER, (), CONTEXT) is not None
+        again = await store.accept(msgspec.structs.replace(dead, owner=OWNER, message=adopted.message))
+        assert again.snapshot is not None
+        assert (again.status, again.stored) == (RunStatus.RUNNING, [])
+        assert ids_of(again.snapshot.rows)[-1] == dead.message.event_id
+        assert await contents(store, thread_id) == ["Welcome", "Hello"]
+
+    async def test_the_key_of_a_run_that_waits_for_another_start_names_it_until_it_is_cancelled(
+        self, store: ThreadStore
+    ) -> None:
+        dead = make_plan(text="one", owner=OTHER_OWNER, background=True, idempotency=make_key())
+        thread_id = (await store.accept(dead)).thread.thread_id
+        store.max_restarts = 1
+        await self.recover(store, OWNER)
+        await self.adopt(store, OWNER)
+        with pytest.raises(KeyUsed):
+            await store.accept(make_plan(text="one", idempotency=dead.idempotency))
+        assert (await store.cancel(dead.run_id)).counted
+        accepted = await store.accept(make_plan(text="one", idempotency=dead.idempotency))
+        assert (accepted.status, accepted.stored) == (RunStatus.RUNNING, [])
+        assert await contents(store, thread_id) == ["one"]

@@ -123,6 +123,7 @@ def foreign_thread() -> WholeThread:
                 sent_at=MOMENT + TICK,
                 sent=3,
                 streamed=5,
+                restarts=2,
             ),
             ended_run(failure=FailureKind.TIMEOUT, message_id=question),
         ],

@@ -341,7 +341,7 @@ async def _accepted_before(connection: Connection, plan: RunPlan) -> Accepted | 
     if run is None:
         return ThreadNotFound()
     thread_id, status, created_new_thread, message_id, continues, *thread = run
-    stored = await connection.fetch(_OLDEST, thread_id) if created_new_thread else []
+    stored = await connection.fetch(_OLDEST, thread_id) if created_new_thread and not continues else []
     snapshot = None
     if status == RunStatus.RUNNING:
         snapshot = await _read_context(connection, thread_id, plan.context)
@@ -350,7 +350,7 @@ async def _accepted_before(connection: Connection, plan: RunPlan) -> Accepted | 
             stored += message
         elif message:  # another program may have deleted it
             snapshot = end_with(snapshot, [rows.event_row(row) for row in message])
-    elif created_new_thread and status == RunStatus.QUEUED:
+    elif created_new_thread and status == RunStatus.QUEUED and not continues:
         snapshot = await _read_context(connection, thread_id, plan.context)
     return Accepted(
         rows.thread_record(thread_id, *thread),

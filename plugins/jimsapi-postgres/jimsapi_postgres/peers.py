@@ -24,7 +24,7 @@ SILENCE = timedelta(seconds=20)
 RECOVERED_AT_ONCE = 1000
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
-RECOVER = "SELECT jimsapi_recover_2($1, $2, $3, false)"
+RECOVER = "SELECT jimsapi_recover_8($1, $2, $3, false, $4)"
 
 # Each run is looked up separately. Until a vacuum, an index of all open runs may contain many more that have ended.
 _NO_LONGER_WAITING = """
@@ -46,17 +46,24 @@ class Peers:
 
     - `owners`: the owners in this process. Notices for other owners are ignored.
     - `waiting`: the runs of this process that wait for their turn. They are queried regularly: notices may get lost.
-    - `on_turn`: called, in the event loop's thread, with a run that may start or was ended by another process. It may
-      be called more than once for a run, and for runs that this process no longer knows.
+    - `on_turn`: called, in the event loop's thread, with a run that may start, or that another process ended or took
+      over. It may be called more than once for a run, and for runs that this process no longer knows.
+    - `max_restarts`: returns `ThreadStore.max_restarts`.
     """
 
     def __init__(
-        self, connector: Connector, owners: Set[UUID], waiting: Set[UUID], on_turn: Callable[[UUID], None]
+        self,
+        connector: Connector,
+        owners: Set[UUID],
+        waiting: Set[UUID],
+        on_turn: Callable[[UUID], None],
+        max_restarts: Callable[[], int],
     ) -> None:
         self._connector = connector
         self._owners = owners
         self._waiting = waiting
         self._on_turn = on_turn
+        self._max_restarts = max_restarts
         self._checked_at: datetime | None = None
         self._reconnected_at = LONG_AGO
         self._logged_cause = ""
@@ -115,7 +122,7 @@ class Peers:
 
     async def _end_runs_of_dead(self, connection: Connection) -> None:
         owner = next(iter(self._owners))
-        if ended := await connection.fetchval(RECOVER, owner, SILENCE, RECOVERED_AT_ONCE):
+        if ended := await connection.fetchval(RECOVER, owner, SILENCE, RECOVERED_AT_ONCE, self._max_restarts()):
             logger.warning("marked %d runs of a dead process as interrupted", ended)
 
     def _on_notice(self, connection: Connection, pid: int, channel: str, payload: str) -> None:

@@ -406,8 +406,8 @@ def thread_summary(row: Any) -> ThreadSummary:
 
 
 def adopted_run(row: Any) -> AdoptedRun:
-    """Return a run from a row of `jimsapi_adopt_5`."""
-    run_id, thread_id, contact_id, message_id, message_type, data, caller, webhook_url, beside = row
+    """Return a run from a row of `jimsapi_adopt_8`."""
+    run_id, thread_id, contact_id, message_id, message_type, data, caller, webhook_url, beside, restarts = row
     return AdoptedRun(
         as_uuid(run_id),
         as_uuid(thread_id),
@@ -416,14 +416,15 @@ def adopted_run(row: Any) -> AdoptedRun:
         None if caller is None else as_uuid(caller),
         webhook_url,
         () if beside is None else tuple(_load_beside(as_uuid(message_id), beside)),
+        restarts,
     )
 
 
 def stored_run(run_id: UUID, contact_id: str | None, row: Sequence[Any], events: list[EventRecord]) -> StoredRun:
     """Return a run from the row `thread_id, status, created_new_thread, accepted_at, started_at, finished_at, error,
-    failure, streamed, message_id` and the events that it sent."""
+    failure, streamed, message_id, restarts` and the events that it sent."""
     thread_id, status, created_new_thread, accepted_at, started_at, finished_at, error, failure, *more = row
-    streamed, message_id = more
+    streamed, message_id, restarts = more
     return StoredRun(
         run_id=run_id,
         thread_id=as_uuid(thread_id),
@@ -438,6 +439,7 @@ def stored_run(run_id: UUID, contact_id: str | None, row: Sequence[Any], events:
         events=events,
         failure=None if failure is None else FailureKind(failure),
         message_id=as_uuid(message_id) if message_id.int else None,  # a run of another store may have none
+        restarts=restarts,
     )
 
 

@@ -148,7 +148,7 @@ class Index(msgspec.Struct, frozen=True):
 
 Change = Script | Index
 
-_FUNCTIONS = ("usage", "functions", "functions_1", "functions_2", "functions_3", "functions_4", "functions_6")
+_FUNCTIONS = ("usage", "functions", *(f"functions_{version}" for version in (1, 2, 3, 4, 6, 7)))
 _JIMS_INDEXES = Script("jims_indexes")
 """Only if this package creates the tables of JIMS."""
 CHANGES: tuple[tuple[Change, ...], ...] = (

@@ -182,8 +182,8 @@ _BEFORE = f"""
 _START = "SELECT part, verdict, id, at, kind, data, taken FROM jimsapi_start_1($1, $2, $3, $4, $5, $6, $7)"
 _APPEND = "SELECT verdict, first_at, taken FROM jimsapi_append_7($1, $2, $3, $4, $5, $6)"
 _ADOPT = """
-    SELECT run_id, thread_id, contact_id, message_id, message_type, message_data, caller, webhook_url, beside
-    FROM jimsapi_adopt_5($1, $2, $3, $4)
+    SELECT run_id, thread_id, contact_id, message_id, message_type, message_data, caller, webhook_url, beside, restarts
+    FROM jimsapi_adopt_8($1, $2, $3, $4, $5)
 """
 _END = "SELECT run_id, counted, status, next_run FROM jimsapi_end_1($1, $2, $3, $4, $5)"
 # The idempotency keys of the threads that the function deletes are deleted, too. A key is stored while its run is
@@ -224,7 +224,7 @@ _OPEN_RUNS = """
 _RUN = """
     SELECT
         t.contact_id, r.caller, r.thread_id, r.status, r.created_new_thread, r.accepted_at, r.started_at, r.finished_at,
-        r.error, r.failure, r.streamed, r.message_id, r.sent_at, r.sent
+        r.error, r.failure, r.streamed, r.message_id, r.restarts, r.sent_at, r.sent
     FROM jimsapi_runs r JOIN threads t ON t.thread_id = r.thread_id
     WHERE r.run_id = $1
 """
@@ -397,6 +397,7 @@ class PostgresStore:
         self._target = parse_url(url)
         self.name = self._target.name
         self.keep_keys = KEEP_KEYS
+        self.max_restarts = 0
         self.on_commit: Callable[[CommitRecord], None] | None = None
         self.on_turn: Callable[[UUID], None] | None = None
         self.outbox = PostgresOutbox(self._do, self._write)
@@ -428,7 +429,7 @@ class PostgresStore:
         # Heartbeats have a separate connection. If they had to wait for one, a busy process would count as dead.
         self._housekeeping = Pool(connector, 1)
         self._lanes = Lanes(links, self._report, lambda: self.keep_keys)
-        self._peers = Peers(connector, self._owners, self._waiting, self._notify_turn)
+        self._peers = Peers(connector, self._owners, self._waiting, self._notify_turn, lambda: self.max_restarts)
         return self
 
     async def __aexit__(
@@ -576,7 +577,7 @@ class PostgresStore:
         async def recover(connection: Connection) -> int:
             await connection.execute(_BEAT, owner)
             recovered = 0
-            while ended := await connection.fetchval(RECOVER, owner, SILENCE, RECOVERED_AT_ONCE):
+            while ended := await connection.fetchval(RECOVER, owner, SILENCE, RECOVERED_AT_ONCE, self.max_restarts):
                 recovered += ended
             return recovered
 
@@ -589,7 +590,7 @@ class PostgresStore:
             now = await connection.fetchval("SELECT clock_timestamp()")
             if self._peers is not None and self._peers.was_disconnected(now):
                 return []
-            found = await connection.fetch(_ADOPT, owner, self._adoption, SILENCE, ADOPTED_AT_ONCE)
+            found = await connection.fetch(_ADOPT, owner, self._adoption, SILENCE, ADOPTED_AT_ONCE, self.max_restarts)
             return [rows.adopted_run(row) for row in found]
 
         adopted = await self._write(adopt, self._housekeeping)

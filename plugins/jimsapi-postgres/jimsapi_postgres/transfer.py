@@ -66,7 +66,7 @@ _EVENTS = """
 """
 _RUN_COLUMNS = """
     run_id, status, created_new_thread, accepted_at, started_at, finished_at, error, failure, message_id, continues,
-    caller, background, webhook_url, sent_at, sent, streamed
+    caller, background, webhook_url, sent_at, sent, streamed, restarts
 """
 # The rows of these are sorted here: PostgreSQL, which does not sort in this session, would read another index whole.
 _RUNS = f"""
@@ -105,7 +105,7 @@ _ADD_RUNS = f"""
     FROM unnest(
         $1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::boolean[], $6::timestamptz[], $7::timestamptz[],
         $8::timestamptz[], $9::text[], $10::text[], $11::uuid[], $12::boolean[], $13::uuid[], $14::boolean[],
-        $15::text[], $16::timestamp[], $17::int[], $18::int[]
+        $15::text[], $16::timestamp[], $17::int[], $18::int[], $19::int[]
     ) r (thread, message_type, {_RUN_COLUMNS})
 """
 _ADD_FEEDBACK = """
@@ -252,7 +252,7 @@ def _by_thread(rows: Iterable[Any]) -> dict[UUID, list[Any]]:
 
 def _run(row: Sequence[Any]) -> EndedRun:
     run_id, status, created, accepted_at, started_at, finished_at, error, failure, message_id, continues, *more = row
-    caller, background, webhook_url, sent_at, sent, streamed = more
+    caller, background, webhook_url, sent_at, sent, streamed, restarts = more
     return EndedRun(
         run_id=as_uuid(run_id),
         status=RunStatus(status),
@@ -270,6 +270,7 @@ def _run(row: Sequence[Any]) -> EndedRun:
         sent_at=sent_at,
         sent=sent,
         streamed=streamed,
+        restarts=restarts,
     )
 
 
@@ -287,7 +288,7 @@ async def _import(connection: Connection, threads: Sequence[WholeThread]) -> int
         for query, rows, count in (
             (_ADD_FACTS, [_facts_columns(thread) for thread in new if thread.facts != ThreadFacts()], 6),
             (_ADD_EVENTS, _event_columns(new), 7),
-            (_ADD_RUNS, _run_columns(new), 18),
+            (_ADD_RUNS, _run_columns(new), 19),
             (_ADD_FEEDBACK, _feedback_columns(new), 5),
             (_ADD_USAGE, _usage_columns(new), 7),
         ):
@@ -337,6 +338,7 @@ def _run_columns(threads: Iterable[WholeThread]) -> Iterable[tuple[Any, ...]]:
                 run.sent_at,
                 run.sent,
                 run.streamed,
+                run.restarts,
             )
 
 

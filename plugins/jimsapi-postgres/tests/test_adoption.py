@@ -164,3 +164,38 @@ async def _until_waiting(outside: Any, count: int) -> None:
     async with asyncio.timeout(30):
         while await outside.fetchval(waiting) < count:
             await asyncio.sleep(0.01)
+
+
+async def test_a_run_whose_message_another_program_has_deleted_does_not_start_again(
+    store: PostgresStore, outside: Any
+) -> None:
+    plan = make_plan(owner=DEAD, background=True)
+    await store.accept(plan)
+    await outside.execute("DELETE FROM thread_events WHERE event_id = $1", plan.message.event_id)
+    await outside.execute(SILENT, DEAD)
+    store.max_restarts = 1
+    assert await store.adopt(ME) == []
+    assert await store.recover(ME) == 1
+    assert (await look_at(store, plan.run_id)).status is RunStatus.INTERRUPTED
+
+
+async def test_a_run_that_starts_again_is_counted_once_if_the_result_of_its_adoption_is_lost(
+    postgres: Postgres, url: str, outside: Any
+) -> None:
+    through = url.replace(f":{postgres.port}/", ":{}/")
+    async with Proxy(postgres.port) as proxy, PostgresStore(through.format(proxy.port)) as store:
+        plan = make_plan(owner=DEAD, background=True)
+        await store.accept(plan)
+        await outside.execute(SILENT, DEAD)
+        store.max_restarts = 5
+        adopting = asyncio.ensure_future(store.adopt(ME))
+        async with asyncio.timeout(30):
+            for _ in range(2):  # it is asked twice
+                proxy.lost.clear()
+                proxy.lose_answer_to = b"jimsapi_adopt"
+                await proxy.lost.wait()
+        with pytest.raises(StoreUnavailable):
+            await adopting
+        assert await store.heartbeat(ME, set()) == []
+        [adopted] = await store.adopt(ME)
+        assert (adopted.run_id, adopted.message, adopted.restarts) == (plan.run_id, plan.message, 1)

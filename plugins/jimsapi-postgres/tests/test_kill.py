@@ -18,6 +18,8 @@ from tests.faults.kill import PROMISED_NONE, kill_postgresql, kill_servers
 from tests.faults.places import PostgresPlace
 from tests.faults.questions import PROMISED_NONE as QUESTIONS_PROMISED_NONE
 from tests.faults.questions import tell_histories
+from tests.faults.replicas import PROMISED_NONE as REPLICAS_PROMISED_NONE
+from tests.faults.replicas import Replicas, Workers, kill_replicas
 from tests.faults.report import broken
 from tests.waiting import eventually
 
@@ -87,3 +89,16 @@ async def test_answers_and_effects_of_two_servers_that_are_killed_count_once(own
     assert broken(figures, QUESTIONS_PROMISED_NONE) == {}
     for name in ("answers acknowledged", "effects"):
         assert figures[name] > 0, name
+
+
+# A supervisor starts a worker later each time if workers die soon after their start.
+@pytest.mark.parametrize(("kind", "every"), [(Replicas, 1.0), (Workers, 5.0)])
+async def test_three_processes_that_are_killed_while_postgresql_restarts_lose_and_double_nothing(
+    own_postgres: Postgres, kind: type[Replicas] | type[Workers], every: float
+) -> None:
+    place, random = PostgresPlace(own_postgres), Random(3)
+    figures = await kill_replicas(place, kind(place, random, 3), random, messages=100, contacts=8, every=every)
+    assert broken(figures, REPLICAS_PROMISED_NONE) == {}
+    for name in ("kills", "acknowledged", "accepted in the background", "repeats under a key"):
+        assert figures[name] > 0, name
+    assert figures["restarts of PostgreSQL"] == 2

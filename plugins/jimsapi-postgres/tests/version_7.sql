@@ -1,7 +1,9 @@
 -- What version 7 of the schema had instead of what later ones have.
 
 DROP FUNCTION jimsapi_keep_8, jimsapi_call_8, jimsapi_forget_letters_8;
+DROP FUNCTION jimsapi_recover_8, jimsapi_adopt_8, jimsapi_may_restart_8;
 DROP TABLE jimsapi_outbox, jimsapi_sinks, jimsapi_dead_letters, jimsapi_webhooks;
+ALTER TABLE jimsapi_runs DROP COLUMN restarts;
 UPDATE jimsapi_schema SET version = 7, serves_from = 1;
 
 CREATE OR REPLACE FUNCTION jimsapi_accept_5(
@@ -941,5 +943,54 @@ LEFT JOIN LATERAL (
     SELECT r.thread_id, r.status::text FROM jimsapi_runs r WHERE r.run_id = i.run_id LIMIT 1
 ) r ON true
 ORDER BY i.position;
+END
+$body$;
+
+
+CREATE OR REPLACE FUNCTION jimsapi_adopt_5(me uuid, of_adoption uuid, silence interval, at_once int)
+RETURNS TABLE (
+    run_id uuid, thread_id uuid, contact_id text, message_id uuid, message_type text, message_data json,
+    caller uuid, webhook_url text, beside json
+)
+LANGUAGE plpgsql AS $body$
+#variable_conflict use_column
+DECLARE
+    before CONSTANT timestamptz := jimsapi_dead_before_2(silence);
+    of_runs uuid[];
+    of_owners uuid[];
+    of_threads uuid[];
+BEGIN
+SELECT array_agg(d.run_id), array_agg(d.owner), array_agg(DISTINCT d.thread_id) INTO of_runs, of_owners, of_threads
+FROM (
+    SELECT r.run_id, r.owner, r.thread_id FROM jimsapi_runs r
+    WHERE r.finished_at IS NULL AND r.owner <> me AND r.background AND r.status = 'queued'
+        AND coalesce((SELECT o.beat_at FROM jimsapi_owners o WHERE o.owner = r.owner), r.accepted_at) < before
+    ORDER BY r.thread_id, r.seq
+    LIMIT at_once
+) d;
+
+IF of_runs IS NOT NULL THEN
+    -- A call that starts a run, or takes it over, holds this lock.
+    PERFORM pg_advisory_xact_lock(l.key) FROM (
+        SELECT DISTINCT uuid_hash_extended(f.thread, 3) AS key FROM unnest(of_threads) f (thread) ORDER BY key
+    ) l;
+    UPDATE jimsapi_runs r SET owner = me, adoption = of_adoption
+    FROM unnest(of_runs, of_owners) d (run_id, owner)
+    WHERE r.run_id = ANY (of_runs) AND r.run_id = d.run_id AND r.owner = d.owner
+        AND r.finished_at IS NULL AND r.status = 'queued';
+END IF;
+
+RETURN QUERY
+SELECT
+    r.run_id, r.thread_id,
+    (
+        SELECT t.contact_id::text FROM threads t WHERE t.thread_id BETWEEN r.thread_id AND r.thread_id
+        ORDER BY t.thread_id
+        LIMIT 1
+    ),
+    r.message_id, r.message_type::text, r.message_data, r.caller, r.webhook_url, r.beside
+FROM jimsapi_runs r
+WHERE r.finished_at IS NULL AND r.owner = me AND r.adoption = of_adoption AND r.status = 'queued'
+ORDER BY r.thread_id, r.seq;
 END
 $body$;

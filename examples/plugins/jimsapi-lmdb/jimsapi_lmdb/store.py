@@ -70,6 +70,7 @@ class LmdbStore:
         self.on_commit: Callable[[CommitRecord], None] | None = None
         self.on_turn: Callable[[UUID], None] | None = None
         self.keep_keys = KEEP_KEYS
+        self.max_restarts = 0
         self.outbox = None  # so durable sinks cannot read this store
         self._folder = folder
         self._last = 0
@@ -166,10 +167,10 @@ class LmdbStore:
         return await self._write(lambda work: work.heartbeat(owner, live))
 
     async def recover(self, owner: UUID) -> int:
-        return await self._write(lambda work: work.recover(owner))
+        return await self._write(lambda work: work.recover(owner, self.max_restarts))
 
     async def adopt(self, owner: UUID) -> list[AdoptedRun]:
-        return await self._write(lambda work: work.adopt(owner))
+        return await self._write(lambda work: work.adopt(owner, self.max_restarts))
 
     async def run(self, run_id: UUID, acting_for: str | None, caller: UUID | None) -> StoredRun:
         return await self._read(lambda work: work.run(run_id, acting_for, caller))

@@ -116,6 +116,7 @@ class Run(msgspec.Struct, array_like=True):
     failure: str | None = None
     in_thread: bool = False
     beside: list[StoredEvent] = []
+    restarts: int = 0
 
 
 class Table:

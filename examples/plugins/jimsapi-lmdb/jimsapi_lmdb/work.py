@@ -218,10 +218,10 @@ class Work:
         thread, status = self._thread(run.thread_id), RunStatus(run.status)
         is_running = status is RunStatus.RUNNING
         snapshot = None
-        if rules.has_context(status, run.created_new_thread):
+        if rules.has_context(status, run.created_new_thread, run.continues):
             snapshot = self._context_of(run, thread, limits) if is_running else self._context(thread, limits)
         message = run.entered[-len(run.beside) - 1 :] if is_running and not run.continues else []
-        rows = self._rows(run.thread_id, [*run.created, *message])
+        rows = self._rows(run.thread_id, [*([] if run.continues else run.created), *message])
         return Accepted(_thread_record(thread), run.created_new_thread, status, snapshot, rows)
 
     def start(self, run_id: UUID, owner: UUID, events: Sequence[NewEvent], limits: ContextLimits) -> Started | None:
@@ -300,20 +300,25 @@ class Work:
         started = [self._next(thread_id) for thread_id in {run.thread_id: None for run in orphans}]
         return [run_id for run_id in started if run_id is not None]
 
-    def recover(self, owner: UUID) -> int:
+    def recover(self, owner: UUID, max_restarts: int) -> int:
         """End the runs of dead owners."""
-        ended = [run for run in self._of_others(owner) if not rules.is_adoptable(run.status, background=run.background)]
+        ended = [run for run in self._of_others(owner) if not (_waits(run) or _may_restart(run, max_restarts))]
         for run in ended:
+            run.error = rules.interrupted_error(run.restarts)
             if rules.enters_late(run.status) and not run.continues:
                 self._append(self._thread(run.thread_id), [*run.beside, run.message])
                 run.in_thread = True
             self._end(run, RunStatus.INTERRUPTED)
         return len(ended)
 
-    def adopt(self, owner: UUID) -> list[AdoptedRun]:
-        """Make an owner the owner of waiting background runs of dead ones."""
-        adopted = [run for run in self._of_others(owner) if rules.is_adoptable(run.status, background=run.background)]
+    def adopt(self, owner: UUID, max_restarts: int) -> list[AdoptedRun]:
+        """Make an owner the owner of the background runs of dead ones that wait or may start again."""
+        adopted = [run for run in self._of_others(owner) if _waits(run) or _may_restart(run, max_restarts)]
         for run in adopted:
+            if not _waits(run):
+                run.status, run.started = RunStatus.QUEUED.value, None
+                run.continues, run.in_thread = True, False
+                run.restarts += 1
             run.owner = owner.bytes
             self._put_run(run)
         return [self._adopted(run) for run in adopted]
@@ -332,6 +337,7 @@ class Work:
             caller,
             run.webhook_url,
             tuple(beside),
+            run.restarts,
         )
 
     def _of_others(self, owner: UUID) -> list[Run]:
@@ -372,6 +378,7 @@ class Work:
             events=[_record(at, self._event(run.thread_id, at)) for at in run.sent],
             failure=FailureKind(run.failure) if run.failure else None,
             message_id=UUID(bytes=run.message.event_id),
+            restarts=run.restarts,
         )
 
     def runs(self, acting_for: str | None, limit: int, after: str | None, only: RunFilter) -> RunPage:
@@ -786,6 +793,14 @@ class Work:
 
     def _put_run(self, run: Run) -> None:
         self._runs.put(run.run_id, msgspec.msgpack.encode(run))
+
+
+def _waits(run: Run) -> bool:
+    return rules.is_adoptable(run.status, background=run.background)
+
+
+def _may_restart(run: Run, max_restarts: int) -> bool:
+    return rules.may_restart(run.status, background=run.background, restarts=run.restarts, max_restarts=max_restarts)
 
 
 def _total(value: bytes) -> Total:

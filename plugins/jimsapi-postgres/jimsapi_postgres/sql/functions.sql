@@ -1101,10 +1101,28 @@ END
 $body$;
 
 
+-- Whether a run of a dead owner is left for jimsapi_adopt_8 although it has started. Follows may_restart.
+CREATE OR REPLACE FUNCTION jimsapi_may_restart_8(
+    in_background boolean, status text, restarts int, max_restarts int, of_thread uuid, message uuid
+) RETURNS boolean
+LANGUAGE plpgsql AS $body$
+BEGIN
+RETURN in_background AND status = 'running' AND restarts < max_restarts AND coalesce((
+    SELECT true FROM thread_events e
+    WHERE e.thread_id = of_thread AND e.event_id BETWEEN message AND message
+    ORDER BY e.event_id
+    LIMIT 1
+), false);
+END
+$body$;
+
+
 -- End the open runs of dead owners as interrupted, at most `at_once`. The message of a run that has not started is added to
--- its thread. Queued background runs are left for jimsapi_adopt_5, unless `background_too`. Follows is_adoptable and
--- enters_late.
-CREATE OR REPLACE FUNCTION jimsapi_recover_2(me uuid, silence interval, at_once int, background_too boolean) RETURNS int
+-- its thread. Background runs that may start again are left for jimsapi_adopt_8, and so are queued ones unless
+-- `background_too`. Follows is_adoptable, interrupted_error and enters_late.
+CREATE OR REPLACE FUNCTION jimsapi_recover_8(
+    me uuid, silence interval, at_once int, background_too boolean, max_restarts int
+) RETURNS int
 LANGUAGE plpgsql AS $body$
 #variable_conflict use_column
 DECLARE
@@ -1121,6 +1139,7 @@ FROM (
     WHERE r.finished_at IS NULL AND r.owner <> me
         AND coalesce((SELECT o.beat_at FROM jimsapi_owners o WHERE o.owner = r.owner), r.accepted_at) < before
         AND (background_too OR NOT (r.background AND r.status = 'queued'))
+        AND NOT jimsapi_may_restart_8(r.background, r.status, r.restarts, max_restarts, r.thread_id, r.message_id)
     ORDER BY r.thread_id, r.seq
     LIMIT at_once
 ) d;
@@ -1171,7 +1190,11 @@ WHERE EXISTS (SELECT FROM jimsapi_sinks)
 ORDER BY w.thread_id, w.rank;
 
 WITH ending AS (
-    UPDATE jimsapi_runs r SET status = 'interrupted', finished_at = clock_timestamp(), message_data = NULL, beside = NULL
+    UPDATE jimsapi_runs r
+    SET status = 'interrupted', finished_at = clock_timestamp(), message_data = NULL, beside = NULL,
+        error = CASE WHEN r.restarts > 0 THEN
+            'The run was interrupted: it was started ' || r.restarts + 1 || ' times, and its server died each time'
+        END
     WHERE r.run_id = ANY (of_runs) AND r.finished_at IS NULL
     RETURNING r.run_id, r.owner
 )
@@ -1195,12 +1218,15 @@ END
 $body$;
 
 
--- Take over the queued background runs of dead owners, at most `at_once`. Returns the runs that this call took over, and
--- those of an earlier call with the same `of_adoption` whose result was lost. Follows is_adoptable.
-CREATE OR REPLACE FUNCTION jimsapi_adopt_5(me uuid, of_adoption uuid, silence interval, at_once int)
+-- Take over the background runs of dead owners that are queued or may start again, at most `at_once`. Those that have
+-- started are queued again. Returns the runs that this call took over, and those of an earlier call with the same
+-- `of_adoption` whose result was lost. Follows is_adoptable.
+CREATE OR REPLACE FUNCTION jimsapi_adopt_8(
+    me uuid, of_adoption uuid, silence interval, at_once int, max_restarts int
+)
 RETURNS TABLE (
     run_id uuid, thread_id uuid, contact_id text, message_id uuid, message_type text, message_data json,
-    caller uuid, webhook_url text, beside json
+    caller uuid, webhook_url text, beside json, restarts int
 )
 LANGUAGE plpgsql AS $body$
 #variable_conflict use_column
@@ -1213,7 +1239,11 @@ BEGIN
 SELECT array_agg(d.run_id), array_agg(d.owner), array_agg(DISTINCT d.thread_id) INTO of_runs, of_owners, of_threads
 FROM (
     SELECT r.run_id, r.owner, r.thread_id FROM jimsapi_runs r
-    WHERE r.finished_at IS NULL AND r.owner <> me AND r.background AND r.status = 'queued'
+    WHERE r.finished_at IS NULL AND r.owner <> me AND r.background
+        AND (
+            r.status = 'queued'
+            OR jimsapi_may_restart_8(r.background, r.status, r.restarts, max_restarts, r.thread_id, r.message_id)
+        )
         AND coalesce((SELECT o.beat_at FROM jimsapi_owners o WHERE o.owner = r.owner), r.accepted_at) < before
     ORDER BY r.thread_id, r.seq
     LIMIT at_once
@@ -1228,6 +1258,34 @@ IF of_runs IS NOT NULL THEN
     FROM unnest(of_runs, of_owners) d (run_id, owner)
     WHERE r.run_id = ANY (of_runs) AND r.run_id = d.run_id AND r.owner = d.owner
         AND r.finished_at IS NULL AND r.status = 'queued';
+    WITH restarted AS (
+        UPDATE jimsapi_runs r
+        SET owner = me, adoption = of_adoption, status = 'queued', started_at = NULL, continues = true,
+            restarts = r.restarts + 1,
+            message_data = (
+                SELECT e.event_data::json FROM thread_events e
+                WHERE e.thread_id = r.thread_id AND e.event_id BETWEEN r.message_id AND r.message_id
+                ORDER BY e.event_id
+                LIMIT 1
+            ),
+            beside = (
+                SELECT json_agg(json_build_object('type', b.event_type, 'data', b.event_data) ORDER BY b.event_id)
+                FROM (
+                    SELECT e.event_id, e.event_type, e.event_data FROM thread_events e
+                    WHERE e.thread_id = r.thread_id
+                        AND e.event_id BETWEEN jimsapi_id_beside_5(r.message_id, 1) AND jimsapi_id_beside_5(r.message_id, 255)
+                    ORDER BY e.event_id
+                ) b
+            )
+        FROM unnest(of_runs, of_owners) d (run_id, owner)
+        WHERE r.run_id = ANY (of_runs) AND r.run_id = d.run_id AND r.owner = d.owner
+            AND r.finished_at IS NULL
+            AND jimsapi_may_restart_8(r.background, r.status, r.restarts, max_restarts, r.thread_id, r.message_id)
+        RETURNING r.run_id, d.owner
+    )
+    -- A process that was only suspended is notified that it has lost the run.
+    SELECT array_agg(s.run_id), array_agg(s.owner) INTO of_runs, of_owners FROM restarted s;
+    PERFORM jimsapi_tell_1(of_runs, of_owners, '{}');
 END IF;
 
 RETURN QUERY
@@ -1238,7 +1296,7 @@ SELECT
         ORDER BY t.thread_id
         LIMIT 1
     ),
-    r.message_id, r.message_type::text, r.message_data, r.caller, r.webhook_url, r.beside
+    r.message_id, r.message_type::text, r.message_data, r.caller, r.webhook_url, r.beside, r.restarts
 FROM jimsapi_runs r
 WHERE r.finished_at IS NULL AND r.owner = me AND r.adoption = of_adoption AND r.status = 'queued'
 ORDER BY r.thread_id, r.seq;

@@ -1,4 +1,5 @@
--- What durable sinks have not received yet, where each sink is, what it refused, and the webhooks of runs that have ended.
+-- What durable sinks have not received yet, where each sink is, what it refused, the webhooks of runs that have ended, and
+-- how often a run was started again.
 
 CREATE TABLE IF NOT EXISTS jimsapi_outbox (
     position bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -42,3 +43,18 @@ CREATE TABLE IF NOT EXISTS jimsapi_webhooks (
     calls int NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS jimsapi_webhooks_due ON jimsapi_webhooks (caller, due_at);
+
+-- Servers use this table: as in version 2, the statement gives up and retries until it gets the lock at once.
+DO $body$
+BEGIN
+    PERFORM set_config('lock_timeout', '200ms', true);
+    LOOP
+        BEGIN
+            ALTER TABLE jimsapi_runs ADD COLUMN IF NOT EXISTS restarts int NOT NULL DEFAULT 0;
+            EXIT;
+        EXCEPTION WHEN lock_not_available THEN
+            PERFORM pg_sleep(0.3);
+        END;
+    END LOOP;
+END
+$body$;
