@@ -19,24 +19,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import msgspec
+from jimsapi.runs.live_items import HEAD, KINDS, decode_item, encode_item, has_items_after
+from jimsapi.runs.stream import Read, RunStream, StreamReleased
 
-from jimsapi.runs.stream import (
-    Activity,
-    Delta,
-    Gap,
-    Live,
-    Read,
-    ReasoningDelta,
-    RunStarted,
-    RunStream,
-    Status,
-    StreamReleased,
-)
-
-_KINDS: tuple[type[Live], ...] = (RunStarted, Status, Delta, ReasoningDelta, Activity, Gap)
 _QUESTION = struct.Struct("!16sQ")
-_HEAD = struct.Struct("!IQB")
 _END = 255
 _HAS, _HAS_NOT = b"\x01", b"\x00"
 _numbers = count()
@@ -74,7 +60,7 @@ class Peers:
                 with suppress(OSError, asyncio.IncompleteReadError):
                     run, after = _QUESTION.unpack(await reader.readexactly(_QUESTION.size))
                     stream = find(UUID(bytes=run))
-                    if stream is None or not _has_items_after(stream, after):
+                    if stream is None or not has_items_after(stream, after):
                         writer.write(_HAS_NOT)
                     else:
                         writer.write(_HAS)
@@ -148,13 +134,12 @@ async def _send(stream: RunStream, after: int, reader: asyncio.StreamReader, wri
     try:
         while (found := await _next(stream, after, hung_up)) is not None:
             after, item = found
-            if type(item) not in _KINDS:
+            if not isinstance(item, KINDS):
                 break
-            body = msgspec.msgpack.encode(item)
-            writer.write(_HEAD.pack(len(body), after, _KINDS.index(type(item))) + body)
+            writer.write(encode_item(after, item))
             await writer.drain()
         if not hung_up.done():
-            writer.write(_HEAD.pack(0, after, _END))
+            writer.write(HEAD.pack(0, after, _END))
             await writer.drain()
     finally:
         hung_up.cancel()
@@ -171,11 +156,6 @@ async def _next(stream: RunStream, after: int, hung_up: "asyncio.Future[bytes]")
         return None
     finally:
         coming.cancel()
-
-
-def _has_items_after(stream: RunStream, after: int) -> bool:
-    """Whether a stream has live items after a position, or may get some."""
-    return not stream.is_over or stream.item_count > after
 
 
 async def _ask(path: Path, run_id: UUID, after: int) -> Connection | None:
@@ -216,9 +196,8 @@ async def _items(reader: asyncio.StreamReader) -> AsyncGenerator[Read, None]:
     with suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
         while True:
             async with asyncio.timeout(QUIET_FOR):
-                head = await reader.readexactly(_HEAD.size)
-            size, position, kind = _HEAD.unpack(head)
+                head = await reader.readexactly(HEAD.size)
+            size, position, kind = HEAD.unpack(head)
             if kind == _END:
                 return
-            item: Live = msgspec.msgpack.decode(await reader.readexactly(size), type=_KINDS[kind])
-            yield position, item
+            yield position, decode_item(kind, await reader.readexactly(size))
