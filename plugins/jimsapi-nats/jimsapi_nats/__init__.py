@@ -10,6 +10,7 @@ from jimsapi import Options, Secret, hookimpl, option
 from jimsapi.plugins import OptionError, Settings
 
 if TYPE_CHECKING:
+    from jimsapi_nats.link import NatsLink
     from jimsapi_nats.sink import EventPublisher
 
 _PREFIX = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
@@ -17,14 +18,14 @@ _STREAM = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class NatsOptions(Options, prefix="nats"):
-    """A NATS server, which receives all events."""
+    """A NATS server, by which replicas show each other's live streams, and which may receive all events."""
 
     url: Secret | None = option(
         help="The NATS server, such as nats://user:password@localhost:4222; several of a cluster are separated by "
         "commas."
     )
     stream: str | None = option(help="Publish every stored event to this JetStream stream, which you create.")
-    prefix: str = option("jims", help="The beginning of all subjects: events are published to jims.events.")
+    prefix: str = option("jims", help="The beginning of all subjects, such as jims.events.")
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
@@ -52,3 +53,14 @@ def jimsapi_event_sink(settings: Settings) -> "EventPublisher | None":
     from jimsapi_nats.sink import EventPublisher
 
     return EventPublisher(servers_of(options.url), f"{options.prefix}.events", options.stream)
+
+
+@hookimpl
+def jimsapi_replica_link(settings: Settings) -> "NatsLink | None":
+    options = settings.get(NatsOptions)
+    if options.url is None:
+        return None
+    from jimsapi_nats.connection import servers_of
+    from jimsapi_nats.link import NatsLink
+
+    return NatsLink(servers_of(options.url), f"{options.prefix}.live")

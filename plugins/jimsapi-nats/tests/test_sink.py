@@ -14,6 +14,7 @@ from uuid import UUID
 import pytest
 from jimsapi_nats import connection, jimsapi_event_sink, sink
 from jimsapi_nats.connection import servers_of
+from jimsapi_nats.link import NatsLink
 from jimsapi_nats.sink import EventPublisher, NotAcknowledged, _receives
 from nats_server import MAX_PAYLOAD, PASSWORD, STREAM, NatsServer
 
@@ -21,6 +22,7 @@ from jimsapi import Secret
 from jimsapi.asgi.testing import TestClient
 from jimsapi.plugins import OptionError, Settings, StartError
 from jimsapi.runs import EventRefused
+from jimsapi.testing.replica_link import echo, silent
 from jimsapi.threads import SinkEvent, uuid7
 
 pytestmark = pytest.mark.anyio
@@ -214,11 +216,17 @@ async def test_the_rights_that_the_page_names_are_enough(server: NatsServer) -> 
     await server.add_stream()
     [rights] = re.findall(r"^    (publish: .*)\n    (subscribe: .*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     server.kill()
-    server.start(rights=", ".join(rights).replace("$JS", '"$JS').replace("EVENTS]", 'EVENTS"]'))
-    url = server.url.replace("ann:", "bob:")
-    async with EventPublisher(servers_of(Secret(url)), "jims.events", STREAM) as opened:
+    server.start(rights=re.sub(r"([\w$.>]+)(?=[],])", r'"\1"', ", ".join(rights)))
+    servers = servers_of(Secret(server.url.replace("ann:", "bob:")))
+    async with EventPublisher(servers, "jims.events", STREAM) as opened:
         await opened.deliver([event(uuid7())])
     assert len(await server.stored()) == 1
+    async with NatsLink(servers, "jims.live") as asking, NatsLink(servers, "jims.live") as answering:
+        await asking.serve(silent)
+        await answering.serve(echo)
+        for replica in (None, answering._own):
+            async with asyncio.timeout(5):
+                assert await asking.ask(b"all", replica) == (b"to all", answering._own)
 
 
 async def refusal(client: TestClient) -> str:
