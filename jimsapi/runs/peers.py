@@ -12,8 +12,9 @@ when the store has the rest, and without it if the process ends.
 import asyncio
 import os
 import struct
-from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import aclosing, suppress
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ class Peers:
         self._own = folder / f"{os.getpid()}-{next(_numbers)}.sock"  # the path of a socket must be short
         self._server: asyncio.Server | None = None
         self._answering: set[asyncio.Task[None]] = set()
+        self._read: Counter[UUID] = Counter()
         self._watched: set[asyncio.StreamWriter] = set()
         self._watching_stopped = False
 
@@ -64,7 +66,8 @@ class Peers:
                         writer.write(_HAS_NOT)
                     else:
                         writer.write(_HAS)
-                        await _send(stream, after, reader, writer)
+                        with self._reading(UUID(bytes=run)):
+                            await _send(stream, after, reader, writer)
             finally:
                 self._answering.discard(task)
                 writer.close()
@@ -75,6 +78,20 @@ class Peers:
         self._server = await asyncio.start_unix_server(answer, unready)
         unready.chmod(0o600)
         unready.rename(self._own)
+
+    def is_read(self, run_id: UUID) -> bool:
+        """Return whether a peer reads the stream of a run of this process."""
+        return run_id in self._read
+
+    @contextmanager
+    def _reading(self, run_id: UUID) -> Iterator[None]:
+        self._read[run_id] += 1
+        try:
+            yield
+        finally:
+            self._read[run_id] -= 1
+            if not self._read[run_id]:
+                del self._read[run_id]
 
     def stop_watching(self) -> None:
         """End each `watch` now. Later ones end at once."""

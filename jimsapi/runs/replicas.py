@@ -11,7 +11,9 @@ has an item. An answer is whether more may come, and then live items.
 
 import asyncio
 import logging
+import math
 import struct
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Protocol
 from uuid import UUID
@@ -44,6 +46,9 @@ WAIT_AT_MOST = 15.0
 QUIET_FOR = 20.0
 """Seconds after which a reader gives up the replica, and looks into the store. The event loop of the replica may be
 blocked, and another process may have ended its runs."""
+
+READ_FOR = WAIT_AT_MOST + 15.0
+"""Seconds after a question for which a run counts as read. The reader may be slow, and ask again only after a while."""
 
 FindStream = Callable[[UUID], RunStream | None]
 AnswerQuestion = Callable[[bytes], Awaitable[bytes | None]]
@@ -85,6 +90,8 @@ class Replicas:
         self._name = name or link.name
         self._find: FindStream | None = None
         self._asking: set[asyncio.Future[_Answer | None]] = set()
+        self._asked_at: dict[UUID, float] = {}
+        """When other replicas asked last for the runs of this one, the oldest first."""
         self._watching_stopped = False
         self._failed = False
 
@@ -99,6 +106,10 @@ class Replicas:
                 raise
             text = "replica link %s cannot serve, so other replicas show no live items of runs here: %s: %s"
             logger.error(text, self._name, type(error).__name__, error)
+
+    def is_read(self, run_id: UUID) -> bool:
+        """Return whether another replica reads the stream of a run of this process, or did a short time ago."""
+        return time.monotonic() - self._asked_at.get(run_id, -math.inf) < READ_FOR
 
     def stop_watching(self) -> None:
         """End each `watch` now. Later ones end at once."""
@@ -133,10 +144,19 @@ class Replicas:
         if len(question) != _QUESTION.size or question[0] != _VERSION or self._find is None:
             return None
         _, run, after, waits = _QUESTION.unpack(question)
-        stream = self._find(UUID(bytes=run))
+        run_id = UUID(bytes=run)
+        stream = self._find(run_id)
         if stream is None or not has_items_after(stream, after):
             return _LAST if waits else None
+        self._note_reader(run_id)
         return await _items_after(stream, after, WAIT_AT_MOST if waits else 0.0)
+
+    def _note_reader(self, run_id: UUID) -> None:
+        self._asked_at.pop(run_id, None)
+        self._asked_at[run_id] = time.monotonic()
+        oldest = time.monotonic() - READ_FOR
+        while (first := next(iter(self._asked_at))) != run_id and self._asked_at[first] < oldest:
+            del self._asked_at[first]
 
     async def _ask(self, run_id: UUID, after: int, replica: str | None) -> "_Answer | None":
         """Ask a replica for items, or all replicas. None: none has them, or this process stops watching."""

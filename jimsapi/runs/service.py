@@ -560,6 +560,10 @@ class RunService:
     def _elsewhere(self) -> "Sequence[Peers | Replicas]":
         return self.replicas if self.peers is None else (self.peers, *self.replicas)
 
+    def is_read_elsewhere(self, run_id: UUID) -> bool:
+        """Return whether another process reads the live items of a run of this one, or did a short time ago."""
+        return any(others.is_read(run_id) for others in self._elsewhere)
+
     async def watch_elsewhere(self, run_id: UUID, after: int) -> AsyncGenerator[Read, None]:
         """Iterate over the live items of a run after a position, if a process that this one can ask works on it."""
         for others in self._elsewhere:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
@@ -306,3 +306,22 @@ async def test_a_question_of_another_version_is_not_answered() -> None:
 async def test_a_run_that_no_replica_has_has_no_live_items() -> None:
     async with two(Scripted(), Wire()) as (_, other):
         assert [found async for found in other.watch_elsewhere(uuid7(), 0)] == []
+
+
+async def test_a_run_counts_as_read_elsewhere_until_its_reader_has_not_asked_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bot = Scripted()
+    async with two(bot, Wire()) as (one, other):
+        run, unread = (one.begin(inbound("hold on", contact), PUBLIC, watched=True) for contact in ("ann", "ben"))
+        await bot.reached["on"].wait()
+        await taken(unread)
+        async with aclosing(other.watch_elsewhere(run.run_id, 0)) as items:
+            assert told([await anext(items)]) == ["started"]
+        assert one.is_read_elsewhere(run.run_id)
+        assert not one.is_read_elsewhere(unread.run_id)
+        monkeypatch.setattr(replicas_module, "READ_FOR", 0.0)
+        assert not one.is_read_elsewhere(run.run_id)
+        async with aclosing(other.watch_elsewhere(unread.run_id, 0)) as items:
+            await anext(items)
+        assert list(one.replicas[0]._asked_at) == [unread.run_id], "what was read long ago is forgotten"

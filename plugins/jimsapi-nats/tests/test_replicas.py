@@ -17,6 +17,9 @@ from tests.waiting import PATIENCE, eventually
 CHAT, STREAM, RUNS = "/api/v1/chat", "/api/v1/chat/stream", "/api/v1/runs"
 SCRIPT = "status Looking; stream Hel; stream lo; think Hm; tool search; hold door; stream Bye; stream !; send Bye!"
 
+CANCELLED_AFTER = 5.0
+"""Seconds after which jimsapi-vercel cancels a run that nobody reads."""
+
 Replicas = tuple[Served, Served]
 Event = tuple[str, str, Any]
 
@@ -129,3 +132,50 @@ async def test_nothing_is_sent_while_nobody_reads_the_stream_of_another_replica(
         await asyncio.to_thread(client.post, f"{RUNS}/{run}/cancel")
     await reading
     await watching.close()
+
+
+@contextmanager
+def sent(served: Served, chat: str, message: str) -> Iterator[httpx.Response]:
+    """The answer to a message of a page with the AI SDK. It may be read in part."""
+    body = {"id": chat, "messages": [{"id": "1", "role": "user", "parts": [{"type": "text", "text": message}]}]}
+    with served.client() as client, client.stream("POST", "/ai-sdk/chat", json=body) as answer:
+        assert answer.status_code == 200
+        yield answer
+
+
+@contextmanager
+def resumed_by_page(served: Served, chat: str) -> Iterator[httpx.Response]:
+    """The answer to a page that is loaded again."""
+    with served.client() as client, client.stream("GET", f"/ai-sdk/chat/{chat}/stream") as answer:
+        yield answer
+
+
+def test_a_page_of_the_ai_sdk_resumes_its_answer_at_another_replica_from_its_beginning(replicas: Replicas) -> None:
+    one, other = replicas
+    with sent(one, "chat", SCRIPT) as first:
+        lines = first.iter_lines()
+        read = [next(line for line in lines if "Hel" in line)]
+        with resumed_by_page(other, "chat") as second:
+            assert second.status_code == 200
+            assert second.headers["x-run-id"] == first.headers["x-run-id"]
+            coming = second.iter_lines()
+            assert [next(line for line in coming if "Hel" in line)] == read, "it is live, since the run waits"
+            open_door(one)
+            assert list(coming) == list(lines)
+    with resumed_by_page(other, "chat") as late:
+        assert late.status_code == 204
+
+
+def test_an_answer_that_is_resumed_at_another_replica_goes_on_when_its_first_reader_has_left(
+    replicas: Replicas,
+) -> None:
+    one, other = replicas
+    with sent(one, "chat", SCRIPT) as first:
+        next(line for line in first.iter_lines() if "Hel" in line)
+        run = first.headers["x-run-id"]
+    with resumed_by_page(other, "chat") as second:
+        time.sleep(CANCELLED_AFTER + 1)  # for the time in which nothing must happen
+        open_door(one)
+        assert '"Bye"' in second.read().decode()
+    with other.client() as client:
+        assert client.get(f"{RUNS}/{run}").json()["status"] == "completed"
