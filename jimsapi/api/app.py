@@ -61,6 +61,7 @@ from jimsapi.runs.lists import Lists
 from jimsapi.runs.observers import Observers
 from jimsapi.runs.peers import Peers
 from jimsapi.runs.pipeline import Pipeline, is_pipeline
+from jimsapi.runs.replicas import Replicas
 from jimsapi.runs.resolver import declared_headers, takes_context
 from jimsapi.runs.service import RunService
 from jimsapi.runs.sinks import SinkQueue, is_durable
@@ -335,6 +336,7 @@ def run_service(composition: Composition, peers: Peers | None = None) -> RunServ
         disclosure=disclosure,
         resources=composition.resources,
         peers=peers,
+        replicas=[Replicas(built.value, built.name) for built in composition.built["jimsapi_replica_link"]],
     )
     service.store = wrapped_store(composition)
     wrap_pipelines(service, composition)

@@ -32,6 +32,7 @@ KINDS = {
     "store": "Stores the threads of jimsapi in a place of its own.",
     "file-store": "Stores the files of contacts in a place of its own.",
     "sink": "Writes every stored event to a file.",
+    "replica-link": "Lets servers on one machine show each other's live streams.",
     "resolver": "Begins a new thread after a pause.",
     "routes": "Adds routes to jimsapi.",
     "observer": "Logs slow runs.",
@@ -47,7 +48,7 @@ KINDS = {
 LONGEST_NAME_OF_SEVERAL = 30
 """Characters of a name with several kinds. The kind is then a part of the names of modules and options."""
 
-OPTIONS = ("secret", "file", "pause", "seconds")
+OPTIONS = ("secret", "file", "folder", "pause", "seconds")
 """The options in the templates. For a plugin `door`, the first one is `--door-secret`."""
 
 COMMON_MODULES = frozenset({"api", "app", "bot", "conftest", "main", "test", "tests"})

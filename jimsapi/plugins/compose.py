@@ -1,7 +1,8 @@
 """Builds a server's parts: calls the hooks once, checks what they return, and keeps it in a frozen `Composition`.
 
-The order is: options, app, store, auth providers, resolvers, sinks, observers, wrappers, metrics. Building opens
-no files or connections, and `jimsapi check` without `--connect` only builds. Entering the composition opens them.
+The order is: options, app, store, auth providers, resolvers, sinks, replica links, observers, wrappers, metrics.
+Building opens no files or connections, and `jimsapi check` without `--connect` only builds. Entering the composition
+opens them.
 """
 
 import inspect

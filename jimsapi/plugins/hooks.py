@@ -27,7 +27,7 @@ import pluggy
 from jimsapi.asgi.routing import Router
 from jimsapi.asgi.types import ASGIApp
 from jimsapi.plugins.options import Options, Settings
-from jimsapi.plugins.protocols import AuthProvider, EventSink, FileStore, ThreadResolver, ThreadStore
+from jimsapi.plugins.protocols import AuthProvider, EventSink, FileStore, ReplicaLink, ThreadResolver, ThreadStore
 from jimsapi.runs.pipeline import JimsApp, Pipeline
 from jimsapi.runs.service import RunService
 
@@ -271,6 +271,41 @@ def jimsapi_event_sink(settings: Settings) -> EventSink | None:
         @hookimpl
         def jimsapi_event_sink():
             return Audit()
+    """
+
+
+@builds(Build(async_methods=("serve", "ask"), named=True))
+def jimsapi_replica_link(settings: Settings) -> ReplicaLink | None:
+    """Build a link between replicas, by which every replica shows the live stream of every run.
+
+    Replicas are processes that have the same store, on any machines. Without a link, the stream of a run that another
+    replica works on has what is stored, and no statuses or pieces of messages. jimsapi asks by the link when a client
+    reads such a stream, so nothing is sent while nobody reads. The workers of one command (`--workers`) need no link.
+
+    Return an object with `name`, `async serve(answer)` and `async ask(question, replica)`, or None if the link is not
+    configured. jimsapi calls `serve` once at start, before the first `ask`. The link then answers the questions of
+    other replicas with `await answer(question)`, which returns the bytes to send, or None: then it sends nothing. An
+    answer may take 15 seconds, and meanwhile the link answers other questions. `ask` sends a question to all other
+    replicas, or to the `replica` that an earlier call has named. It returns the first answer and the name of the
+    replica that gave it, or None if none can be reached. `ReplicaLink` documents both.
+
+    jimsapi makes questions of at most 64 bytes, and answers of 1 byte to 512 KiB. The link may lose one: the reader
+    asks again for what follows the last item that it has. If `ask` raises or takes too long, jimsapi reads the store,
+    and logs the first error of several. Nobody else may ask or answer, since answers have what people write.
+
+        class Post:
+            name = "post"
+
+            async def serve(self, answer):
+                await self.office.on_letter(self.address, answer)
+
+            async def ask(self, question, replica):
+                letter = await self.office.send(question, to=replica or "everyone")
+                return letter.text, letter.sender
+
+        @hookimpl
+        def jimsapi_replica_link():
+            return Post()
     """
 
 

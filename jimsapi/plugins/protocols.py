@@ -7,6 +7,7 @@ import msgspec
 from jimsapi.asgi.connection import Connection
 from jimsapi.asgi.record import RequestRecord
 from jimsapi.runs.live import RunRecord
+from jimsapi.runs.replicas import ReplicaLink
 from jimsapi.runs.resolver import ResolverContext, ThreadResolver
 from jimsapi.runs.sinks import EventSink
 from jimsapi.threads.file_store import FileStore
@@ -23,6 +24,7 @@ __all__ = [
     "FileStore",
     "InvalidCredentials",
     "Observer",
+    "ReplicaLink",
     "RequestRecord",
     "ResolverContext",
     "RunRecord",

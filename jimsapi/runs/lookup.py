@@ -89,9 +89,9 @@ class Runs:
         ask_at = now()
         while run.status in OPEN:
             was_live = False
-            if (peers := self._service.peers) is not None and now() >= ask_at:
+            if now() >= ask_at:
                 ask_at = now() + ASK_EVERY
-                async with aclosing(peers.watch(run.run_id, after)) as items:
+                async with aclosing(self._service.watch_elsewhere(run.run_id, after)) as items:
                     async for found in items:
                         after, was_live = found[0], True
                         yield found

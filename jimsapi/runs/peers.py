@@ -12,31 +12,18 @@ when the store has the rest, and without it if the process ends.
 import asyncio
 import os
 import struct
-from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import aclosing, suppress
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import msgspec
+from jimsapi.runs.live_items import HEAD, KINDS, decode_item, encode_item, has_items_after
+from jimsapi.runs.stream import Read, RunStream, StreamReleased
 
-from jimsapi.runs.stream import (
-    Activity,
-    Delta,
-    Gap,
-    Live,
-    Read,
-    ReasoningDelta,
-    RunStarted,
-    RunStream,
-    Status,
-    StreamReleased,
-)
-
-_KINDS: tuple[type[Live], ...] = (RunStarted, Status, Delta, ReasoningDelta, Activity, Gap)
 _QUESTION = struct.Struct("!16sQ")
-_HEAD = struct.Struct("!IQB")
 _END = 255
 _HAS, _HAS_NOT = b"\x01", b"\x00"
 _numbers = count()
@@ -60,6 +47,7 @@ class Peers:
         self._own = folder / f"{os.getpid()}-{next(_numbers)}.sock"  # the path of a socket must be short
         self._server: asyncio.Server | None = None
         self._answering: set[asyncio.Task[None]] = set()
+        self._read: Counter[UUID] = Counter()
         self._watched: set[asyncio.StreamWriter] = set()
         self._watching_stopped = False
 
@@ -74,11 +62,12 @@ class Peers:
                 with suppress(OSError, asyncio.IncompleteReadError):
                     run, after = _QUESTION.unpack(await reader.readexactly(_QUESTION.size))
                     stream = find(UUID(bytes=run))
-                    if stream is None or not _has_items_after(stream, after):
+                    if stream is None or not has_items_after(stream, after):
                         writer.write(_HAS_NOT)
                     else:
                         writer.write(_HAS)
-                        await _send(stream, after, reader, writer)
+                        with self._reading(UUID(bytes=run)):
+                            await _send(stream, after, reader, writer)
             finally:
                 self._answering.discard(task)
                 writer.close()
@@ -89,6 +78,20 @@ class Peers:
         self._server = await asyncio.start_unix_server(answer, unready)
         unready.chmod(0o600)
         unready.rename(self._own)
+
+    def is_read(self, run_id: UUID) -> bool:
+        """Return whether a peer reads the stream of a run of this process."""
+        return run_id in self._read
+
+    @contextmanager
+    def _reading(self, run_id: UUID) -> Iterator[None]:
+        self._read[run_id] += 1
+        try:
+            yield
+        finally:
+            self._read[run_id] -= 1
+            if not self._read[run_id]:
+                del self._read[run_id]
 
     def stop_watching(self) -> None:
         """End each `watch` now. Later ones end at once."""
@@ -148,13 +151,12 @@ async def _send(stream: RunStream, after: int, reader: asyncio.StreamReader, wri
     try:
         while (found := await _next(stream, after, hung_up)) is not None:
             after, item = found
-            if type(item) not in _KINDS:
+            if not isinstance(item, KINDS):
                 break
-            body = msgspec.msgpack.encode(item)
-            writer.write(_HEAD.pack(len(body), after, _KINDS.index(type(item))) + body)
+            writer.write(encode_item(after, item))
             await writer.drain()
         if not hung_up.done():
-            writer.write(_HEAD.pack(0, after, _END))
+            writer.write(HEAD.pack(0, after, _END))
             await writer.drain()
     finally:
         hung_up.cancel()
@@ -171,11 +173,6 @@ async def _next(stream: RunStream, after: int, hung_up: "asyncio.Future[bytes]")
         return None
     finally:
         coming.cancel()
-
-
-def _has_items_after(stream: RunStream, after: int) -> bool:
-    """Whether a stream has live items after a position, or may get some."""
-    return not stream.is_over or stream.item_count > after
 
 
 async def _ask(path: Path, run_id: UUID, after: int) -> Connection | None:
@@ -216,9 +213,8 @@ async def _items(reader: asyncio.StreamReader) -> AsyncGenerator[Read, None]:
     with suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
         while True:
             async with asyncio.timeout(QUIET_FOR):
-                head = await reader.readexactly(_HEAD.size)
-            size, position, kind = _HEAD.unpack(head)
+                head = await reader.readexactly(HEAD.size)
+            size, position, kind = HEAD.unpack(head)
             if kind == _END:
                 return
-            item: Live = msgspec.msgpack.decode(await reader.readexactly(size), type=_KINDS[kind])
-            yield position, item
+            yield position, decode_item(kind, await reader.readexactly(size))

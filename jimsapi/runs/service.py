@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
@@ -29,12 +30,13 @@ from jimsapi.runs.pipeline import JimsApp, Pipeline
 from jimsapi.runs.quota import Allowance, Quota, QuotaKeys
 from jimsapi.runs.refusals import Refusals
 from jimsapi.runs.registry import Registry
+from jimsapi.runs.replicas import Replicas
 from jimsapi.runs.resolver import ThreadResolver
 from jimsapi.runs.result import RunResult
 from jimsapi.runs.sinks import QUEUE_LIMIT, SinkQueue
 from jimsapi.runs.spending import Spending
 from jimsapi.runs.state import limits_state, runs_state
-from jimsapi.runs.stream import RunStream, Streams
+from jimsapi.runs.stream import Read, RunStream, Streams
 from jimsapi.threads.errors import DomainError, InputRefused, KeyMismatch, RunNotFound, StoreUnavailable, StoreUnusable
 from jimsapi.threads.event import (
     MESSAGE_CLIENT_ID,
@@ -73,6 +75,7 @@ class RunService:
     - `webhooks` calls the `webhook_url` of a run that has ended. If it is None, the service rejects such messages.
     - `disclosure` decides what callers read of a failure, and of events. By default, it hides the app's private events.
     - `peers` are other processes that answer messages with the same store, whose live streams this one reads.
+      `replicas` are those that the links of plugins reach.
     - `resources` is what the `lifespan` of the app yielded. The service does not enter it.
 
     The service is an async context manager. Entering it ends the runs that dead processes left open and starts the
@@ -93,6 +96,7 @@ class RunService:
         disclosure: Disclosure | None = None,
         resources: Any = None,
         peers: Peers | None = None,
+        replicas: Sequence[Replicas] = (),
     ) -> None:
         self._built_store = store
         """The store without the wrappers of plugins. It calls `on_turn`, which a wrapper may not pass on."""
@@ -105,6 +109,7 @@ class RunService:
         """Whether a drain will begin soon: the service answers everything, but readiness probes get 503."""
         self.owner = uuid7()
         self.peers = peers
+        self.replicas = tuple(replicas)
         quota = Quota(self.limits.quota)
         self.quota = quota if quota.policies else None
         budgets = self.limits.quota.budgets
@@ -153,8 +158,8 @@ class RunService:
         self._allow_restarts()
         await self._housekeeping.start()
         await self._announcer.start()
-        if self.peers is not None:
-            await self.peers.serve(self.watch)
+        for others in self._elsewhere:
+            await others.serve(self.watch)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -171,8 +176,8 @@ class RunService:
         await self._housekeeping.stop(ABANDON_AFTER)
         for run in self._runs:  # tasks that did not start, or do not end
             self._flow.close(run)
-        if self.peers is not None:
-            await self.peers.close()
+        for others in self._elsewhere:
+            await others.close()
         await self._announcer.stop()
 
     def _allow_restarts(self) -> None:
@@ -563,6 +568,25 @@ class RunService:
             run.watch(stream)
         return stream
 
+    @property
+    def _elsewhere(self) -> "Sequence[Peers | Replicas]":
+        return self.replicas if self.peers is None else (self.peers, *self.replicas)
+
+    def is_read_elsewhere(self, run_id: UUID) -> bool:
+        """Return whether another process reads the live items of a run of this one, or did a short time ago."""
+        return any(others.is_read(run_id) for others in self._elsewhere)
+
+    async def watch_elsewhere(self, run_id: UUID, after: int) -> AsyncGenerator[Read, None]:
+        """Iterate over the live items of a run after a position, if a process that this one can ask works on it."""
+        for others in self._elsewhere:
+            was_live = False
+            async with aclosing(others.watch(run_id, after)) as items:
+                async for found in items:
+                    was_live = True
+                    yield found
+            if was_live:
+                return
+
     async def cancel(self, run_id: UUID) -> Settled:
         """Cancel a run, whichever process works on it. After that, none of its events are stored, except its usage.
 
@@ -611,8 +635,8 @@ class RunService:
         `Stop.DRAINED` says what becomes of those that are stopped.
         """
         self.draining = True
-        if self.peers is not None:
-            self.peers.stop_watching()  # readers of other processes' runs get the error of a shutdown, and connect anew
+        for others in self._elsewhere:
+            others.stop_watching()  # readers of other processes' runs get the error of a shutdown, and connect anew
         self._housekeeping.stop_adopting()
         if not await self._runs.emptied(seconds):
             logger.warning("%d runs did not end within %g s and are stopped: %s", len(self._runs), seconds, self._runs)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jimsapi.testing.metrics import MetricsContract
     from jimsapi.testing.observer import ObserverContract
     from jimsapi.testing.pipeline_wrapper import PipelineWrapperContract
+    from jimsapi.testing.replica_link import ReplicaLinkContract
     from jimsapi.testing.resolver import ThreadResolverContract
     from jimsapi.testing.sink import EventSinkContract
     from jimsapi.testing.store import ThreadStoreContract
@@ -41,6 +42,7 @@ __all__ = [
     "ObserverContract",
     "PipelineWrapperContract",
     "ReplayedTurn",
+    "ReplicaLinkContract",
     "StoreWrapperContract",
     "ThreadResolverContract",
     "ThreadStoreContract",
@@ -61,6 +63,7 @@ _MODULES = {
     "jimsapi.testing.metrics": ("MetricsContract",),
     "jimsapi.testing.observer": ("ObserverContract",),
     "jimsapi.testing.pipeline_wrapper": ("PipelineWrapperContract",),
+    "jimsapi.testing.replica_link": ("ReplicaLinkContract",),
     "jimsapi.testing.resolver": ("ThreadResolverContract",),
     "jimsapi.testing.sink": ("EventSinkContract",),
     "jimsapi.testing.store": ("ThreadStoreContract",),

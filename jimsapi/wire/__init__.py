@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from jimsapi.wire.branch import Change, Listed, Replaced, StoredMessage, branch
     from jimsapi.wire.errors import TRANSIENT, error_answer, error_content
     from jimsapi.wire.files import NotAFile, file_of_base64, file_of_url, named_file
-    from jimsapi.wire.history import Answered, UserSaid, event_data_json, file_url, history_of, said, text_of
+    from jimsapi.wire.history import (
+        Answered,
+        UserSaid,
+        event_data_json,
+        file_url,
+        history_of,
+        open_run_of,
+        said,
+        text_of,
+    )
     from jimsapi.wire.leaving import stop_left, watch_leaving
     from jimsapi.wire.request import idempotency_key, read_body, read_json, reading_body, refuse_foreign_form
     from jimsapi.wire.speech import (
@@ -110,6 +119,7 @@ __all__ = [
     "newest_of_user",
     "note_run",
     "one_text",
+    "open_run_of",
     "read_body",
     "read_json",
     "reading_body",
@@ -155,6 +165,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "event_data_json",
                 "file_url",
                 "history_of",
+                "open_run_of",
                 "said",
                 "text_of",
             ),

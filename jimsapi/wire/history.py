@@ -10,9 +10,11 @@ import orjson
 from jimsapi.asgi.connection import Connection
 from jimsapi.runs.admission import Admission
 from jimsapi.runs.errors import ScopeMissing
+from jimsapi.runs.lacking import method_of
+from jimsapi.runs.lookup import Runs
 from jimsapi.runs.scopes import THREADS
 from jimsapi.runs.service import RunService
-from jimsapi.threads.errors import ThreadNotFound
+from jimsapi.threads.errors import RunNotFound, StoreLacks, ThreadNotFound
 from jimsapi.threads.event import EventRow, NewEvent, position_of, row_id
 from jimsapi.threads.message_files import FileFacts, files_by_message
 from jimsapi.threads.questions import (
@@ -22,7 +24,7 @@ from jimsapi.threads.questions import (
     GivenAnswer,
     load_answer,
 )
-from jimsapi.threads.run import Latest, ThreadQuery
+from jimsapi.threads.run import OPEN, Latest, RunFilter, RunPage, ThreadQuery
 from jimsapi.threads.storable import stored_json
 from jimsapi.threads.window import COMM_PREFIX
 from jimsapi.wire.speech import (
@@ -44,6 +46,9 @@ NEWEST_BYTES = 4_194_304
 """How many bytes of data these events have at most, unless it is only one."""
 EVENTS_AT_ONCE = 50
 """How many events are read at once. Each may have a mebibyte."""
+
+RUNS_AT_ONCE = 10
+"""How many open runs of a thread are read, of which the newest is resumed."""
 
 _RECORDS = ("message.", "jims.", ONCE_RESULT, QUESTION_CLOSED)
 """The beginnings of types of events that say nothing."""
@@ -87,6 +92,28 @@ async def history_of(
         return []
     rows, _ = await newest_events(service, thread.thread_id, NEWEST)
     return list(said([row for row in rows if not service.disclosure.is_private(row.event_type)]))
+
+
+async def open_run_of(request: Connection, service: RunService, names: ThreadNames, turn: Turn) -> UUID | None:
+    """Return the newest open run of the conversation that `turn` names, whichever process works on it.
+
+    None if there is none that the caller may see. Raises as `ThreadNames.contact` does, and `StoreUnavailable`.
+    """
+    admission = cast(Admission, request.admission)
+    contact = names.contact(request, turn)
+    selectors = names.selectors(request, turn, contact)
+    if selectors is None:
+        return None
+    bound = admission.identity.contact_id
+    try:
+        thread = await service.store.find_thread(ThreadQuery(contact, tuple(selectors), bound))
+        only = RunFilter(statuses=OPEN, thread_id=thread.thread_id)
+        page: RunPage = await method_of(service.store, "runs")(bound, RUNS_AT_ONCE, None, only)
+        if not page.runs:
+            return None
+        return (await Runs(service).run(admission, page.runs[0].run_id)).run_id
+    except (ThreadNotFound, RunNotFound, StoreLacks):
+        return None
 
 
 async def newest_events(service: RunService, thread_id: UUID, limit: int) -> tuple[list[EventRow], bool]:

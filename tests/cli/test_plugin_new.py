@@ -32,6 +32,7 @@ NAMES = {
     "store": "acme-memory",
     "file-store": "acme-attic",
     "sink": "Acme.Event_log",
+    "replica-link": "acme-tube",
     "resolver": "jimsapi-" + "x" * (LONGEST_NAME - len("jimsapi-")),
     "routes": "q",
     "observer": "jimsapi-slow",
@@ -178,6 +179,7 @@ def test_all_are_listed_with_the_name_that_their_distribution_has(written: Writt
     assert found == [
         ["acme-attic", "acme-attic"],
         ["acme-memory", "acme-memory"],
+        ["acme-tube", "acme-tube"],
         ["acme-event-log", "Acme.Event_log"],
         ["acme-sniff", "acme.sniff"],
         ["l" * 32, NAMES["loader"]],

@@ -19,6 +19,7 @@ from jimsapi import ThreadContext, create_api
 from jimsapi.api.app import Api, configure
 from jimsapi.asgi.testing import TestClient
 from jimsapi.plugins import StartError, build_file_store, hooks
+from jimsapi.runs.stream import Delta
 from jimsapi.threads import FileStore, NewFile
 from tests.docs.snippets import ROOT, blocks, install, modules, pip_install
 
@@ -231,6 +232,27 @@ async def test_a_sink_has_delivered_every_stored_event_when_the_server_has_stopp
         "comm.assistant_message",
     ]
     assert {line["thread"] for line in lines} == {thread}
+
+
+async def test_by_a_link_a_server_shows_the_live_items_of_another_one_s_run(plugin: Plugin, site: Path) -> None:
+    plugin("post")
+    (site / "sockets").mkdir()
+
+    async def speak(ctx: ThreadContext) -> None:
+        await ctx.stream("Hel")
+        await asyncio.Event().wait()
+
+    one, other = (api(speak, post_folder=site / "sockets") for _ in range(2))
+    async with TestClient(one) as client, TestClient(other):
+        run = (await client.post("/api/v1/runs", json={"contact_id": "ann", "message": "hi"})).json()["run_id"]
+        assert other.service is not None
+        async for _, item in other.service.watch_elsewhere(UUID(run), 0):
+            if isinstance(item, Delta):
+                break
+        assert isinstance(item, Delta)
+        assert item.content == "Hel"
+        await client.post(f"/api/v1/runs/{run}/cancel")
+    assert list((site / "sockets").iterdir()) == []
 
 
 async def test_an_observer_is_told_of_runs(plugin: Plugin, caplog: pytest.LogCaptureFixture) -> None:

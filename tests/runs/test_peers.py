@@ -122,9 +122,12 @@ async def test_a_reader_that_leaves_ends_the_conversation_of_the_processes(tmp_p
         async with aclosing(other.peers.watch(run.run_id, 0)) as items:
             assert (await anext(items))[0] == 1
             assert len(peers._answering) == 1
+            assert one.is_read_elsewhere(run.run_id)
+            assert not one.is_read_elsewhere(uuid7())
         async with asyncio.timeout(30):
             while peers._answering:
                 await asyncio.sleep(0.001)
+        assert not one.is_read_elsewhere(run.run_id)
         bot.opened["on"].set()
         await ended(one)
 

@@ -18,10 +18,12 @@ class OpenChats:
     """The open runs of each chat. A run is removed when it ends.
 
     The key of a chat must be unique among the chats of all callers. `stop_run` cancels a run whose client has left.
+    `is_read_elsewhere` returns whether a client reads a run by another process.
     """
 
-    def __init__(self, stop_run: Callable[[LiveRun], None]) -> None:
+    def __init__(self, stop_run: Callable[[LiveRun], None], is_read_elsewhere: Callable[[UUID], bool]) -> None:
         self._stop_run = stop_run
+        self._is_read_elsewhere = is_read_elsewhere
         self._newest: dict[str, LiveRun] = {}
         self._readers: Counter[UUID] = Counter()
         self._left: dict[str, dict[UUID, tuple[LiveRun, TimerHandle]]] = {}
@@ -66,7 +68,10 @@ class OpenChats:
 
     def _stop_left(self, chat: str, run: LiveRun) -> None:
         self._keep(chat, run)
-        self._stop_run(run)
+        if self._is_read_elsewhere(run.run_id):
+            self.leave(chat, run)  # that client may leave, too
+        else:
+            self._stop_run(run)
 
     def _keep(self, chat: str, run: LiveRun) -> None:
         """Do not stop a run that was left."""

@@ -16,6 +16,7 @@ from jimsapi.wire import (
     MessageStarted,
     ModelUsed,
     PersonAsked,
+    PiecesMissed,
     ReasoningEnded,
     ReasoningPiece,
     ReasoningStarted,
@@ -36,7 +37,7 @@ HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}
 async def chunks_of(
     request: Request,
     message_id: str,
-    speech: AsyncIterator[SpokenItem],
+    speech: AsyncIterator[SpokenItem | PiecesMissed],
     *,
     approvals: bool = False,
     answered: Sequence[Approval] = (),

