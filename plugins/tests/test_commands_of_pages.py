@@ -1,7 +1,10 @@
 """Every command `jimsapi …` on a page has subcommands, options and values that exist, those of plugins too."""
 
+import base64
 import re
 import shlex
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -29,6 +32,9 @@ VARIABLES = {
     "$PID": "7",
 }
 """Values for the variables of a shell whose options are checked while they are read."""
+
+EXPORTED = {"JIMS_EVENT_WEBHOOK_SECRET": f"whsec_{base64.b64encode(bytes(32)).decode()}"}
+"""Values for the variables that pages export before their commands, since other options need them."""
 
 _COMMAND = re.compile(r"^(?:[A-Z_]+=\S+ )*jimsapi(?: (?P<arguments>.*))?$")
 _ENDS = {"|", ">", ">>", "&&", "&", ";"}
@@ -71,17 +77,25 @@ def parse(arguments: list[str]) -> list[dict[str, Any]]:
     return seen
 
 
-def give(line: str) -> None:
+def exported(page: str) -> dict[str, str]:
+    """Those of `EXPORTED` that a page exports."""
+    lines = "\n".join([*blocks(page, "sh"), *indented(page)]).splitlines()
+    return {
+        name: value for name, value in EXPORTED.items() if any(line.startswith(f"export {name}=") for line in lines)
+    }
+
+
+def give(line: str, environment: Mapping[str, str] = MappingProxyType({})) -> None:
     """Read the options of a command and their values. Raises the error that the command would end with."""
     plugins = PluginManager(builtin_plugins())
     options = {spec.key for owned in all_options(plugins) for spec in specs(owned.options)} - {"config"}
     for given in parse(arguments_of(line)):
-        resolve_settings(plugins, COMMAND_OPTIONS, {key: given[key] for key in given.keys() & options}, {})
+        resolve_settings(plugins, COMMAND_OPTIONS, {key: given[key] for key in given.keys() & options}, environment)
 
 
 @pytest.mark.parametrize(("page", "line"), [(page, line) for page in PAGES for line in commands(page)])
 def test_the_command_of_a_page_can_be_given(page: str, line: str) -> None:
-    give(line)
+    give(line, exported(page))
 
 
 @pytest.mark.parametrize(
