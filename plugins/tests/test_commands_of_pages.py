@@ -80,9 +80,8 @@ def parse(arguments: list[str]) -> list[dict[str, Any]]:
 def exported(page: str) -> dict[str, str]:
     """Those of `EXPORTED` that a page exports."""
     lines = "\n".join([*blocks(page, "sh"), *indented(page)]).splitlines()
-    return {
-        name: value for name, value in EXPORTED.items() if any(line.startswith(f"export {name}=") for line in lines)
-    }
+    names = {line.removeprefix("export ").partition("=")[0] for line in lines if line.startswith("export ")}
+    return {name: value for name, value in EXPORTED.items() if name in names}
 
 
 def give(line: str, environment: Mapping[str, str] = MappingProxyType({})) -> None:
