@@ -53,7 +53,7 @@ def decode_json(raw: bytes) -> Any:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise ValidationError(_syntax_faults(raw, error)) from None
-    # `find` takes a quarter of the time of `in` with bytes, and `in` with a number a tenth.
+    # `find` takes half of the time of `in` with bytes or less, and `in` with a number a tenth.
     long_number = raw.translate(_DIGITS_TO_ZERO).find(_LONG_NUMBER) >= 0
     maybe_nul = _BACKSLASH in raw and b"\\u0000" in raw
     if long_number or maybe_nul:

@@ -29,7 +29,7 @@ def dump_storable(value: Any) -> bytes:
         data = orjson.dumps(value, default=_named_tuple, option=orjson.OPT_NON_STR_KEYS)
     except (TypeError, ValueError, RecursionError) as error:
         raise Unstorable(str(error)) from error
-    if data.find(b"\\u0000") >= 0 and _NUL.search(data):  # `find` takes a quarter of the time of `in`
+    if data.find(b"\\u0000") >= 0 and _NUL.search(data):  # `find` is faster than `in`
         raise Unstorable("it contains a NUL character")
     # Counting bytes and opening brackets is cheap, and shows for most values that they cannot have too many levels.
     if (

@@ -53,7 +53,7 @@ def test_a_server_that_answers_otherwise_is_not_measured(raw: Server) -> None:
 
 
 def test_the_ports_of_one_server_are_different() -> None:
-    assert len(set(free_ports(500))) == 500  # of 28,000, so that ports drawn one by one would nearly always meet
+    assert len(set(free_ports(500))) == 500  # drawn one by one, some would nearly always be the same
 
 
 @pytest.mark.parametrize(("silent", "runs"), [(0, 1), (1, 2), (2, 3)])

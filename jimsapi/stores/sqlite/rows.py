@@ -12,7 +12,7 @@ ThreadRow = tuple[str | int | float, str | None, str, bytes]
 """The columns of a thread: `thread_id, contact_id, created_at, thread_config`."""
 
 _NUMBER_BEGINS = frozenset(b"%c" % digit for digit in b"-0123456789")
-"""The first bytes of a number in JSON. To look into a set takes a fifth of the time of a search in bytes."""
+"""The first bytes of a number in JSON. To look into a set takes a quarter of the time of a search in bytes, or less."""
 
 
 def id_text(stored: str | int | float) -> str:
