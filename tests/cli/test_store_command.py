@@ -212,7 +212,7 @@ FAULTS = {
     "UPDATE jimsapi_feedback SET event_id = 'f' || substr(event_id, 2)": "ratings without an event: 3,",
     "UPDATE jimsapi_thread_usage SET thread_id = 'f' || substr(thread_id, 2)": "totals of usage without a thread: 3,",
     "INSERT INTO jimsapi_dead_letters VALUES (7, 's', 'a', 'b', NULL, 'no', '2026-01-01', 0)": "dead letters without",
-    "INSERT INTO jimsapi_outbox SELECT 9, thread_id, 'b', NULL, '2026' FROM threads LIMIT 1": "an event: 1, for example 9",
+    "INSERT INTO jimsapi_outbox SELECT 9, thread_id, 'b', NULL, '2026' FROM threads LIMIT 1": "an event: 1, for",
     "UPDATE jimsapi_runs SET status = 'running', finished_at = NULL": "threads with two running runs: 2,",
 }
 
