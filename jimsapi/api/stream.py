@@ -147,9 +147,9 @@ def _server_sent(request: Connection, position: int, item: Item) -> bytes:
 
 def item_content(request: Connection, item: Item) -> tuple[str, dict[str, Any]]:
     """Return an item's name and its content as a JSON object."""
+    if isinstance(item, Delta):  # most items are deltas, and a pattern takes longer
+        return "delta", {"message_id": item.message_id, "content": item.content}
     match item:
-        case Delta(message_id, content):
-            return "delta", {"message_id": message_id, "content": content}
         case Status(text, kind):
             return "status", {"status": text, "type": kind}
         case ReasoningDelta(event_id, content):

@@ -169,7 +169,8 @@ class RunStream:
             self._first = item
         self._items.append(item)
         self._sizes.append(size)
-        self._grow(size)
+        self.size += size
+        self._streams.grow(size)
         while len(self._items) > 1 and (
             len(self._items) > MAX_ITEMS or self.size > MAX_BYTES or self._streams.size > ALL_BYTES
         ):
@@ -218,11 +219,11 @@ class RunStream:
         Raises:
             StreamReleased: the store has the remaining items.
         """
-        while (item_count := self.item_count) <= after:
+        while self._dropped + len(self._items) <= after:
             if self._released:
                 raise StreamReleased
             if self.ended is not None:
-                return _item_after_live(self.ended, after, item_count)
+                return _item_after_live(self.ended, after, self.item_count)
             change = asyncio.get_running_loop().create_future()
             self._waiting.append(change)
             try:
