@@ -2,7 +2,8 @@
 
 `RESULT` is the `result.json` of the suite `scale`. Its costs of one process are all that the simulation knows of the
 server. It first simulates the machine that was measured, with one, two and four processes, and prints what was measured
-beside it. Then it simulates 1,000 replicas on machines of their own.
+beside it. Each of several processes has the costs that one showed with as many clients. Then it simulates 1,000
+replicas on machines of their own.
 
 A client sends a message, the event loop of a process works on it, PostgreSQL stores it, the process works on the
 answer, and PostgreSQL stores that. An event loop does one thing at a time. The processors of a machine are shared by
@@ -21,7 +22,7 @@ from typing import Any
 import simpy
 
 from benchmarks.sheet import LOAD_COST, RATE
-from benchmarks.suites.scale import CASE, CLIENTS, DATABASE_COST, SERVER_COST, WORKERS, system_of
+from benchmarks.suites.scale import ALONE, CASE, CLIENTS, DATABASE_COST, SERVER_COST, WORKERS, share_of, system_of
 
 WARM_UP = 0.2
 """Simulated seconds before those that count."""
@@ -205,12 +206,12 @@ def simulated(scene: Scene, costs: Costs, seed: int = 1) -> Mapping[str, float]:
 
 
 def measured(result: Path) -> dict[str, dict[str, float]]:
-    """Return the medians of the suite `scale` in a result, by system and unit."""
+    """Return the medians of the suite `scale` in a result, by system or share of the clients, and by unit."""
     suites = json.loads(result.read_text())["suites"]
     figures = next(suite["figures"] for suite in suites if suite["suite"] == "scale")
     found: dict[str, dict[str, float]] = {}
     for figure in figures:
-        if figure["case"] == CASE:
+        if figure["case"] in (CASE, ALONE):
             found.setdefault(figure["system"], {})[figure["unit"]] = median(figure["rounds"])
     return found
 
@@ -227,17 +228,15 @@ def main() -> None:
     options.add_argument("--processors", type=int, default=2, help="those of the machine that was measured")
     given = options.parse_args()
     found = measured(given.result)
-    costs = costs_of(found[system_of(1)])
-    show("the machine that was measured", beside_the_measured(found, costs, given.processors))
-    show("1,000 replicas", thousand(costs))
+    show("the machine that was measured", beside_the_measured(found, given.processors))
+    show("1,000 replicas", thousand(costs_of(found[system_of(1)])))
 
 
-def beside_the_measured(
-    found: Mapping[str, Mapping[str, float]], costs: Costs, processors: int
-) -> dict[str, Mapping[str, float]]:
+def beside_the_measured(found: Mapping[str, Mapping[str, float]], processors: int) -> dict[str, Mapping[str, float]]:
     """Return the simulation of what was measured, with the measured chats per second."""
     rows: dict[str, Mapping[str, float]] = {}
     for workers in WORKERS:
+        costs = costs_of(found[system_of(1) if workers == 1 else share_of(workers)])
         scene = Scene(1, workers, processors, processors, 3.0, one_machine=True, clients=CLIENTS)
         rows[system_of(workers)] = {**simulated(scene, costs), "measured": found[system_of(workers)][RATE]}
     return rows

@@ -1,9 +1,10 @@
 """Chats per second of one, two and four processes (`--workers`) on one PostgreSQL, each the first of a new contact.
 
 What a chat costs each part of the machine is measured too: the processor time of the server, of PostgreSQL and of the
-load generator, and what PostgreSQL writes. From the costs of one process follows what several could do
-(`predicted_rate`): docs/scale.md compares this with what was measured. Nothing is kept on a processor, so all parts
-share the machine.
+load generator, and what PostgreSQL writes. Chats that come to a process at the same time share transactions, so a chat
+costs more in a process with fewer clients. So one process is also measured with the share of the clients that each of
+several has. From its costs follows what several could do (`predicted_rate`): docs/scale.md compares this with what was
+measured. Nothing is kept on a processor, so all parts share the machine.
 """
 
 import os
@@ -23,6 +24,7 @@ from benchmarks.suites.chat import POSTGRES, Stores
 WORKERS = (1, 2, 4)
 CLIENTS = 64
 CASE = f"PostgreSQL, echo, {CLIENTS} clients"
+ALONE = "PostgreSQL, echo, one process with fewer clients"
 SECONDS = 5.0
 SERVER_COST, DATABASE_COST = "server us/chat", "PostgreSQL us/chat"
 LOG_BYTES, SYNCS, COMMITS = "WAL bytes/chat", "syncs/chat", "transactions/chat"
@@ -48,22 +50,36 @@ def system_of(workers: int) -> str:
     return "1 process" if workers == 1 else f"{workers} processes"
 
 
+def clients_of(workers: int) -> int:
+    """How many clients each of a number of processes has."""
+    return CLIENTS // workers
+
+
+def share_of(workers: int) -> str:
+    """What one process is called that has the clients of one of several."""
+    return f"{clients_of(workers)} clients"
+
+
 def run(plan: Plan) -> Sheet:
     """Measure. Raises `RuntimeError` if a chat is lost."""
     sheet = Sheet("scale", "chats of several processes; durable commits", (), {CASE: system_of(1)})
+    every = [(workers, CLIENTS) for workers in WORKERS] + [(1, clients_of(workers)) for workers in WORKERS[1:]]
     with of_tests("jimsapi-postgres", "database").Postgres() as postgres, tempfile.TemporaryDirectory() as folder:
         stores = Stores(postgres, Path(folder))
         for number in range(plan.either(5, 1)):
-            found = {workers: measure_workers(stores, workers) for workers in plan.shuffled(WORKERS)}
+            found = {each: measure_workers(stores, *each) for each in plan.shuffled(every)}
             for workers in WORKERS:
-                predicted = {PREDICTED: predicted_rate(found[1], workers, os.cpu_count() or 1)}
-                sheet.add(CASE, system_of(workers), {**found[workers], **predicted})
+                one = found[1, clients_of(workers)]
+                predicted = {PREDICTED: predicted_rate(one, workers, os.cpu_count() or 1)}
+                sheet.add(CASE, system_of(workers), {**found[workers, CLIENTS], **predicted})
+                if workers > 1:
+                    sheet.add(ALONE, share_of(workers), one)
             print(f"scale: round {number + 1}", flush=True)
     return sheet
 
 
 def predicted_rate(one: Mapping[str, float], workers: int, processors: int) -> float:
-    """Return the chats per second of several processes, from the costs of a chat that one process has shown.
+    """Return the chats per second of several processes, from what one has shown with the clients of one of them.
 
     A process cannot do more than one chat after another. All processes, PostgreSQL and the load generator together
     cannot use more than the processors.
@@ -72,15 +88,15 @@ def predicted_rate(one: Mapping[str, float], workers: int, processors: int) -> f
     return min(workers * one[RATE], 1e6 * processors / everything)
 
 
-def measure_workers(stores: Stores, workers: int) -> dict[str, float]:
-    """Load a server of so many processes. Returns its figures by unit."""
+def measure_workers(stores: Stores, workers: int, clients: int) -> dict[str, float]:
+    """Load a server of so many processes with so many clients. Returns its figures by unit."""
     with stores.fresh(POSTGRES) as (url, count), serving(url, workers) as server:
         check_chat(system_of(workers), server)
-        warm = load(server, CHAT, seconds=SECONDS / 4, connections=CLIENTS, check=True)
+        warm = load(server, CHAT, seconds=SECONDS / 4, connections=clients, check=True)
         server.settle()
         stores.postgres.psql("CHECKPOINT")
         before, used, in_postgres = counts(stores, url), server.processor_seconds(), stores.seconds()
-        seen = load(server, CHAT, seconds=SECONDS, connections=CLIENTS)
+        seen = load(server, CHAT, seconds=SECONDS, connections=clients)
         used = server.processor_seconds() - used
         in_postgres = stores.seconds() - in_postgres
         server.settle()
