@@ -22,7 +22,17 @@ from typing import Any
 import simpy
 
 from benchmarks.sheet import LOAD_COST, RATE
-from benchmarks.suites.scale import ALONE, CASE, CLIENTS, DATABASE_COST, SERVER_COST, WORKERS, share_of, system_of
+from benchmarks.suites.scale import (
+    CLIENTS,
+    DATABASE_COST,
+    ECHO,
+    SERVER_COST,
+    WORKERS,
+    alone_of,
+    case_of,
+    share_of,
+    system_of,
+)
 
 WARM_UP = 0.2
 """Simulated seconds before those that count."""
@@ -211,7 +221,7 @@ def measured(result: Path) -> dict[str, dict[str, float]]:
     figures = next(suite["figures"] for suite in suites if suite["suite"] == "scale")
     found: dict[str, dict[str, float]] = {}
     for figure in figures:
-        if figure["case"] in (CASE, ALONE):
+        if figure["case"] in (case_of(ECHO), alone_of(ECHO)):
             found.setdefault(figure["system"], {})[figure["unit"]] = median(figure["rounds"])
     return found
 

@@ -4,7 +4,8 @@ What a chat costs each part of the machine is measured too: the processor time o
 load generator, and what PostgreSQL writes. Chats that come to a process at the same time share transactions, so a chat
 costs more in a process with fewer clients. So one process is also measured with the share of the clients that each of
 several has. From its costs follows what several could do (`predicted_rate`): docs/scale.md compares this with what was
-measured. Nothing is kept on a processor, so all parts share the machine.
+measured. Nothing is kept on a processor, so all parts share the machine. One pipeline echoes, so that PostgreSQL and
+the load generator take a great share of the machine; the other one computes, so that they do not.
 """
 
 import os
@@ -23,8 +24,8 @@ from benchmarks.suites.chat import POSTGRES, Stores
 
 WORKERS = (1, 2, 4)
 CLIENTS = 64
-CASE = f"PostgreSQL, echo, {CLIENTS} clients"
-ALONE = "PostgreSQL, echo, one process with fewer clients"
+ECHO = "echo"
+PIPELINES = {ECHO: "benchmarks.apps.echo", "2 ms of computing": "benchmarks.apps.computing"}
 SECONDS = 5.0
 SERVER_COST, DATABASE_COST = "server us/chat", "PostgreSQL us/chat"
 LOG_BYTES, SYNCS, COMMITS = "WAL bytes/chat", "syncs/chat", "transactions/chat"
@@ -50,6 +51,16 @@ def system_of(workers: int) -> str:
     return "1 process" if workers == 1 else f"{workers} processes"
 
 
+def case_of(pipeline: str) -> str:
+    """What the case of several processes is called."""
+    return f"PostgreSQL, {pipeline}, {CLIENTS} clients"
+
+
+def alone_of(pipeline: str) -> str:
+    """What the case of one process with fewer clients is called."""
+    return f"PostgreSQL, {pipeline}, one process with fewer clients"
+
+
 def clients_of(workers: int) -> int:
     """How many clients each of a number of processes has."""
     return CLIENTS // workers
@@ -62,20 +73,27 @@ def share_of(workers: int) -> str:
 
 def run(plan: Plan) -> Sheet:
     """Measure. Raises `RuntimeError` if a chat is lost."""
-    sheet = Sheet("scale", "chats of several processes; durable commits", (), {CASE: system_of(1)})
-    every = [(workers, CLIENTS) for workers in WORKERS] + [(1, clients_of(workers)) for workers in WORKERS[1:]]
+    sheet = Sheet("scale", "chats of several processes; durable commits")
+    sheet.beside = {case_of(pipeline): system_of(1) for pipeline in PIPELINES}
     with of_tests("jimsapi-postgres", "database").Postgres() as postgres, tempfile.TemporaryDirectory() as folder:
         stores = Stores(postgres, Path(folder))
         for number in range(plan.either(5, 1)):
-            found = {each: measure_workers(stores, *each) for each in plan.shuffled(every)}
-            for workers in WORKERS:
-                one = found[1, clients_of(workers)]
-                predicted = {PREDICTED: predicted_rate(one, workers, os.cpu_count() or 1)}
-                sheet.add(CASE, system_of(workers), {**found[workers, CLIENTS], **predicted})
-                if workers > 1:
-                    sheet.add(ALONE, share_of(workers), one)
+            for pipeline in plan.shuffled(PIPELINES):
+                measure_pipeline(plan, stores, sheet, pipeline)
             print(f"scale: round {number + 1}", flush=True)
     return sheet
+
+
+def measure_pipeline(plan: Plan, stores: Stores, sheet: Sheet, pipeline: str) -> None:
+    """Measure one round of a pipeline: several processes, and one with the clients of one of them."""
+    every = [(workers, CLIENTS) for workers in WORKERS] + [(1, clients_of(workers)) for workers in WORKERS[1:]]
+    found = {each: measure_workers(stores, pipeline, *each) for each in plan.shuffled(every)}
+    for workers in WORKERS:
+        one = found[1, clients_of(workers)]
+        predicted = {PREDICTED: predicted_rate(one, workers, os.cpu_count() or 1)}
+        sheet.add(case_of(pipeline), system_of(workers), {**found[workers, CLIENTS], **predicted})
+        if workers > 1:
+            sheet.add(alone_of(pipeline), share_of(workers), one)
 
 
 def predicted_rate(one: Mapping[str, float], workers: int, processors: int) -> float:
@@ -88,9 +106,9 @@ def predicted_rate(one: Mapping[str, float], workers: int, processors: int) -> f
     return min(workers * one[RATE], 1e6 * processors / everything)
 
 
-def measure_workers(stores: Stores, workers: int, clients: int) -> dict[str, float]:
+def measure_workers(stores: Stores, pipeline: str, workers: int, clients: int) -> dict[str, float]:
     """Load a server of so many processes with so many clients. Returns its figures by unit."""
-    with stores.fresh(POSTGRES) as (url, count), serving(url, workers) as server:
+    with stores.fresh(POSTGRES) as (url, count), serving(url, pipeline, workers) as server:
         check_chat(system_of(workers), server)
         warm = load(server, CHAT, seconds=SECONDS / 4, connections=clients, check=True)
         server.settle()
@@ -109,10 +127,10 @@ def measure_workers(stores: Stores, workers: int, clients: int) -> dict[str, flo
     return figures(seen, used) | each
 
 
-def serving(url: str, workers: int) -> Server:
-    """Start our command with so many processes."""
+def serving(url: str, pipeline: str, workers: int) -> Server:
+    """Start our command with a pipeline and so many processes."""
     options = ("--workers", str(workers)) if workers > 1 else ()
-    return jimsapi(url, *options, python=OURS_WITH_PLUGINS)
+    return jimsapi(url, *options, app=PIPELINES[pipeline], python=OURS_WITH_PLUGINS)
 
 
 def counts(stores: Stores, url: str) -> Counts:
