@@ -16,11 +16,10 @@ from jimsapi.asgi.open_work import OpenWork
 from jimsapi.asgi.response import Response
 from jimsapi.plugins.errors import StartError
 from jimsapi.plugins.options import Options, option
-from jimsapi.runs.durable_sinks import DurableSink, lag_of
+from jimsapi.runs.durable_sinks import DurableSink, DurableSinks
 from jimsapi.runs.service import RunService
 from jimsapi.runs.sinks import SinkQueue
 from jimsapi.runs.watchdog import Watchdog
-from jimsapi.threads.outbox import SinkState
 
 logger = logging.getLogger("jimsapi.metrics")
 
@@ -88,7 +87,7 @@ class ServiceCollector(Collector):
             for outcome, count in list(sink.outcomes.items()):
                 sinks.add_metric((sink.name, outcome), count)
         yield sinks
-        yield from _durable_sinks(service.durable_sinks.states)
+        yield from _durable_sinks(service.durable_sinks)
         waiting = 0 if service.webhooks is None else service.webhooks.waiting
         yield GaugeMetricFamily(
             "jims_webhooks_waiting", "Webhooks that wait for their first call or a retry.", value=waiting
@@ -104,7 +103,7 @@ class ServiceCollector(Collector):
         yield webhooks
 
 
-def _durable_sinks(states: Sequence[SinkState]) -> Iterator[Metric]:
+def _durable_sinks(sinks: DurableSinks) -> Iterator[Metric]:
     lag = GaugeMetricFamily(
         "jims_sink_lag_seconds", "How long the oldest event has waited for a durable sink.", labels=("sink",)
     )
@@ -112,8 +111,8 @@ def _durable_sinks(states: Sequence[SinkState]) -> Iterator[Metric]:
         "jims_sink_waiting_events", "About how many events a durable sink has not received.", labels=("sink",)
     )
     dead = GaugeMetricFamily("jims_sink_dead_letters", "Events that a durable sink refused.", labels=("sink",))
-    for state in states:
-        lag.add_metric((state.name,), lag_of(state))
+    for state in sinks.states:
+        lag.add_metric((state.name,), sinks.lags[state.name])
         waiting.add_metric((state.name,), state.waiting)
         dead.add_metric((state.name,), state.dead)
     yield from (lag, waiting, dead)

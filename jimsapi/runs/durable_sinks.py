@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import UUID
@@ -340,8 +340,9 @@ class DurableSink:
 class DurableSinks:
     """The durable sinks of a process. `store` has the outbox; `owner` is the process.
 
-    `states` is what the store knew of all registered sinks when it was last asked. `redact` removes secrets from the
-    reasons of dead letters.
+    `states` is what the store knew of all registered sinks when it was last asked, and `lags` is for how many seconds
+    the oldest event had then waited for each of them, by its name. `redact` removes secrets from the reasons of dead
+    letters.
     """
 
     def __init__(
@@ -354,6 +355,7 @@ class DurableSinks:
         self.sinks = tuple(sinks)
         self.store = store
         self.states: Sequence[SinkState] = ()
+        self.lags: Mapping[str, float] = {}
         self._owner = owner
         self._redact = redact
         self._look = EndlessTask(self._look_again, "states of event sinks")
@@ -428,6 +430,8 @@ class DurableSinks:
 
     def _show(self, states: Sequence[SinkState]) -> None:
         self.states = states
+        # An event that waited at that moment may be delivered by now, so a lag does not grow until the next look.
+        self.lags = {state.name: lag_of(state) for state in states}
         by_name = {state.name: state for state in states}
         for sink in self.sinks:
             sink.state = by_name.get(sink.name)

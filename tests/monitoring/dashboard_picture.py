@@ -101,7 +101,7 @@ def _observe(folder: Path) -> str:
     options = ("--app", "bot:app", "--api-key", KEY, "--max-runs", "40", "--drain-time", "2")
     webhooks = ("--webhook-secret", SECRET, "--webhook-allow-private")
     first, second = (
-        Observed(*options, *webhooks, "--store", f"sqlite:///{store}.db", folder=folder) for store in ("one", "two")
+        Observed(*options, *webhooks, *_stores(folder, server), folder=folder) for server in ("one", "two")
     )
     prometheus = Prometheus(first.metrics_port, second.metrics_port)
     with first, second, rejecting_receiver() as receiver, prometheus:
@@ -109,6 +109,11 @@ def _observe(folder: Path) -> str:
         asyncio.run(_load(first, second, receiver))
         names = {f"127.0.0.1:{first.metrics_port}": "server 1", f"127.0.0.1:{second.metrics_port}": "server 2"}
         return _page(prometheus, names, begun, time.time())
+
+
+def _stores(folder: Path, server: str) -> tuple[str, ...]:
+    """Return the options for the store of a server, and for the file that receives its events."""
+    return ("--store", f"sqlite:///{server}.db", "--event-file-path", str(folder / f"{server}.jsonl"))
 
 
 async def _load(first: Observed, second: Observed, receiver: str) -> None:

@@ -10,6 +10,8 @@ from uuid import UUID
 
 import pytest
 
+from jimsapi.api.metrics import ServiceCollector
+from jimsapi.asgi.open_work import OpenWork
 from jimsapi.runs import EventRefused
 from jimsapi.runs import durable_sinks as module
 from jimsapi.runs.admission import PUBLIC
@@ -404,3 +406,19 @@ async def test_without_durable_sinks_the_outbox_stays_empty() -> None:
         await outbox_of(service.store).register("later")
         assert (await outbox_of(service.store).sinks())[0].waiting == 0
         assert await outbox_of(service.store).read("later", 10) == OutboxBatch([], None)
+
+
+async def test_the_lag_in_the_metrics_grows_only_when_the_store_is_asked_again() -> None:
+    store = MemoryStore()
+    await store.outbox.register("former")
+    async with serving(Scripted(), store) as service:
+        await service.chat(inbound(), PUBLIC)
+    async with serving(Scripted(), store) as service:
+        lags = [lag_in_metrics(service, "former") for _ in range(2)]
+    assert lags[0] == lags[1] > 0
+
+
+def lag_in_metrics(service: RunService, sink: str) -> float:
+    metrics = ServiceCollector(service, OpenWork(), "").collect()
+    found = next(metric for metric in metrics if metric.name == "jims_sink_lag_seconds")
+    return next(sample.value for sample in found.samples if sample.labels == {"sink": sink})
