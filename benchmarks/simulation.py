@@ -6,8 +6,9 @@ beside it. Each of several processes has the costs that one showed with as many 
 replicas on machines of their own.
 
 A client sends a message, the event loop of a process works on it, PostgreSQL stores it, the process works on the
-answer, and PostgreSQL stores that. An event loop does one thing at a time. The processors of a machine are shared by
-all that runs on it. A sync of PostgreSQL's log commits every transaction that waits for one.
+answer, and PostgreSQL stores that. An event loop does one thing at a time. A process has one transaction under way,
+and what comes meanwhile shares the next one. The processors of a machine are shared by all that runs on it. A sync of
+PostgreSQL's log commits every transaction that waits for one.
 """
 
 import argparse
@@ -38,6 +39,8 @@ WARM_UP = 0.2
 """Simulated seconds before those that count."""
 SYNC = 0.0005
 """Seconds of one sync of PostgreSQL's log, on a disk of a server."""
+AT_ONCE = 32
+"""The most messages and answers that share a transaction, as in jimsapi-postgres."""
 RESTART = 10.0
 """Seconds from the failure of a replica to its next answer."""
 TAKEN = 0.0001
@@ -72,6 +75,7 @@ class Scene:
     database_processors: int
     seconds: float
     one_machine: bool = False
+    sync: float = SYNC
     clients: int = 0
     rate: float = 0.0
     fails_every: float | None = None
@@ -80,41 +84,60 @@ class Scene:
 class Database:
     """PostgreSQL: its processors, and the sync that commits all transactions that wait for it."""
 
-    def __init__(self, world: simpy.Environment, processors: simpy.Resource, cost: float) -> None:
+    def __init__(self, world: simpy.Environment, processors: simpy.Resource, cost: float, sync: float) -> None:
         self._world = world
         self.processors = processors
         self._cost = cost
-        self._waiting: list[simpy.Event] = []
-        self._comes = world.event()
+        self._seconds_of_sync = sync
+        self._uncommitted = simpy.Store(world)
         self.syncs = 0
         world.process(self._sync())
 
-    def transaction(self) -> Events:
-        """One of the two transactions of a chat."""
-        yield from use(self._world, self.processors, self._cost / 2)
+    def transaction(self, stored: int) -> Events:
+        """Store so many messages and answers. A chat is one of each."""
+        yield from use(self._world, self.processors, stored * self._cost / 2)
         committed = self._world.event()
-        self._waiting.append(committed)
-        if not self._comes.triggered:
-            self._comes.succeed()
+        self._uncommitted.put(committed)
         yield committed
 
     def _sync(self) -> Events:
         while True:
-            yield self._comes
-            self._comes = self._world.event()
-            while self._waiting:
-                group, self._waiting = self._waiting, []
-                yield self._world.timeout(SYNC)
-                self.syncs += self._world.now > WARM_UP
-                for committed in group:
-                    committed.succeed()
+            group = yield from take(self._uncommitted)
+            yield self._world.timeout(self._seconds_of_sync)
+            self.syncs += self._world.now > WARM_UP
+            for committed in group:
+                committed.succeed()
+
+
+class Process:
+    """A process of a server: its event loop, and its transactions, one after another."""
+
+    def __init__(self, world: simpy.Environment, database: Database) -> None:
+        self.loop = simpy.Resource(world)
+        self._world = world
+        self._database = database
+        self._unstored = simpy.Store(world)
+        world.process(self._transactions())
+
+    def store(self) -> Events:
+        """Store a message or an answer."""
+        stored = self._world.event()
+        self._unstored.put(stored)
+        yield stored
+
+    def _transactions(self) -> Events:
+        while True:
+            batch = yield from take(self._unstored, AT_ONCE)
+            yield from self._database.transaction(len(batch))
+            for stored in batch:
+                stored.succeed()
 
 
 class Replica:
-    """A server of some processes, each with an event loop. `life` counts its failures."""
+    """A server of some processes. `life` counts its failures."""
 
-    def __init__(self, world: simpy.Environment, processors: simpy.Resource, processes: int) -> None:
-        self.loops = [simpy.Resource(world) for _ in range(processes)]
+    def __init__(self, processors: simpy.Resource, processes: Sequence[Process]) -> None:
+        self.processes = processes
         self.processors = processors
         self.works = True
         self.life = 0
@@ -132,9 +155,13 @@ class Simulation:
         self._world = world = simpy.Environment()
         shared = simpy.Resource(world, scene.processors) if scene.one_machine else None
         self._clients_processors = shared
-        self.database = Database(world, shared or simpy.Resource(world, scene.database_processors), costs.database)
+        for_database = shared or simpy.Resource(world, scene.database_processors)
+        self.database = Database(world, for_database, costs.database, scene.sync)
         self._replicas = [
-            Replica(world, shared or simpy.Resource(world, scene.processors), scene.processes)
+            Replica(
+                shared or simpy.Resource(world, scene.processors),
+                [Process(world, self.database) for _ in range(scene.processes)],
+            )
             for _ in range(scene.replicas)
         ]
 
@@ -182,15 +209,23 @@ class Simulation:
         while not replica.works:  # the proxy knows from its probes
             yield self._world.timeout(TAKEN)
             replica = self._random.choice(self._replicas)
-        loop, life = self._random.choice(replica.loops), replica.life
+        process, life = self._random.choice(replica.processes), replica.life
         for _ in range(2):
-            with loop.request() as turn:
+            with process.loop.request() as turn:
                 yield turn
                 yield from use(self._world, replica.processors, self._costs.server / 2)
-            yield from self.database.transaction()
+            yield from process.store()
             if replica.life != life:
                 return False
         return True
+
+
+def take(store: simpy.Store, most: int | None = None) -> Generator[simpy.Event, Any, list[simpy.Event]]:
+    """Wait until a store has something, and return all of it, or `most`."""
+    first = yield store.get()
+    rest = store.items[: None if most is None else most - 1]
+    del store.items[: len(rest)]
+    return [first, *rest]
 
 
 def use(world: simpy.Environment, processors: simpy.Resource, seconds: float) -> Events:
@@ -238,16 +273,19 @@ def main() -> None:
     options.add_argument("--processors", type=int, default=2, help="those of the machine that was measured")
     given = options.parse_args()
     found = measured(given.result)
-    show("the machine that was measured", beside_the_measured(found, given.processors))
+    sync = json.loads(given.result.read_text())["machine"]["fsync ms"] / 1e3
+    show("the machine that was measured", beside_the_measured(found, given.processors, sync))
     show("1,000 replicas", thousand(costs_of(found[system_of(1)])))
 
 
-def beside_the_measured(found: Mapping[str, Mapping[str, float]], processors: int) -> dict[str, Mapping[str, float]]:
+def beside_the_measured(
+    found: Mapping[str, Mapping[str, float]], processors: int, sync: float
+) -> dict[str, Mapping[str, float]]:
     """Return the simulation of what was measured, with the measured chats per second."""
     rows: dict[str, Mapping[str, float]] = {}
     for workers in WORKERS:
         costs = costs_of(found[system_of(1) if workers == 1 else share_of(workers)])
-        scene = Scene(1, workers, processors, processors, 3.0, one_machine=True, clients=CLIENTS)
+        scene = Scene(1, workers, processors, processors, 3.0, one_machine=True, sync=sync, clients=CLIENTS)
         rows[system_of(workers)] = {**simulated(scene, costs), "measured": found[system_of(workers)][RATE]}
     return rows
 
