@@ -241,8 +241,9 @@ $(DEPLOY_VENV)/.installed: setup.cfg pyproject.toml Makefile plugins/jimsapi-pos
 	$(DEPLOY_PY) $(PIP) --editable '.[websockets]' --editable plugins/jimsapi-postgres $(DEPLOY_TOOLS)
 	@touch $@
 
+# Older versions of pip look for a plugin that another one needs in the index, unless the plugin was named without extras.
 $(PLUGINS_VENV)/.installed: setup.cfg pyproject.toml $(PLUGINS:%=plugins/%/setup.cfg) | $(PLUGINS_PY)
-	$(PLUGINS_PY) $(PIP) --editable '.[test]' $(PLUGINS:%=--editable 'plugins/%[test]')
+	$(PLUGINS_PY) $(PIP) --editable '.[test]' $(PLUGINS:%=--editable plugins/%) $(PLUGINS:%=--editable 'plugins/%[test]')
 	@touch $@
 
 $(JIMS_VENV)/.installed: setup.cfg pyproject.toml $(JIMS_PLUGINS:%=plugins/%/setup.cfg) | $(JIMS_PY)

@@ -87,6 +87,19 @@ def test_dir_of_a_package_lists_its_public_names_before_they_are_imported(packag
     assert set(public_names(package)) - set(listed) == set()
 
 
+@pytest.mark.parametrize("package", PUBLIC)
+def test_a_public_name_is_not_a_module_whatever_was_imported_before(package: str) -> None:
+    """Python makes each imported module an attribute of its package, which would hide an exported name."""
+    code = f"""
+import importlib, pkgutil, types, {package} as package
+for found in pkgutil.iter_modules(getattr(package, "__path__", ())):
+    if found.name != "__main__":
+        importlib.import_module(f"{package}.{{found.name}}")
+print(*(name for name in package.__all__ if isinstance(getattr(package, name), types.ModuleType)))
+"""
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=ROOT).split() == []
+
+
 def test_the_page_of_names_is_current() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run `make docs`"
 

@@ -203,7 +203,8 @@ def _responses(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
             answers[str(status)] = {**answers.get(str(status), {}), "description": answer}
             continue
         description, body = answer
-        content = _text(body) if isinstance(body, str) else _json(schemas[body])
+        known = answers.get(str(status), {}).get("content", {})
+        content = {**known, **_text(body)} if isinstance(body, str) else _json(schemas[body])
         answers[str(status)] = {"description": description, "content": content}
     return answers
 

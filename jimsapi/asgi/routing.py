@@ -226,7 +226,8 @@ class Router:
         - `response`: the type of the successful response, such as a `msgspec.Struct` or a `list` of one.
         - `responses`: more responses, as `{status: description}`, `{status: (description, Struct)}` or, if the body is
           not JSON, `{status: (description, content type)}`. A description alone keeps the content that is already known
-          for that status. A route that is not public also has 401 and 403 if the app has `admit`.
+          for that status, and a content type is listed beside it. A route that is not public also has 401 and 403 if
+          the app has `admit`.
         - `tags`: the groups in which the route is listed.
 
         Raises `ValueError` for an invalid path or handler, `TypeError` if `files` is one text, and `RouteConflict` if

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         with_run,
     )
     from jimsapi.wire.approvals import approving_option
-    from jimsapi.wire.branch import Change, Listed, Replaced, StoredMessage, branch
+    from jimsapi.wire.branches import Change, Listed, Replaced, StoredMessage, branch
     from jimsapi.wire.errors import TRANSIENT, error_answer, error_content
     from jimsapi.wire.files import NotAFile, file_of_base64, file_of_url, named_file
     from jimsapi.wire.history import (
@@ -156,7 +156,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "with_run",
             ),
             "jimsapi.wire.approvals": ("approving_option",),
-            "jimsapi.wire.branch": ("Change", "Listed", "Replaced", "StoredMessage", "branch"),
+            "jimsapi.wire.branches": ("Change", "Listed", "Replaced", "StoredMessage", "branch"),
             "jimsapi.wire.errors": ("TRANSIENT", "error_answer", "error_content"),
             "jimsapi.wire.files": ("NotAFile", "file_of_base64", "file_of_url", "named_file"),
             "jimsapi.wire.history": (

@@ -124,6 +124,21 @@ def test_a_description_alone_keeps_the_content_that_is_known() -> None:
         assert answers[status] == {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
+def test_a_content_type_is_listed_beside_the_json_that_is_known() -> None:
+    app = App()
+
+    @app.get("/things", response=Thing, responses={200: ("The thing, or its changes", "text/event-stream")})
+    async def show_thing(request: Request) -> Response:
+        return Response()
+
+    answer = app.openapi()["paths"]["/things"]["get"]["responses"]["200"]
+    assert answer["description"] == "The thing, or its changes"
+    assert answer["content"] == {
+        "application/json": {"schema": {"$ref": "#/components/schemas/Thing"}},
+        "text/event-stream": {"schema": {"type": "string"}},
+    }
+
+
 def test_private_routes_name_the_schemes_of_their_credentials() -> None:
     schemes = {"key": {"type": "http", "scheme": "Bearer"}, "cookie": {"type": "apiKey", "in": "cookie", "name": "s"}}
     app = App(security_schemes=schemes)

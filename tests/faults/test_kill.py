@@ -22,7 +22,7 @@ OPEN = "SELECT run_id FROM jimsapi_runs WHERE finished_at IS NULL"
 
 
 async def test_killed_servers_lose_and_double_nothing_that_they_acknowledged(tmp_path: Path) -> None:
-    figures = await kill_servers(SQLitePlace(tmp_path), KILLS, Random(11), servers=1)
+    figures = await kill_servers(SQLitePlace(tmp_path), KILLS, Random(26), servers=1)
     assert broken(figures, PROMISED_NONE) == {}
     answered = ("acknowledged as streams", "acknowledged over WebSockets", "acknowledged after a question")
     for name in (*answered, "accepted in the background", "retries under a key", "events delivered to the sink"):

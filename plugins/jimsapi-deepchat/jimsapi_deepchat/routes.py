@@ -71,6 +71,7 @@ def add_routes(
         PATH, scope=CHAT, body=DeepChatRequest, response=DeepChatAnswer, tags=("deep chat",),
         reword=partial(reworded, error_body), cancel_on_disconnect=cancels,
         responses={
+            200: ("The answer, or with `stream` its pieces.", EVENT_STREAM),
             **REFUSALS,
             409: "The run was cancelled, or the thread is busy and no message waits there.",
             500: "The pipeline failed; the message is stored.",

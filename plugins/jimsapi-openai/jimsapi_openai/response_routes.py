@@ -60,7 +60,8 @@ def add_response_routes(
     options: dict[str, Any] = {"tags": ("openai",), "reword": in_error_form}
 
     @router.post(
-        "/v1/responses", scope=CHAT, body=ResponseRequest, cancel_on_disconnect=cancels, **options,
+        "/v1/responses", scope=CHAT, body=ResponseRequest, response=dict[str, Any],
+        cancel_on_disconnect=cancels, **options,
         responses={
             200: ("A `response`, or with `stream` the events of one.", EVENT_STREAM),
             **REFUSALS,
@@ -157,7 +158,7 @@ def add_response_routes(
         return [row for row in found if row.event_type.startswith("message.") or row_id(row) == run.message_id]
 
     @router.get(
-        "/v1/responses/{id}", query=RetrieveQuery, **options,
+        "/v1/responses/{id}", query=RetrieveQuery, response=dict[str, Any], **options,
         responses={200: ("A `response`, or with `stream` the events of one.", EVENT_STREAM), **_LOOKUP},
     )  # fmt: skip
     async def retrieve(request: Request) -> Response:

@@ -67,8 +67,8 @@ def add_routes(
     add_conversation_routes(router, service, placement, names, retries)
 
     @router.post(
-        "/v1/chat/completions", scope=CHAT, body=ChatRequest, tags=("openai",), reword=in_error_form,
-        cancel_on_disconnect=cancels,
+        "/v1/chat/completions", scope=CHAT, body=ChatRequest, response=dict[str, Any], tags=("openai",),
+        reword=in_error_form, cancel_on_disconnect=cancels,
         responses={
             200: ("A `chat.completion`, or with `stream` the chunks of one.", EVENT_STREAM),
             **REFUSALS,

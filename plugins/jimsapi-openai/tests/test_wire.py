@@ -307,6 +307,14 @@ async def test_the_routes_are_in_the_openapi_document(client: TestClient) -> Non
 
 
 @pytest.mark.parametrize(
+    ("method", "path"), [("post", COMPLETIONS), ("post", "/v1/responses"), ("get", "/v1/responses/{id}")]
+)
+async def test_the_document_lists_answers_as_json_and_as_streams(client: TestClient, method: str, path: str) -> None:
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    assert set(paths[path][method]["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
+
+
+@pytest.mark.parametrize(
     ("method", "path", "status"),
     [("POST", "/v1/embeddings", 404), ("GET", "/v1/", 404), ("GET", COMPLETIONS, 405), ("DELETE", "/v1/models", 405)],
 )
