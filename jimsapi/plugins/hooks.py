@@ -257,7 +257,7 @@ def jimsapi_event_sink(settings: Settings) -> EventSink | None:
       the batch as failed and does not send it again. If the queue is full, jimsapi drops and counts new events.
     - A durable sink has an attribute `durable = True`. It gets every event at least once, also after an outage or the
       end of the process, since the store remembers what it has received. If `deliver` raises or takes longer, it gets
-      the same events again later, perhaps fewer at a time. If it raises `EventRefused`, the named events become dead
+      the same events again later, perhaps fewer at a time. If it raises `EventRefused`, its events become dead
       letters, which operators can list, replay and drop. An event that makes it fail while others do not becomes one
       as well. One process at a time works for each durable sink. Its `name` is its identity in the store: with another
       name it is another sink, which begins with new events.
