@@ -562,7 +562,7 @@ class RunService:
         )
 
     def tell_sinks(self, thread_id: UUID, event_type: str, data: Mapping[str, Any]) -> None:
-        """Give sinks an event of a thread that the thread does not have."""
+        """Give best-effort sinks an event of a thread that the thread does not have."""
         row = EventRow(uuid7(), utc_now(), event_type, dump_storable(data))
         self._announcer.stored(thread_id, [row])
 
