@@ -37,6 +37,11 @@ class Bus:
         self.receivers: dict[object, Receive] = {}
         self.notices: asyncio.Queue[bytes] = asyncio.Queue()
 
+    async def notice(self) -> bytes:
+        """Wait for the next notice."""
+        async with asyncio.timeout(10):
+            return await self.notices.get()
+
 
 class BusLink:
     """A link in one process. It carries notices only."""
@@ -151,7 +156,7 @@ async def test_a_message_at_one_replica_counts_at_the_others() -> None:
     async with replicas(BusLink(bus), BusLink(bus), BusLink(bus), limits=limited("4/day")) as services:
         for service in (*services, services[0]):
             assert await admits(service)
-            await bus.notices.get()
+            await bus.notice()
         assert [await admits(service) for service in services] == [False] * 3
 
 
@@ -161,7 +166,7 @@ async def test_a_message_of_one_contact_counts_for_its_caller_at_the_others() ->
     async with replicas(BusLink(bus), BusLink(bus), limits=limits) as (one, other):
         for contact in ("ann", "ben"):
             await one.chat(inbound(contact=contact), caller("shop"))
-            await bus.notices.get()
+            await bus.notice()
         with pytest.raises(QuotaExceeded, match="Too many messages of this caller"):
             await other.chat(inbound(contact="cleo"), caller("shop"))
         await other.chat(inbound(contact="cleo"), caller("desk"))
@@ -202,12 +207,14 @@ async def test_a_refused_message_publishes_nothing() -> None:
     bus = Bus()
     async with replicas(BusLink(bus), limits=limited("1/day")) as [service]:
         assert await admits(service)
-        await bus.notices.get()
+        await bus.notice()
         assert not await admits(service)
     assert bus.notices.empty()
 
 
-@pytest.mark.parametrize("notice", [b"", b"\x01", b"\x01" + bytes(37), b"\x02" + ANN.identity + ANN.contact + bytes(4)])
+@pytest.mark.parametrize(
+    "notice", [b"", b"\x01", b"\x01" + bytes(37), b"\x02" + ANN.identity + ANN.contact + bytes([0, 0, 0, 9])]
+)
 async def test_what_is_no_notice_of_this_version_counts_nothing(notice: bytes) -> None:
     bus = Bus()
     async with replicas(BusLink(bus), limits=limited("1/day")) as [service]:
@@ -250,7 +257,7 @@ async def test_a_link_that_fails_is_logged_once_and_each_replica_counts_for_itse
     async with replicas(Faulty(bus), Faulty(bus), limits=limited("2/day")) as (one, other):
         for service in (one, one, other, other):
             assert await admits(service)
-            await bus.notices.get()
+            await bus.notice()
         assert [await admits(one), await admits(other)] == [False, False]
     lines = [line for line in caplog.messages if "the cable is cut" in line]
     assert lines == ["replica link bus failed: ConnectionError: the cable is cut"] * 2, "one for each replica"
@@ -278,7 +285,7 @@ async def test_no_message_waits_for_a_link_that_does_not_come_back(
             for _ in range(3):
                 assert await admits(service)
             for _ in range(2):
-                await asyncio.wait_for(bus.notices.get(), 10)
+                await bus.notice()
                 service.quota.put_back(ANN)  # type: ignore[union-attr] # there is a limit
     assert "replica link bus cannot listen" in caplog.text
     assert "replica link bus failed: TimeoutError" in caplog.text

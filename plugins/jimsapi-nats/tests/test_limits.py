@@ -99,9 +99,7 @@ async def test_a_limit_of_three_replicas_is_exceeded_by_no_more_than_what_they_a
         assert found.admitted == limit + excess
 
 
-async def test_messages_one_after_another_are_admitted_as_often_as_by_one_process(
-    url: str, server: NatsServer
-) -> None:
+async def test_messages_one_after_another_are_admitted_as_often_as_by_one_process(url: str, server: NatsServer) -> None:
     async with replicas(server, "--store", url, "--rate-limit", "7/day") as found:
         for message in range(15):
             await found.send(message % 3)
