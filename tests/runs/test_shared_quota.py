@@ -238,6 +238,14 @@ async def test_many_counts_are_published_in_notices_of_limited_size() -> None:
     assert not any(passes(other, now, f"contact {number}", PUBLIC) for number in range(4000))
 
 
+async def test_a_message_that_is_put_back_at_once_is_not_published() -> None:
+    bus = Bus()
+    quota = SharedQuota(QuotaLimits(rate=Rate.parse("1/day")), BusLink(bus))
+    quota.put_back(quota.acquire(PUBLIC, "ann", 0.0))
+    await quota.stop()
+    assert bus.notices.empty()
+
+
 class Faulty(BusLink):
     """A link whose `publish` fails. `published` counts the calls."""
 
