@@ -203,6 +203,11 @@ async def test_without_a_rate_limit_nothing_is_published() -> None:
     assert bus.receivers == {}
 
 
+async def test_without_a_link_a_process_counts_as_before() -> None:
+    async with serving(Scripted(), limits=limited("1/day")) as service:
+        assert type(service.quota) is Quota
+
+
 async def test_a_refused_message_publishes_nothing() -> None:
     bus = Bus()
     async with replicas(BusLink(bus), limits=limited("1/day")) as [service]:

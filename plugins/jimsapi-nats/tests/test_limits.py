@@ -2,7 +2,7 @@
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 
 import httpx
@@ -58,7 +58,7 @@ class Replicas:
             while self.published < self.admitted:
                 self._notice.clear()
                 await self._notice.wait()
-        for client in self.clients * 3:  # the notice has reached their sockets before, and they read it meanwhile
+        for client in (*self.clients, *self.clients):  # they read the notice meanwhile
             (await client.get("/healthz")).raise_for_status()
 
 
@@ -83,6 +83,10 @@ async def watched(server: NatsServer, found: Replicas) -> AsyncIterator[None]:
     await operator.flush()
     yield
     await operator.close()
+
+
+def is_connected_again(served: Served) -> bool:
+    return served.stderr.count("connected to the NATS server") == 2
 
 
 async def test_a_limit_of_three_replicas_is_exceeded_by_no_more_than_what_they_admit_before_they_hear_of_it(
@@ -129,8 +133,7 @@ async def test_while_nats_is_down_each_replica_counts_for_itself_and_later_toget
         await found.send_to_each(1, "ann")
         assert found.admitted == 13
         server.start()
-        for served in found.servers:
-            await asyncio.to_thread(eventually, lambda served=served: served.stderr.count("connected to the NATS") == 2)
+        await asyncio.to_thread(eventually, lambda: all(map(is_connected_again, found.servers)))
         found.published = found.admitted
         async with watched(server, found):
             for message in range(8):
