@@ -49,7 +49,7 @@ def feedback_routes(threads: ThreadService) -> Router:
 
     @router.put(rated, scope=THREADS, body=GivenRating, status=204, responses=event_responses, tags=tags)
     async def rate_event(request: Request) -> Response:
-        """Rate an event, such as an answer. An earlier rating is replaced. Sinks get the rating."""
+        """Rate an event, such as an answer. An earlier rating is replaced. Best-effort sinks get the rating."""
         given = await request.typed(GivenRating)
         path = request.path_params
         await threads.rate(identity_of(request), path["id"], path["event_id"], Rating(given.rating, given.comment))

@@ -88,7 +88,7 @@ class Delivery:
 
     def __init__(self) -> None:
         self.calls = asyncio.Semaphore(CALLS_AT_ONCE)
-        self.refused: list[tuple[UUID, int]] = []
+        self.refused: list[tuple[SinkEvent, int]] = []
         self.left = 0
         self._until = time.monotonic() + DELIVER_WITHIN
         self._longest_call = CALL_EXPECTED
@@ -146,7 +146,7 @@ class EventSender:
         results = await asyncio.gather(*sending, return_exceptions=True)
         if delivery.refused:  # first, since the refused events would be sent again after any other error
             statuses = ", ".join(sorted({str(status) for _, status in delivery.refused}))
-            raise EventRefused(f"the receiver answered {statuses}", [event_id for event_id, _ in delivery.refused])
+            raise EventRefused(f"the receiver answered {statuses}", [event for event, _ in delivery.refused])
         for result in results:
             if isinstance(result, BaseException):
                 raise result
@@ -171,7 +171,7 @@ class EventSender:
                 finally:
                     delivery.note_call(started)
             if status in REFUSALS:
-                delivery.refused.append((event.event_id, status))
+                delivery.refused.append((event, status))
             elif not 200 <= status < 300:
                 raise UnexpectedStatus(f"the answer was {status}")
             else:

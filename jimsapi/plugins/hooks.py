@@ -257,7 +257,7 @@ def jimsapi_event_sink(settings: Settings) -> EventSink | None:
       the batch as failed and does not send it again. If the queue is full, jimsapi drops and counts new events.
     - A durable sink has an attribute `durable = True`. It gets every event at least once, also after an outage or the
       end of the process, since the store remembers what it has received. If `deliver` raises or takes longer, it gets
-      the same events again later, perhaps fewer at a time. If it raises `EventRefused`, the named events become dead
+      the same events again later, perhaps fewer at a time. If it raises `EventRefused`, its events become dead
       letters, which operators can list, replay and drop. An event that makes it fail while others do not becomes one
       as well. One process at a time works for each durable sink. Its `name` is its identity in the store: with another
       name it is another sink, which begins with new events.
@@ -274,7 +274,7 @@ def jimsapi_event_sink(settings: Settings) -> EventSink | None:
     """
 
 
-@builds(Build(async_methods=("serve", "ask"), named=True))
+@builds(Build(async_methods=("serve", "ask"), optional_async_methods=("listen", "publish"), named=True))
 def jimsapi_replica_link(settings: Settings) -> ReplicaLink | None:
     """Build a link between replicas, by which every replica shows the live stream of every run.
 
@@ -292,6 +292,10 @@ def jimsapi_replica_link(settings: Settings) -> ReplicaLink | None:
     jimsapi makes questions of at most 64 bytes, and answers of 1 byte to 512 KiB. The link may lose one: the reader
     asks again for what follows the last item that it has. If `ask` raises or takes too long, jimsapi reads the store,
     and logs the first error of several. Nobody else may ask or answer, since answers have what people write.
+
+    If the link also has `async listen(receive)` and `async publish(notice)`, replicas count rate limits together.
+    `publish` sends up to 64 KiB to all other replicas, or drops it if none can be reached. There `receive(notice)` is
+    called, once at most. `NoticeLink` documents both.
 
         class Post:
             name = "post"

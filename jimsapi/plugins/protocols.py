@@ -9,6 +9,7 @@ from jimsapi.asgi.record import RequestRecord
 from jimsapi.runs.live import RunRecord
 from jimsapi.runs.replicas import ReplicaLink
 from jimsapi.runs.resolver import ResolverContext, ThreadResolver
+from jimsapi.runs.shared_quota import NoticeLink
 from jimsapi.runs.sinks import EventSink
 from jimsapi.threads.file_store import FileStore
 from jimsapi.threads.identity import Identity
@@ -23,6 +24,7 @@ __all__ = [
     "EventSink",
     "FileStore",
     "InvalidCredentials",
+    "NoticeLink",
     "Observer",
     "ReplicaLink",
     "RequestRecord",

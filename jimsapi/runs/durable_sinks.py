@@ -274,7 +274,7 @@ class DurableSink:
 
     def _refused_some(self, error: BaseException, events: Sequence[OutboxEvent]) -> bool:
         """Note which events the sink refused for ever. Returns whether it refused any."""
-        found = [event for event in events if isinstance(error, EventRefused) and row_id(event.row) in error.event_ids]
+        found = [event for event in events if isinstance(error, EventRefused) and _id(event) in error.ids]
         for event in found:
             self._refuse(event, error)
         return bool(found)

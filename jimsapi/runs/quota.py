@@ -2,7 +2,8 @@
 
 A limit counts either for each pair of caller and contact, or for each caller over all its contacts. The first kind is
 for keys that many contacts share. The second kind limits callers that invent contacts. A rejected message does not
-count against any limit. A run that fails does. Each process counts for itself, and the counts end with the process.
+count against any limit. A run that fails does. Each process counts for itself, and the counts end with the process;
+`jimsapi.runs.shared_quota` adds what other replicas count.
 """
 
 import hashlib
@@ -156,10 +157,13 @@ class RateLimit:
         """
         return max(self._time_until_full(key, now) - self._token * (self._rate.count - 1), 0) / self._second
 
-    def acquire(self, key: bytes, now: float) -> None:
-        """Acquire a token. Call this only if `wait` returns 0."""
+    def acquire(self, key: bytes, now: float, tokens: int = 1) -> None:
+        """Acquire a token. Call this only if `wait` returns 0, or for messages that another replica has admitted.
+
+        Those may take more tokens than there are. Then the bucket owes them, and is full again so much later.
+        """
         ticks = self._ticks(now)
-        full_at = ticks + self._time_until_full(key, now) + self._token
+        full_at = ticks + self._time_until_full(key, now) + self._token * tokens
         if key not in self._full_at:
             self._remove_full(ticks)
             if len(self._full_at) >= self._room:
@@ -168,16 +172,16 @@ class RateLimit:
             heapq.heappush(self._removals, (full_at, key))
         self._full_at[key] = full_at
 
-    def put_back(self, key: bytes) -> None:
-        """Put a token back that `acquire` took. The removal of the bucket may then come later than it could."""
+    def put_back(self, key: bytes, tokens: int = 1) -> None:
+        """Put tokens back that `acquire` took. The removal of the bucket may then come later than it could."""
         buckets, name = (self._full_at, key) if key in self._full_at else (self._shared, key[:_CALLER_BYTES])
         if name in buckets:
-            buckets[name] -= self._token
+            buckets[name] -= self._token * tokens
 
     def allowance(self, key: bytes, now: float) -> Allowance:
         """Return the remaining tokens, and when the next one is added."""
         debt = self._time_until_full(key, now)
-        missing = -(-debt // self._token)
+        missing = min(-(-debt // self._token), self._rate.count)
         until_next = debt - self._token * (missing - 1) if missing else self._token
         return Allowance(self.policy, self._rate.count - missing, _round_up(until_next / self._second))
 
@@ -297,6 +301,14 @@ class Quota:
         for limit, key in self._limits_of(keys):
             if isinstance(limit, RateLimit):
                 limit.put_back(key)
+
+    def count_elsewhere(self, keys: QuotaKeys, messages: int, now: float) -> None:
+        """Count messages that another replica has admitted. If the number is negative, it has put them back."""
+        for limit, key in self._limits_of(keys):
+            if isinstance(limit, RateLimit) and messages > 0:
+                limit.acquire(key, now, messages)
+            elif isinstance(limit, RateLimit):
+                limit.put_back(key, -messages)
 
     def counted(self) -> list[tuple[str, int]]:
         """Return the name of each limit, and how many callers or contacts it counts now."""

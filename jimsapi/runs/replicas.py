@@ -15,13 +15,14 @@ import math
 import struct
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, cast
 from uuid import UUID
 
 import msgspec
 
 from jimsapi.runs.live_items import HEAD, KINDS, decode_item, encode_item, has_items_after
 from jimsapi.runs.plugin_code import PLUGIN_EXITS, own_task_is_cancelled
+from jimsapi.runs.shared_quota import NoticeLink, carries_notices
 from jimsapi.runs.stream import Gap, Live, Read, RunStream, StreamReleased
 
 logger = logging.getLogger("jimsapi.runs")
@@ -59,6 +60,8 @@ class ReplicaLink(Protocol):
 
     A question has at most 64 bytes, and an answer one byte to 512 KiB. Both are opaque. The link may lose them. It must
     not change them, and must not mix up answers. `name` is its name in logs.
+
+    With the methods of a `NoticeLink` as well, replicas count rate limits together.
     """
 
     name: str
@@ -94,6 +97,11 @@ class Replicas:
         """When other replicas asked last for the runs of this one, the oldest first."""
         self._watching_stopped = False
         self._failed = False
+
+    @property
+    def notice_link(self) -> NoticeLink | None:
+        """The link, if it also carries notices."""
+        return cast(NoticeLink, self._link) if carries_notices(self._link) else None
 
     async def serve(self, find: FindStream) -> None:
         """Answer the questions of others, until `close`. `find` returns the stream of a run of this process."""

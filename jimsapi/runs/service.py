@@ -27,12 +27,13 @@ from jimsapi.runs.observers import Observers
 from jimsapi.runs.outage import OutageLog
 from jimsapi.runs.peers import Peers
 from jimsapi.runs.pipeline import JimsApp, Pipeline
-from jimsapi.runs.quota import Allowance, Quota, QuotaKeys
+from jimsapi.runs.quota import Allowance, Quota, QuotaKeys, QuotaLimits
 from jimsapi.runs.refusals import Refusals
 from jimsapi.runs.registry import Registry
 from jimsapi.runs.replicas import Replicas
 from jimsapi.runs.resolver import ThreadResolver
 from jimsapi.runs.result import RunResult
+from jimsapi.runs.shared_quota import SharedQuota
 from jimsapi.runs.sinks import QUEUE_LIMIT, SinkQueue
 from jimsapi.runs.spending import Spending
 from jimsapi.runs.state import limits_state, runs_state
@@ -75,7 +76,7 @@ class RunService:
     - `webhooks` calls the `webhook_url` of a run that has ended. If it is None, the service rejects such messages.
     - `disclosure` decides what callers read of a failure, and of events. By default, it hides the app's private events.
     - `peers` are other processes that answer messages with the same store, whose live streams this one reads.
-      `replicas` are those that the links of plugins reach.
+      `replicas` are those that the links of plugins reach. The first link that carries notices shares the rate limits.
     - `resources` is what the `lifespan` of the app yielded. The service does not enter it.
 
     The service is an async context manager. Entering it ends the runs that dead processes left open and starts the
@@ -110,7 +111,8 @@ class RunService:
         self.owner = uuid7()
         self.peers = peers
         self.replicas = tuple(replicas)
-        quota = Quota(self.limits.quota)
+        self._shared_quota = _shared_quota(self.limits.quota, self.replicas)
+        quota = self._shared_quota or Quota(self.limits.quota)
         self.quota = quota if quota.policies else None
         budgets = self.limits.quota.budgets
         self._spending = Spending(budgets, quota.policies) if budgets else None
@@ -160,6 +162,8 @@ class RunService:
         await self._announcer.start()
         for others in self._elsewhere:
             await others.serve(self.watch)
+        if self._shared_quota is not None:
+            await self._shared_quota.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -176,6 +180,8 @@ class RunService:
         await self._housekeeping.stop(ABANDON_AFTER)
         for run in self._runs:  # tasks that did not start, or do not end
             self._flow.close(run)
+        if self._shared_quota is not None:
+            await self._shared_quota.stop()
         for others in self._elsewhere:
             await others.close()
         await self._announcer.stop()
@@ -556,7 +562,7 @@ class RunService:
         )
 
     def tell_sinks(self, thread_id: UUID, event_type: str, data: Mapping[str, Any]) -> None:
-        """Give sinks an event of a thread that the thread does not have."""
+        """Give best-effort sinks an event of a thread that the thread does not have."""
         row = EventRow(uuid7(), utc_now(), event_type, dump_storable(data))
         self._announcer.stored(thread_id, [row])
 
@@ -656,6 +662,14 @@ class RunService:
     def _take_over(self, adopted: AdoptedRun) -> None:
         run = _live_run(adopted, self._loop, self.streams)
         self._launch(run, self._flow.answer(run, b"{}"))
+
+
+def _shared_quota(limits: QuotaLimits, replicas: Sequence[Replicas]) -> SharedQuota | None:
+    """Return a quota that counts what other replicas admit; None if no link or no limit needs it."""
+    links = [link for one in replicas if (link := one.notice_link) is not None]
+    if not links or (limits.rate is None and limits.identity_rate is None):
+        return None
+    return SharedQuota(limits, links[0])  # by two links, the same notice would count twice
 
 
 def _live_run(adopted: AdoptedRun, loop: asyncio.AbstractEventLoop, streams: Streams) -> LiveRun:

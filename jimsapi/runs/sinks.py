@@ -7,13 +7,12 @@ receive is delivered later (`jimsapi.runs.durable_sinks`).
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
-from uuid import UUID
 
 from jimsapi.runs.plugin_code import PLUGIN_EXITS, own_task_is_cancelled
 from jimsapi.runs.tasks import EndlessTask
-from jimsapi.threads.event import SinkEvent
+from jimsapi.threads.event import Event, SinkEvent
 
 logger = logging.getLogger("jimsapi.sinks")
 
@@ -31,11 +30,13 @@ class EventRefused(Exception):
 
     They become dead letters with this reason, and the other events of the batch are delivered again without them. The
     reason must not contain a secret. A sink that raises any other exception receives the same events again later.
+
+    `ids` has the thread and the identifier of each event, since a fork has events of its parent.
     """
 
-    def __init__(self, reason: str, event_ids: Collection[UUID]) -> None:
+    def __init__(self, reason: str, events: Iterable[Event]) -> None:
         super().__init__(reason)
-        self.event_ids = frozenset(event_ids)
+        self.ids = frozenset((event.thread_id, event.event_id) for event in events)
 
 
 class EventSink(Protocol):

@@ -168,7 +168,7 @@ class ThreadService:
             return cast(ThreadFacts, await change_thread(thread_id, identity.contact_id, change))
 
     async def rate(self, identity: Identity, thread_id: UUID, event_id: UUID, rating: Rating | None) -> None:
-        """Set the rating of an event; None removes it. Sinks get it as an event of the thread, which is not stored.
+        """Set the rating of an event; None removes it. Best-effort sinks get it as an event that is not stored.
 
         Raises `ThreadNotFound`, `EventNotFound`, or `InputRefused` for an invalid comment.
         """

@@ -20,6 +20,8 @@ LONGEST_QUESTION = bytes(range(192, 256))
 """A question of 64 bytes."""
 LARGEST_ANSWER = bytes(range(256)) * 2048
 """An answer of 512 KiB."""
+NOTICES = [b"\x00", b"\r\n", bytes(range(256)), bytes(range(256)) * 256]
+"""Notices of any bytes. The last one has 64 KiB."""
 SILENCE = 0.3
 """Seconds after which a question counts as one that nobody answers."""
 ASKED_AGAIN_AFTER = 0.1
@@ -55,10 +57,12 @@ class ReplicaLinkContract(NamedContract):
             def settings(self):
                 return {"post_folder": self.path}
 
-    pytest then runs every case against the installed plugin.
+    pytest then runs every case against the installed plugin. If the link also has the methods of a `NoticeLink`, set
+    `carries_notices = True`.
     """
 
     hook = "jimsapi_replica_link"
+    carries_notices = False
 
     @cached_property
     def secrets(self) -> Sequence[str]:
@@ -192,6 +196,30 @@ class ReplicaLinkContract(NamedContract):
                 assert await answer_soon(links[0].ask(b"meanwhile", None)) is None
             await within(answer_at_last(links[0]))
 
+    @needs("carries_notices")
+    async def test_a_notice_reaches_every_other_replica_once_and_unchanged(self) -> None:
+        async with self.replicas(silent, silent, silent) as links:
+            received = [await listen(link) for link in links]
+            for notice in NOTICES:
+                await within(links[0].publish(notice))
+            for others in received[1:]:
+                assert sorted([await within(others.get()) for _ in NOTICES]) == sorted(NOTICES), "a notice was changed"
+            await within(links[1].publish(b"last"))
+            assert await within(received[2].get()) == b"last", "a notice came twice"
+            assert await within(received[0].get()) == b"last", "a replica got its own notice"
+
+    @needs("carries_notices", "outage")
+    async def test_after_an_outage_notices_arrive_again_without_those_of_the_outage(self) -> None:
+        outage = self.outage
+        assert not isinstance(outage, DoesNotApply)
+        async with self.replicas(silent, silent) as links:
+            received = await listen(links[1])
+            await within(links[0].publish(b"before"))
+            assert await within(received.get()) == b"before"
+            async with outage():
+                await answer_soon(links[0].publish(b"meanwhile"))
+            assert await within(published_at_last(links[0], received)) == b"after"
+
     async def test_neither_answers_nor_secrets_are_logged(self, shown: CapturedOutput) -> None:
         async def answer(question: bytes) -> bytes | None:
             return MESSAGE
@@ -221,3 +249,18 @@ async def answer_at_last(link: Any) -> None:
         if await answer_soon(link.ask(b"again", None)) is not None:
             return
         await asyncio.sleep(ASKED_AGAIN_AFTER)
+
+
+async def listen(link: Any) -> asyncio.Queue[bytes]:
+    """Return a queue with the notices that a link receives from now on."""
+    received: asyncio.Queue[bytes] = asyncio.Queue()
+    await within(link.listen(received.put_nowait))
+    return received
+
+
+async def published_at_last(link: Any, received: asyncio.Queue[bytes]) -> bytes:
+    """Publish until another replica has received a notice. Returns the first one."""
+    while received.empty():
+        await answer_soon(link.publish(b"after"))
+        await asyncio.sleep(ASKED_AGAIN_AFTER)
+    return received.get_nowait()

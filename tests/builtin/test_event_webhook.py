@@ -173,7 +173,7 @@ async def test_a_receiver_may_refuse_an_event_for_ever_and_gets_the_others(statu
     async with Receiver(OK, answer(status), OK) as receiver, sending(receiver) as sender:
         with pytest.raises(EventRefused, match=f"the receiver answered {status}") as refused:
             await sender.deliver(events)
-        assert refused.value.event_ids == {events[1].event_id}
+        assert refused.value.ids == {(events[1].thread_id, events[1].event_id)}
         assert await calls(receiver, 3) == [str(event.event_id) for event in events]
 
 
@@ -218,7 +218,7 @@ async def test_the_events_that_were_accepted_beside_a_refused_one_are_not_sent_a
     async with receiver.sender() as sender:
         with pytest.raises(EventRefused) as refused:
             await sender.deliver(events)
-        await sender.deliver([event for event in events if event.event_id not in refused.value.event_ids])
+        await sender.deliver([event for event in events if (event.thread_id, event.event_id) not in refused.value.ids])
     assert receiver.received == dict.fromkeys((event.event_id for event in events), 1)
 
 
@@ -228,7 +228,7 @@ async def test_an_event_is_refused_at_once_also_if_another_one_fails() -> None:
     async with receiver.sender() as sender:
         with pytest.raises(EventRefused) as refused:
             await sender.deliver(events)
-        assert refused.value.event_ids == {events[1].event_id}
+        assert refused.value.ids == {(events[1].thread_id, events[1].event_id)}
         with pytest.raises(UnexpectedStatus):
             await sender.deliver([events[0], events[2]])
     assert receiver.received == {events[0].event_id: 2, events[1].event_id: 1, events[2].event_id: 1}

@@ -72,7 +72,7 @@ class Strict:
     durable = True
 
     async def deliver(self, events):
-        raise EventRefused("it accepts no event", [event.event_id for event in events])
+        raise EventRefused("it accepts no event", events)
 
 
 @hookimpl

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -251,7 +252,7 @@ async def test_secrets_in_the_exception_of_a_sink_are_not_stored() -> None:
     sink = Sink()
 
     def refusing(events: Sequence[SinkEvent]) -> BaseException | None:
-        return EventRefused("no: token=sesame", [event.event_id for event in events])
+        return EventRefused("no: token=sesame", events)
 
     sink.error = refusing
     disclosure = Disclosure(redact=lambda text: text.replace("sesame", "***"))
@@ -292,7 +293,7 @@ async def test_events_that_a_sink_refuses_become_dead_letters_at_once(kind: str,
     sink = Sink()
 
     def refusing(events: Sequence[SinkEvent]) -> BaseException | None:
-        found = [event.event_id for event in events if event.event_type == "comm.user_message"]
+        found = [event for event in events if event.event_type == "comm.user_message"]
         return EventRefused("no such field", found) if found else None
 
     sink.error = refusing
@@ -308,6 +309,29 @@ async def test_events_that_a_sink_refuses_become_dead_letters_at_once(kind: str,
         assert durable.outcomes["refused"] == 1
 
 
+@pytest.mark.parametrize("kind", STORES)
+async def test_an_event_that_is_refused_in_a_fork_is_delivered_in_its_parent(kind: str, tmp_path: Path) -> None:
+    sink = Sink()
+    async with serving(Scripted(), make_store(kind, tmp_path), durable_sinks=[DurableSink(sink)]) as service:
+        parent = (await service.chat(inbound(), PUBLIC)).thread_id
+        fork = (await service.fork(parent, None)).thread_id
+        wanted = await event_ids(service, parent)
+        await sink.until(lambda: len(sink.received) == 2 * len(wanted))
+        sink.received.clear()
+
+        def refusing(events: Sequence[SinkEvent]) -> BaseException | None:
+            found = [event for event in events if event.thread_id == fork]
+            return EventRefused("no forks", found) if found else None
+
+        sink.error = refusing
+        assert await outbox_of(service.store).rewind("kept", datetime(2000, 1, 1, tzinfo=UTC))
+        async with asyncio.timeout(WITHIN):
+            while len(letters := await outbox_of(service.store).dead_letters("kept", 10)) < len(wanted):
+                await asyncio.sleep(0.001)
+    assert [event.event_id for event in sink.received if event.thread_id == parent] == wanted
+    assert {letter.thread_id for letter in letters} == {fork}
+
+
 async def test_an_event_that_is_refused_among_others_that_fail_is_a_dead_letter_at_once() -> None:
     sink = Sink()
     calls = 0
@@ -317,7 +341,7 @@ async def test_an_event_that_is_refused_among_others_that_fail_is_a_dead_letter_
         calls += 1
         if calls <= module.PROBE_AFTER:
             return ConnectionError("down")
-        found = [event.event_id for event in events if event.event_type == "comm.user_message"]
+        found = [event for event in events if event.event_type == "comm.user_message"]
         return EventRefused("no such field", found) if found else None
 
     sink.error = refusing_after_an_outage

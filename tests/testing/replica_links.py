@@ -14,6 +14,7 @@ from jimsapi import Options, Secret, hookimpl, option
 logger = logging.getLogger("acme_post")
 
 Answer = Callable[[bytes], Awaitable[bytes | None]]
+Receive = Callable[[bytes], None]
 
 
 class PostOptions(Options, prefix="post"):
@@ -26,6 +27,7 @@ class Office:
 
     open = True
     addresses: ClassVar[dict[str, Answer]] = {}
+    subscribers: ClassVar[dict[str, Receive]] = {}
     number = 0
 
 
@@ -51,6 +53,16 @@ class Sound:
 
     async def __aexit__(self, *_: object) -> None:
         Office.addresses.pop(self.address, None)
+        Office.subscribers.pop(self.address, None)
+
+    async def listen(self, receive: Receive) -> None:
+        Office.subscribers[self.address] = receive
+
+    async def publish(self, notice: bytes) -> None:
+        if Office.open:
+            for address, receive in Office.subscribers.items():
+                if address != self.address:
+                    receive(notice)
 
     async def serve(self, answer: Answer) -> None:
         Office.addresses[self.address] = answer
@@ -175,6 +187,35 @@ class GivesUp(Sound):
     def asked(self, replica: str | None) -> list[str]:
         self.given_up = self.given_up or not Office.open
         return [] if self.given_up else super().asked(replica)
+
+
+class PublishesToItself(Sound):
+    async def publish(self, notice: bytes) -> None:
+        await super().publish(notice)
+        Office.subscribers[self.address](notice)
+
+
+class PublishesTwice(Sound):
+    async def publish(self, notice: bytes) -> None:
+        await super().publish(notice)
+        await super().publish(notice)
+
+
+class PublishesToOne(Sound):
+    async def publish(self, notice: bytes) -> None:
+        next(receive for address, receive in Office.subscribers.items() if address != self.address)(notice)
+
+
+class StripsNotices(Sound):
+    async def publish(self, notice: bytes) -> None:
+        await super().publish(notice.strip(b"\r\n"))
+
+
+class PublishesLate(Sound):
+    async def publish(self, notice: bytes) -> None:
+        self.waiting = [*getattr(self, "waiting", []), notice]
+        while Office.open and self.waiting:
+            await super().publish(self.waiting.pop(0))
 
 
 class LogsAnswers(Sound):

@@ -238,7 +238,7 @@ class DurableAndRefuses(Durable):
         try:
             await super().deliver(events)
         except ConnectionError as error:
-            raise EventRefused(str(error), [event.event_id for event in events]) from error
+            raise EventRefused(str(error), events) from error
 
 
 class DurableAndOutOfOrder(NewestFirst):

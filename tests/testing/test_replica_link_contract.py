@@ -23,6 +23,11 @@ FAULTS: Faults = {
     "NeverLeaves": ("a_replica_that_has_left_gives_no_answer",),
     "AnswersInATask": ("a_replica_that_leaves_while_it_waits_leaves_nothing_open",),
     "GivesUp": ("after_an_outage_questions_get_answers_again",),
+    "PublishesToItself": ("a_notice_reaches_every_other_replica_once_and_unchanged",),
+    "PublishesTwice": ("a_notice_reaches_every_other_replica_once_and_unchanged",),
+    "PublishesToOne": ("a_notice_reaches_every_other_replica_once_and_unchanged",),
+    "StripsNotices": ("a_notice_reaches_every_other_replica_once_and_unchanged",),
+    "PublishesLate": ("after_an_outage_notices_arrive_again_without_those_of_the_outage",),
     "LogsAnswers": ("neither_answers_nor_secrets_are_logged",),
     "ShowsItsSecret": ("neither_answers_nor_secrets_are_logged",),
 }
@@ -37,11 +42,13 @@ from jimsapi.testing import ReplicaLinkContract
 class TestSound(ReplicaLinkContract):
     distribution = "acme-post"
     version = "Sound"
+    carries_notices = True
     secrets = ("Mephisto square",)
 
     @pytest.fixture(autouse=True)
     def office(self):
         acme_post.Office.addresses.clear()
+        acme_post.Office.subscribers.clear()
 
     @property
     def settings(self):

@@ -1,4 +1,4 @@
-"""A link between replicas over core NATS: questions are requests, and answers are their replies."""
+"""A link between replicas over core NATS: questions are requests, answers are their replies, notices are messages."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,6 +17,7 @@ NO_LIMIT = 3600.0
 """Seconds. The caller of `ask` cancels it in time."""
 
 Answer = Callable[[bytes], Awaitable[bytes | None]]
+Receive = Callable[[bytes], None]
 
 
 class NotAReplica(Exception):
@@ -26,7 +27,8 @@ class NotAReplica(Exception):
 class NatsLink:
     """Answers questions on the subject of all replicas, and on one of its own, which its answers name.
 
-    A question that nobody can receive fails at once. If a replica has no answer, it sends nothing.
+    A question that nobody can receive fails at once. If a replica has no answer, it sends nothing. Notices have a
+    subject of their own.
     """
 
     name = "nats"
@@ -36,7 +38,10 @@ class NatsLink:
         self._all = f"{subject}.all"
         self._own = f"{subject}.{uuid4().hex}"
         self._subject = subject
+        self._notices = f"{subject}.notices"
         self._answer: Answer | None = None
+        self._receive: Receive | None = None
+        self._listening: Client | None = None
         self._answering: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -58,7 +63,24 @@ class NatsLink:
         self._answer = answer
         if self._connection.is_open:
             with suppress(NotConnected):  # the next connection subscribes
-                await self._connection.call(self._subscribe)
+                await self._connection.call(self._subscribe_questions)
+
+    async def listen(self, receive: Receive) -> None:
+        """Receive notices now, if there is a connection, and whenever there is one."""
+        self._receive = receive
+        if self._connection.is_open:
+            with suppress(NotConnected):  # the next connection subscribes
+                await self._connection.call(self._subscribe_notices)
+
+    async def publish(self, notice: bytes) -> None:
+        """Send a notice to all other replicas. Without a connection, it is dropped."""
+
+        async def publish(client: Client) -> None:
+            await client.publish(self._notices, notice)
+
+        if self._connection.is_open:
+            with suppress(NotConnected):
+                await self._connection.call(publish)
 
     async def ask(self, question: bytes, replica: str | None) -> tuple[bytes, str] | None:
         """Ask a replica, or all others. Returns None if there is no connection, or no replica.
@@ -81,8 +103,22 @@ class NatsLink:
         return found.data, found.reply
 
     async def _subscribe(self, client: Client) -> None:
-        if self._answer is None:
-            return
+        if self._answer is not None:
+            await self._subscribe_questions(client)
+        if self._receive is not None:
+            await self._subscribe_notices(client)
+
+    async def _subscribe_notices(self, client: Client) -> None:
+        if self._listening is not client:  # twice, each notice would come twice
+            self._listening = client
+            await client.subscribe(self._notices, cb=self._on_notice)
+            await client.flush()
+
+    async def _on_notice(self, message: Msg) -> None:
+        assert self._receive is not None
+        self._receive(message.data)
+
+    async def _subscribe_questions(self, client: Client) -> None:
         for subject in (self._all, self._own):
             await client.subscribe(subject, cb=self._on_question)
         await client.flush()

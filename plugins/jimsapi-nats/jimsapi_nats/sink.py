@@ -42,7 +42,7 @@ class Delivery:
 
     def __init__(self) -> None:
         self.places = asyncio.Semaphore(THREADS_AT_ONCE)
-        self.refused: dict[UUID, str] = {}
+        self.refused: list[tuple[SinkEvent, str]] = []
         self.has_failed = False
         self.left = 0
         self._until = time.monotonic() + DELIVER_WITHIN
@@ -99,7 +99,7 @@ class EventPublisher:
         publishing = [self._publish_in_order(thread, delivery) for thread in threads.values()]
         results = await asyncio.gather(*publishing, return_exceptions=True)
         if delivery.refused:  # first, since the refused events would be published again after any other error
-            raise EventRefused(next(iter(delivery.refused.values())), delivery.refused.keys())
+            raise EventRefused(delivery.refused[0][1], [event for event, _ in delivery.refused])
         for result in results:
             if isinstance(result, BaseException):
                 raise result
@@ -121,7 +121,7 @@ class EventPublisher:
                     delivery.has_failed = True
                     raise
             if reason is not None:
-                delivery.refused[event.event_id] = reason
+                delivery.refused.append((event, reason))
 
     async def _publish(self, event: SinkEvent) -> str | None:
         """Publish an event, and wait until the stream has it. Returns why it never will; None if it has it."""

@@ -47,3 +47,16 @@ async def test_without_another_replica_there_is_no_answer_at_once(server: NatsSe
     async with link(server) as alone:
         async with asyncio.timeout(10):
             assert await alone.ask(b"one", "jims.live.gone") is None
+
+
+async def test_a_link_that_begins_to_listen_while_its_connection_opens_receives_each_notice_once(
+    server: NatsServer,
+) -> None:
+    received: asyncio.Queue[bytes] = asyncio.Queue()
+    async with link(server) as sending, link(server) as listening:
+        await listening.listen(received.put_nowait)
+        await listening._connection.call(listening._subscribe)
+        async with asyncio.timeout(10):
+            for notice in (b"one", b"two"):
+                await sending.publish(notice)
+                assert await received.get() == notice

@@ -12,6 +12,7 @@ from jimsapi.testing import ReplicaLinkContract
 
 class TestNats(ReplicaLinkContract):
     distribution = "jimsapi-nats"
+    carries_notices = True
     secrets = (PASSWORD, "open%2Fsesame")
 
     @pytest.fixture(autouse=True)

@@ -158,7 +158,7 @@ async def test_an_event_that_is_too_large_for_the_server_is_refused_and_the_othe
     async with publisher(server) as opened:
         with pytest.raises(EventRefused, match="and the server accepts messages of 1048576") as refused:
             await opened.deliver([large, small])
-    assert refused.value.event_ids == {large.event_id}
+    assert refused.value.ids == {(large.thread_id, large.event_id)}
     assert [sent_id for sent_id, _ in await server.stored()] == [message_id(small)]
 
 

@@ -1,0 +1,177 @@
+"""Limits of callers at several server processes on one PostgreSQL and one NATS: they are counted together."""
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
+
+import httpx
+import pytest
+from nats.aio.msg import Msg
+from nats_server import NatsServer
+
+from tests.serving import Served
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.anyio
+
+CHAT = "/api/v1/chat"
+APP = ("--app", "tests.apps.scripted:app")
+
+
+class Replicas:
+    """Servers with the same limits, and what a test has sent to them.
+
+    `published` is how many messages the notices of the replicas count.
+    """
+
+    def __init__(self, servers: Sequence[Served], clients: Sequence[httpx.AsyncClient]) -> None:
+        self.servers = servers
+        self.clients = clients
+        self.admitted = 0
+        self.published = 0
+        self.refusals: list[int] = []
+        self._notice = asyncio.Event()
+
+    async def note(self, notice: Msg) -> None:
+        """Count what a replica has published."""
+        self.published += sum(messages for _, _, messages in struct.iter_unpack("!16s18si", notice.data[1:]))
+        self._notice.set()
+
+    async def send(self, replica: int, contact: str = "ann", message: str = "send hello") -> bool:
+        """Send a message to a replica. Returns whether it was admitted."""
+        answer = await self.clients[replica].post(CHAT, json={"contact_id": contact, "message": message})
+        assert answer.status_code in (200, 429)
+        if answer.status_code == 200:
+            self.admitted += 1
+        else:
+            self.refusals.append(int(answer.headers["retry-after"]))
+        return answer.status_code == 200
+
+    async def send_to_each(self, count: int, contact: str = "ann") -> None:
+        """Send so many messages to each replica at once."""
+        await asyncio.gather(*(self.send(place, contact) for place in range(len(self.clients)) for _ in range(count)))
+
+    async def hear(self) -> None:
+        """Wait until the replicas have published all that they have admitted, and until the others know of it."""
+        async with asyncio.timeout(30):
+            while self.published < self.admitted:
+                self._notice.clear()
+                await self._notice.wait()
+        for client in (*self.clients, *self.clients):  # they read the notice meanwhile
+            (await client.get("/healthz")).raise_for_status()
+
+
+@asynccontextmanager
+async def replicas(server: NatsServer, *options: str, count: int = 3) -> AsyncIterator[Replicas]:
+    """Servers with these options, and a client of each."""
+    with ExitStack() as stack:
+        env = {"JIMS_NATS_URL": server.url}
+        servers = [stack.enter_context(Served(*APP, *options, env=env)) for _ in range(count)]
+        found = Replicas(servers, [served.async_client() for served in servers])
+        async with watched(server, found):
+            yield found
+        for client in found.clients:
+            await client.aclose()
+
+
+@asynccontextmanager
+async def watched(server: NatsServer, found: Replicas) -> AsyncIterator[None]:
+    """Let the replicas' notices be counted."""
+    operator = await server.client()
+    await operator.subscribe("jims.live.notices", cb=found.note)
+    await operator.flush()
+    yield
+    await operator.close()
+
+
+def is_connected_again(served: Served) -> bool:
+    return served.stderr.count("connected to the NATS server") == 2
+
+
+async def test_a_limit_of_three_replicas_is_exceeded_by_no_more_than_what_they_admit_before_they_hear_of_it(
+    url: str, server: NatsServer
+) -> None:
+    limit, at_once = 20, 3
+    async with replicas(server, "--store", url, "--rate-limit", f"{limit}/day") as found:
+        while not found.refusals:
+            await found.send_to_each(at_once)
+            await found.hear()
+        excess = found.admitted - limit
+        assert 0 <= excess <= 2 * at_once, "each replica did not know of a round of the two others"
+        await found.send_to_each(1)
+        assert found.admitted == limit + excess
+
+
+async def test_messages_one_after_another_are_admitted_as_often_as_by_one_process(url: str, server: NatsServer) -> None:
+    async with replicas(server, "--store", url, "--rate-limit", "7/day") as found:
+        for message in range(15):
+            await found.send(message % 3)
+            await found.hear()
+        assert found.admitted == 7
+
+
+async def test_what_a_burst_at_all_replicas_exceeds_is_owed(url: str, server: NatsServer) -> None:
+    hours, limit = 3600, 24
+    async with replicas(server, "--store", url, "--rate-limit", f"{limit}/day") as found:
+        await found.send_to_each(limit)
+        assert limit <= found.admitted <= 3 * limit
+        await found.hear()
+        for replica in range(3):
+            assert not await found.send(replica)
+            assert 0 <= (found.admitted - limit + 1) * hours - found.refusals[-1] < hours
+
+
+async def test_while_nats_is_down_each_replica_counts_for_itself_and_later_together_again(
+    url: str, server: NatsServer
+) -> None:
+    async with replicas(server, "--store", url, "--rate-limit", "4/day") as found:
+        server.kill()
+        await found.send_to_each(4, "ann")
+        assert found.admitted == 12
+        await found.send(0, "ben")
+        await found.send_to_each(1, "ann")
+        assert found.admitted == 13
+        server.start()
+        await asyncio.to_thread(eventually, lambda: all(map(is_connected_again, found.servers)))
+        found.published = found.admitted
+        async with watched(server, found):
+            for message in range(8):
+                await found.send(message % 3, "cleo")
+                await found.hear()
+            assert found.admitted == 13 + 4
+            for _ in range(5):
+                await found.send(1, "ben")
+            assert found.admitted == 13 + 4 + 4, "what was admitted in the outage does not count at others"
+
+
+async def test_the_workers_of_one_command_count_together(url: str, server: NatsServer) -> None:
+    options = ("--store", url, "--rate-limit", "7/day", "--workers", "2")
+    async with replicas(server, *options, count=1) as found:
+        for _ in range(20):
+            async with found.servers[0].async_client() as client:  # a new connection may get the other worker
+                found.clients = [client]
+                await found.send(0)
+                await found.hear()
+        assert 7 <= found.admitted <= 8, "the other worker may not know of the last message"
+
+
+@pytest.fixture(params=[True, False], ids=["with nats", "without nats"])
+def env(request: pytest.FixtureRequest, server: NatsServer) -> dict[str, str]:
+    """Variables of replicas."""
+    return {"JIMS_NATS_URL": server.url} if request.param else {}
+
+
+def spend(served: Served, message: str = "use 8; send hello") -> httpx.Response:
+    with served.client() as client:
+        return client.post(CHAT, json={"contact_id": "ann", "message": message})
+
+
+def test_a_budget_is_one_for_all_replicas_and_outlives_them(url: str, env: dict[str, str]) -> None:
+    options = (*APP, "--store", url, "--token-budget", "20/month")
+    with Served(*options, env=env) as one, Served(*options, env=env) as other:
+        assert [spend(served).status_code for served in (one, other, one)] == [200, 200, 200]
+        left = [spend(served).headers["ratelimit"] for served in (one, other)]
+        assert all(text.startswith('"tokens";r=0;') for text in left)
+    with Served(*options, env=env) as later:
+        assert spend(later).status_code == 429
