@@ -1,9 +1,10 @@
 """Background runs that workers do: real processes, which are killed, drained and cut off from NATS."""
 
 import asyncio
-import json
 import signal
+import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 from uuid import UUID
@@ -14,7 +15,7 @@ from worker_processes import Site
 
 from tests.faults.restarts import PLAIN, RUNS, Notes, begin, run_of, wait_for
 from tests.serving import Served
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 SCRIPTED = "tests.apps.scripted:app"
 WHOLE = ["comm.user_message", "once.result", "comm.assistant_message"]
@@ -35,6 +36,13 @@ def types_in(site: Site) -> Counter[str]:
 def queued(server: NatsServer) -> int:
     """How many runs the queue has."""
     return asyncio.run(server.queued())
+
+
+def line_with(text: str, lines: Iterator[str]) -> None:
+    """Read lines until one has a text. Raises `AssertionError` if only others come for long."""
+    until = time.monotonic() + PATIENCE
+    while text not in next(lines):
+        assert time.monotonic() < until
 
 
 def test_a_background_run_is_done_by_a_worker_and_not_by_the_server_that_accepted_it(
@@ -203,8 +211,8 @@ def test_while_nats_is_down_runs_are_accepted_and_wait_in_the_store_also_if_thei
         for run in runs:
             wait_for(served, run, "completed")
         eventually(lambda: queued(server) == 0)
+        assert "work queue nats does not receive runs, which wait in the store until it does" in served.stderr
     assert notes.effects() == Counter(names)
-    assert "work queue nats does not receive runs, which wait in the store until it does" in served.stderr
 
 
 def test_a_run_goes_on_while_nats_is_down_and_is_done_once(site: Site, notes: Notes, server: NatsServer) -> None:
@@ -235,15 +243,17 @@ def test_a_run_that_is_cancelled_while_it_waits_is_not_done(site: Site, notes: N
 
 
 def test_the_stream_of_a_run_of_a_worker_is_live_at_a_server(site: Site) -> None:
-    with site.served(app=SCRIPTED) as served, site.worker(app=SCRIPTED), served.client() as client:
+    with site.served(app=SCRIPTED) as served, served.client() as client, ExitStack() as stack:
         run = begin_of(served, "ann", "stream Hel; hold door; stream lo; send Hello")
         with client.stream("GET", f"{RUNS}/{run}/stream") as answer:
             lines = answer.iter_lines()
-            next(line for line in lines if '"Hel"' in line)
+            line_with("started", lines)
+            stack.enter_context(site.worker(app=SCRIPTED))
+            line_with('"Hel"', lines)
             assert run_of(served, run)["status"] == "running", "it is live, since the run waits"
             begin_of(served, "ben", "open door")
-            assert json.loads(next(line for line in lines if '"lo"' in line)[6:])["content"] == "lo"
-            assert any("Hello" in line for line in lines)
+            line_with('"lo"', lines)
+            line_with('"Hello"', lines)
 
 
 def test_a_repeated_request_finds_the_run_of_a_worker(site: Site, notes: Notes) -> None:
