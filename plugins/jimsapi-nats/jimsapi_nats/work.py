@@ -106,17 +106,17 @@ class WorkStream:
             places.release()
 
         try:
-            while True:
+            while not self._stopping:
                 await places.acquire()
                 message = None if self._stopping else await self._next()
-                if message is not None:
+                if message is None:
+                    places.release()
+                elif self._stopping:
+                    await self._answer(message, Msg.Ack.Nak)
+                else:
                     task = asyncio.create_task(self._work_on(message, do), name="jimsapi-nats work")
                     doing.add(task)
                     task.add_done_callback(on_done)
-                elif self._stopping:
-                    break
-                else:
-                    places.release()
             if doing:
                 await asyncio.wait(doing)
         finally:
@@ -130,7 +130,7 @@ class WorkStream:
     async def _next(self) -> Msg | None:
         """Return the next message; None if there is none now, or if the stream cannot be asked."""
         try:
-            [message] = await self._connection.call(self._fetch)
+            messages = await self._connection.call(self._fetch)
         except TimeoutError:
             await asyncio.sleep(FETCH_AGAIN_AFTER)
             return None
@@ -143,7 +143,7 @@ class WorkStream:
             await asyncio.sleep(FAILED_FOR)
             return None
         self._logged = None
-        return message
+        return messages[0] if messages else None
 
     async def _fetch(self, client: Client) -> list[Msg]:
         if self._subscribed is None or self._subscribed[0] is not client:
@@ -159,7 +159,10 @@ class WorkStream:
             )
             await stream.add_consumer(self._stream, config)
             self._subscribed = client, await stream.pull_subscribe_bind(CONSUMER, self._stream)
-        return await self._subscribed[1].fetch(1, timeout=FETCH_FOR)
+        try:
+            return await self._subscribed[1].fetch(1, timeout=FETCH_FOR)
+        except nats.errors.ConnectionClosedError:  # the library raises it in place of a cancellation, too
+            return []
 
     async def _work_on(self, message: Msg, do: DoRun) -> None:
         """Let the run of a message be done. Then remove the message, or let it be delivered again."""
