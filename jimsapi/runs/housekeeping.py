@@ -12,7 +12,7 @@ from jimsapi.runs.plugin_code import PLUGIN_EXITS, own_task_is_cancelled
 from jimsapi.runs.registry import Registry
 from jimsapi.runs.stream import Streams
 from jimsapi.runs.tasks import EndlessTask
-from jimsapi.runs.work import ANNOUNCED_AT_ONCE, UNCLAIMED_AFTER, Workers
+from jimsapi.runs.work import Workers
 from jimsapi.threads.errors import StoreUnavailable, StoreUnusable
 from jimsapi.threads.run import NOBODY, AdoptedRun
 from jimsapi.threads.store import ThreadStore
@@ -22,6 +22,9 @@ logger = logging.getLogger("jimsapi.runs")
 
 HEARTBEAT_EVERY = 5.0
 PURGE_EVERY = 3600.0
+UNCLAIMED_AFTER = timedelta(seconds=10)
+"""The age of a run that no worker has claimed at which it is announced again."""
+ANNOUNCED_AT_ONCE = 1000
 
 
 class Housekeeping:

@@ -9,7 +9,6 @@ workers put those again that nobody has claimed.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
 from functools import partial
 from types import TracebackType
 from typing import Protocol, Self, cast
@@ -29,9 +28,6 @@ logger = logging.getLogger("jimsapi.runs")
 
 ANNOUNCE_WITHIN = 3.0
 """Seconds that a queue has to receive identifiers. It must be less than the time between two heartbeats."""
-UNCLAIMED_AFTER = timedelta(seconds=10)
-"""The age of a run that nobody has claimed at which its identifier is put into the queue again."""
-ANNOUNCED_AT_ONCE = 1000
 LOOK_AGAIN_AFTER = 1.0
 """Seconds after which a worker receives a run again that it cannot claim yet."""
 RECEIVE_AGAIN_AFTER = 1.0

@@ -59,7 +59,7 @@ class WorkStream:
         self._connection = Connection(servers, "jimsapi work")
         self._subject = subject
         self._stream = stream
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._subscribed: tuple[Client, JetStreamContext.PullSubscription] | None = None
         self._logged: str | None = None
 
@@ -106,12 +106,12 @@ class WorkStream:
             places.release()
 
         try:
-            while not self._stopping:
+            while not self._stopping.is_set():
                 await places.acquire()
-                message = None if self._stopping else await self._next()
+                message = None if self._stopping.is_set() else await self._next()
                 if message is None:
                     places.release()
-                elif self._stopping:
+                elif self._stopping.is_set():
                     await self._answer(message, Msg.Ack.Nak)
                 else:
                     task = asyncio.create_task(self._work_on(message, do), name="jimsapi-nats work")
@@ -125,7 +125,7 @@ class WorkStream:
 
     def stop_receiving(self) -> None:
         """Ask for no other run. One that comes meanwhile is given to another worker at once."""
-        self._stopping = True
+        self._stopping.set()
 
     async def _next(self) -> Msg | None:
         """Return the next message; None if there is none now, or if the stream cannot be asked."""

@@ -2,17 +2,13 @@
 
 from datetime import timedelta
 
+from impatient import main  # type: ignore[import-not-found, unused-ignore] # beside the tests of jimsapi-postgres
 from jimsapi_nats import work
-from jimsapi_postgres import peers
 
-from jimsapi.cli import main
 from jimsapi.runs import housekeeping, lookup
 
-housekeeping.HEARTBEAT_EVERY = 0.2
 housekeeping.UNCLAIMED_AFTER = timedelta(seconds=1)
-peers.POLL_EVERY = 0.2
-peers.SILENCE = timedelta(seconds=3)
-lookup.ASK_EVERY = 3600.0  # a reader asks once more when the run starts, and need not wait for this
+vars(lookup)["ASK_EVERY"] = 3600.0  # a reader asks once more when the run starts, and need not wait for this
 work.REDELIVER_AFTER = 1.0
 work.PROGRESS_EVERY = 0.2
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from nats_server import WORK, NatsServer
 
+from tests.faults.places import PLUGIN_TESTS
 from tests.faults.restarts import APP
 from tests.serving import ROOT, START_WITHIN, Served
 
@@ -21,7 +22,7 @@ class Site:
         self._postgres = postgres
         self._database = database
         self._server = server
-        path = os.pathsep.join(map(str, (HERE, ROOT)))
+        path = os.pathsep.join(map(str, (HERE, PLUGIN_TESTS, ROOT)))
         self._env = {**env, "PYTHONPATH": path, "JIMS_NATS_URL": server.url, "JIMS_NATS_WORK": WORK}
 
     @property

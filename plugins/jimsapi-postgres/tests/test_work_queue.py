@@ -30,6 +30,8 @@ class Queue:
 
     def __init__(self) -> None:
         self.broken = False
+        self.open = asyncio.Event()
+        self.open.set()
         self.put_so_far: list[UUID] = []
         self.returned: list[tuple[UUID, float | None]] = []
         self.waiting: asyncio.Queue[UUID | None] = asyncio.Queue()
@@ -37,6 +39,7 @@ class Queue:
     async def put(self, run_ids: Sequence[UUID]) -> None:
         if self.broken:
             raise ConnectionError("it is broken")
+        await self.open.wait()
         self.put_so_far += run_ids
         for run_id in run_ids:
             self.waiting.put_nowait(run_id)
@@ -107,6 +110,21 @@ async def test_a_server_puts_a_background_run_into_the_queue_and_keeps_nothing_o
         assert service.watch(run.run_id) is None
         assert await status_of(service, run.run_id) is RunStatus.QUEUED
     assert bot.texts == ["send Hi"]
+
+
+async def test_a_caller_that_repeats_a_background_request_gets_the_answer_of_the_worker(url: str) -> None:
+    queue, bot = Queue(), Scripted()
+    async with server(url, bot, queue) as service, worker(url, bot, queue):
+        queue.open.clear()
+        run = service.begin(inbound("send Hello"), PUBLIC, background=True, key="k")
+        assert run.acceptance is not None
+        await asyncio.shield(run.acceptance)
+        again = service.begin(inbound("send Hello"), PUBLIC, key="k")
+        assert service.watch(run.run_id) is None, "this process never has its live items"
+        queue.open.set()
+        assert (await again.wait_for_answer()).assistant_messages == ["Hello"]
+        assert again.known_as == run.run_id
+    assert bot.texts == ["send Hello"]
 
 
 @pytest.mark.parametrize("wants_start", [True, False])
