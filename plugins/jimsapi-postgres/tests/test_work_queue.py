@@ -201,6 +201,34 @@ async def test_a_run_that_the_queue_delivers_twice_is_done_once(url: str) -> Non
     assert bot.texts == ["send Hello"] * 20
 
 
+class SlowClaims(PostgresStore):
+    """A store that claims when the test says."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.claims = 0
+        self.may_claim = asyncio.Event()
+
+    async def claim(self, run_id: UUID, owner: UUID) -> AdoptedRun | None:
+        self.claims += 1
+        await self.may_claim.wait()
+        return await super().claim(run_id, owner)
+
+
+async def test_a_worker_claims_a_run_once_that_the_queue_delivers_to_it_twice(url: str) -> None:
+    queue, store = Queue(), SlowClaims(url)
+    async with server(url, Scripted(), queue) as service, worker(url, Scripted(), queue, store):
+        run = await accepted(service, "send Hello")
+        await queue.put([run.run_id])
+        async with asyncio.timeout(30):
+            while not queue.returned:
+                await asyncio.sleep(0.01)
+        assert queue.returned == [(run.run_id, 1.0)]
+        store.may_claim.set()
+        assert await ended_by_worker(service, run.run_id) is RunStatus.COMPLETED
+        assert store.claims == 1
+
+
 async def test_a_run_behind_another_one_is_delivered_again_later_and_one_that_is_unknown_is_not(url: str) -> None:
     queue, bot, unknown = Queue(), Scripted(), uuid7()
     async with server(url, bot, queue) as service, worker(url, bot, queue):
