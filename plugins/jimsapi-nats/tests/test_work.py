@@ -139,7 +139,8 @@ async def test_a_run_that_takes_long_is_not_delivered_to_another_worker(
         await one_doing.has(1)
         receiving.append(asyncio.create_task(other.receive(other_doing, 2)))
         await asyncio.sleep(2.5)  # for the time in which nothing must happen
-        one_doing.may_end.set()
+        for doing in (one_doing, other_doing):
+            doing.may_end.set()
         await emptied(server)
         for stream in (one, other):
             stream.stop_receiving()
@@ -148,7 +149,10 @@ async def test_a_run_that_takes_long_is_not_delivered_to_another_worker(
     assert other_doing.runs == []
 
 
-async def test_a_run_that_cannot_be_done_yet_is_delivered_again(server: NatsServer) -> None:
+async def test_a_run_that_cannot_be_done_yet_is_delivered_again(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "REDELIVER_AFTER", 3600.0)
     await server.add_queue()
     doing = Doing()
     doing.may_end.set()
@@ -164,9 +168,13 @@ async def test_a_run_that_cannot_be_done_yet_is_delivered_again(server: NatsServ
     assert len(set(doing.runs)) == 1
 
 
-async def test_a_worker_that_stops_ends_its_runs_and_returns_what_it_has_not_begun(server: NatsServer) -> None:
+async def test_a_worker_that_stops_ends_its_runs_and_returns_what_it_has_not_begun(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "REDELIVER_AFTER", 3600.0)
     await server.add_queue()
-    doing = Doing()
+    doing, next_doing = Doing(), Doing()
+    next_doing.may_end.set()
     doing.result = 0.0  # as a worker answers that drains
     async with queue(server) as stream:
         await stream.put([uuid7()])
@@ -176,8 +184,14 @@ async def test_a_worker_that_stops_ends_its_runs_and_returns_what_it_has_not_beg
         await stream.put([uuid7()])
         doing.may_end.set()
         await receiving
-    assert len(set(doing.runs)) == 1
-    assert await server.queued() == 2
+        assert len(doing.runs) == 1
+        assert await server.queued() == 2
+        async with queue(server) as other:
+            receiving = asyncio.create_task(other.receive(next_doing, 5))
+            await emptied(server)
+            other.stop_receiving()
+            await receiving
+    assert len(next_doing.runs) == 2
 
 
 async def test_a_worker_goes_on_after_a_restart_of_nats_and_after_the_loss_of_the_consumer(server: NatsServer) -> None:
@@ -194,6 +208,8 @@ async def test_a_worker_goes_on_after_a_restart_of_nats_and_after_the_loss_of_th
             await stream.put([uuid7()])
         await asyncio.to_thread(server.start)
         await until(lambda: stream._connection.is_open)
+        await stream.put([uuid7()])
+        await emptied(server)
         operator = await server.client()
         await operator.jetstream().delete_consumer(WORK, work.CONSUMER)
         await operator.close()
