@@ -67,6 +67,7 @@ from jimsapi.runs.service import RunService
 from jimsapi.runs.sinks import SinkQueue, is_durable
 from jimsapi.runs.threads import ThreadService
 from jimsapi.runs.watchdog import Watchdog
+from jimsapi.runs.work import Worker
 from jimsapi.threads.run import ContextLimits, StoredRun
 from jimsapi.threads.store import ThreadStore
 from jimsapi.wire.errors import handle_domain_errors
@@ -89,8 +90,9 @@ class Api(App):
 
     `app` is an app object, or None if `--app` names the app. `given` has the options that were given, and `options` the
     option classes of the caller. If `configuration` is None, each start loads the plugins and resolves `given`.
-    `serve_metrics` opens the metrics port. `peers` are other processes with the same store. `on_started(api)` is called
-    after the start. `on_stopped(n)` is called when everything is closed; `n` pipelines swallowed their cancellation.
+    `serve_metrics` opens the metrics port. A `worker` has no port for clients, and does the background runs that
+    servers leave to workers. `peers` are other processes with the same store. `on_started(api)` is called after the
+    start. `on_stopped(n)` is called when everything is closed; `n` pipelines swallowed their cancellation.
     `on_request` are called after every answer.
     """
 
@@ -100,6 +102,7 @@ class Api(App):
         given: Mapping[str, Any],
         *,
         serve_metrics: bool = False,
+        worker: bool = False,
         peers: Peers | None = None,
         options: Sequence[type[Options]] = (),
         on_started: Callable[["Api"], None] | None = None,
@@ -117,6 +120,7 @@ class Api(App):
         self._app = app
         self._given = given
         self._serve_metrics = serve_metrics
+        self._worker = worker
         self._peers = peers
         self._options: list[type[Options]] = [MetricsOptions, *options]
         self._on_started = on_started
@@ -175,6 +179,8 @@ class Api(App):
                 for resource in self.declare(composition, configuration.plugins, service):
                     await enter_built(resource, lifespans)
                 await service.adopt()
+                if self._worker:
+                    await lifespans.enter("worker", worker_of(service))
                 # The watchdog starts last, because the start may import modules for seconds.
                 await lifespans.enter("watchdog of the event loop", self._watchdog)
                 self.composition, self.service = composition, service
@@ -223,7 +229,7 @@ class Api(App):
             wrap_by_plugin(self, built)
         composition.registry.register(ServiceCollector(service, self.open_work, VERSION))
         composition.registry.register(LoopCollector(self._watchdog))
-        if not composition.providers:
+        if not composition.providers and not self._worker:
             left_out = ", ".join(entry.name for entry in composition.left_out)
             note = f" (plugins that are not loaded: {left_out})" if left_out else ""
             if core.require_auth:
@@ -341,6 +347,17 @@ def run_service(composition: Composition, peers: Peers | None = None) -> RunServ
     service.store = wrapped_store(composition)
     wrap_pipelines(service, composition)
     return service
+
+
+def worker_of(service: RunService) -> Worker:
+    """Return what does the runs that servers leave to workers. Raises `StartError` if there is no queue of them."""
+    worker = service.worker()
+    if worker is None:
+        raise StartError(
+            "a worker needs a queue of background runs: set --nats-url and --nats-work, with the plugin jimsapi-nats, "
+            "for the worker and for the servers"
+        )
+    return worker
 
 
 def gate(composition: Composition, service: RunService) -> Gate:

@@ -36,6 +36,7 @@ from jimsapi.cli.replay import FAILED, ReplayFailed, Wanted, replay, replay_argu
 from jimsapi.cli.scaffold import plugin_commands
 from jimsapi.cli.serve import serve
 from jimsapi.cli.signals_command import dump_command, log_level_command
+from jimsapi.cli.worker import work
 from jimsapi.plugins.commands import SETTINGS
 from jimsapi.plugins.compose import AppWithoutPipeline, Composer, Configuration, resolve_settings
 from jimsapi.plugins.config_option import ConfigOptions
@@ -49,6 +50,10 @@ from jimsapi.threads.errors import StoreUnusable
 
 STRICT, CONNECT = "check_strict", "check_connect"
 """Keys of the flags of `check`. The server does not have these options."""
+WORKER_HELP = (
+    "Do the background runs that servers leave to workers, without a port for clients. The worker has the same app, "
+    "store and plugins as the servers."
+)
 AS_JSON = "config_json"
 """The key of the flag of `config`."""
 _SELECTING = [*specs(ConfigOptions), *specs(PluginOptions)]
@@ -174,6 +179,10 @@ class _Commands:
         given = with_config_file(given)
         return serve(self.configuration(given), given)
 
+    def work(self, given: dict[str, Any]) -> None:
+        given = with_config_file(given)
+        click.get_current_context().exit(work(self.configuration(given), given))
+
     def check(self, given: dict[str, Any]) -> None:
         """Check everything except the broken plugins, then raise the error of the first one."""
         strict, connect = given.pop(STRICT), given.pop(CONNECT)
@@ -260,6 +269,7 @@ def _command_line(plugins: PluginManager | None, broken: list[StartError]) -> cl
     group.add_command(chat_command())
     group.add_command(dump_command())
     group.add_command(log_level_command())
+    group.add_command(add(_subcommand_of("worker", commands.work, WORKER_HELP)))
     group.add_command(add(_check_command(commands)))
     group.add_command(add(_config_command(commands)))
     group.add_command(add(_subcommand_of("openapi", commands.openapi, "Print the OpenAPI document of the server.")))

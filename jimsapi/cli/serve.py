@@ -73,7 +73,7 @@ class Factory(msgspec.Struct, frozen=True):
 
     def __call__(self, link: Link | None = None) -> "tuple[Api, ServerCallbacks]":
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _exit_on_signal)
+            signal.signal(number, exit_on_signal)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
             signal.signal(signal.SIGHUP, _exit_if_terminal_is_closed)
         ignore_signals()
@@ -127,7 +127,7 @@ class ServingProcess(msgspec.Struct, frozen=True):
             ended = server_exit  # the server exits if the app cannot start, and the cause is then in `startup_error`
         startup_error = api.startup_error if callbacks.alone is None else callbacks.alone.app.startup_error
         if startup_error is not None:
-            return _report_failed_start(startup_error)
+            return report_failed_start(startup_error)
         if ended is not None:
             code = "the app" if callbacks.alone is not None else "a plugin or a pipeline"
             raise StartError(
@@ -234,7 +234,7 @@ class ServerCallbacks:
         if link is None or link.number == 1:
             for line in lines:
                 logger.info(line)
-            _warn_of_root()
+            warn_of_root()
         self._writer.flush()
         # The start is over. From now on uvicorn's errors are logged, such as those of a failing wrapper.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
@@ -338,7 +338,7 @@ def _serve_here_or_in_others(
     return process.run([listening])
 
 
-def _report_failed_start(error: BaseException) -> int:
+def report_failed_start(error: BaseException) -> int:
     """Log an unexpected error with its traceback, and return the exit status 1.
 
     Raises `StartError` and `StoreUnusable` again; the command reports them in one line.
@@ -362,9 +362,7 @@ def start_lines(composition: Composition, address: str) -> list[str]:
     ]
     names = ", ".join(entry.name for entry in composition.left_out)
     left_out = f"; left out: {names}" if names else ""
-    port = f"metrics on {metrics.host}:{metrics.port}" if metrics.port else "no metrics port"
-    if metrics.port and metrics.host == DEFAULT_METRICS_HOST:
-        port += " (--metrics-host 127.0.0.1 shows them to this machine only)"
+    port = metrics_place(metrics)
     docs = "" if core.docs == "off" or address.startswith("unix:") else f", documentation at {address}/docs"
     root = composition.settings.get(ServerOptions).root_path.strip("/")
     api_url = f"{address}, which a proxy shows below /{root}" if root else address
@@ -376,6 +374,14 @@ def start_lines(composition: Composition, address: str) -> list[str]:
         f"plugins: {', '.join(third_party) or 'only the built-in ones'}{left_out}",
         *([] if config is None else [f"configuration: {config}"]),
     ]
+
+
+def metrics_place(metrics: MetricsOptions) -> str:
+    """Return where the metrics port is, for the log line of a start."""
+    if not metrics.port:
+        return "no metrics port"
+    advice = " (--metrics-host 127.0.0.1 shows them to this machine only)"
+    return f"metrics on {metrics.host}:{metrics.port}{advice if metrics.host == DEFAULT_METRICS_HOST else ''}"
 
 
 def _exit_that_ended_the_loop() -> str:
@@ -392,7 +398,7 @@ def _exit_that_ended_the_loop() -> str:
     return f"a task or a callback has called sys.exit() (at {place.filename}:{place.lineno})"
 
 
-def _warn_of_root() -> None:
+def warn_of_root() -> None:
     if os.geteuid() == 0:
         logger.warning(
             "the server runs as root, so a fault of a pipeline or a plugin may change everything on this machine; "
@@ -409,7 +415,7 @@ class SignalExit(SystemExit):
     """A signal ends the process. Any other `SystemExit` is of a plugin or a pipeline."""
 
 
-def _exit_on_signal(number: int, frame: object) -> NoReturn:
+def exit_on_signal(number: int, frame: object) -> NoReturn:
     """Exit with status 0 on a signal: before uvicorn handles signals, and when it raises one again after its shutdown.
 
     With the default handlers the signal would end the process, which a supervisor counts as a crash.

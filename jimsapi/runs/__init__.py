@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jimsapi.runs.stream import Status
     from jimsapi.runs.tasks import ServiceTask
     from jimsapi.runs.threads import ThreadService
+    from jimsapi.runs.work import WorkQueue
     from jimsapi.threads.identity import Identity
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "ServiceTask",
     "Status",
     "ThreadService",
+    "WorkQueue",
     "check_contact_id",
     "is_pipeline",
     "pipeline_name",
@@ -76,6 +78,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
             "jimsapi.runs.stream": ("Status",),
             "jimsapi.runs.tasks": ("ServiceTask",),
             "jimsapi.runs.threads": ("ThreadService",),
+            "jimsapi.runs.work": ("WorkQueue",),
             "jimsapi.threads.identity": ("Identity",),
         },
     )

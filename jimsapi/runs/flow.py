@@ -59,6 +59,7 @@ from jimsapi.runs.resolver import Resolvers, ThreadResolver
 from jimsapi.runs.result import RunResult, answer_to_repeat
 from jimsapi.runs.spending import Spending
 from jimsapi.runs.stream import Streams
+from jimsapi.runs.work import Workers
 from jimsapi.threads.activity import MODEL_USAGE
 from jimsapi.threads.errors import (
     DomainError,
@@ -75,6 +76,7 @@ from jimsapi.threads.event import EventRow, NewEvent
 from jimsapi.threads.facts import MAX_TITLE, Created, ForkPlan, ThreadChange, ThreadPlan
 from jimsapi.threads.ids import derived_id, uuid7
 from jimsapi.threads.run import (
+    NOBODY,
     OPEN,
     QUEUED,
     Accepted,
@@ -133,6 +135,7 @@ class RunFlow:
         self._outage = outage
         self._refusals = refusals
         self.files: MessageFiles | None = None
+        self.workers: Workers | None = None
         self.leaving = False
         """Whether the service is exiting. A flow that is cancelled then stores nothing more."""
 
@@ -149,6 +152,9 @@ class RunFlow:
         loop = run.loop
         try:
             accepted = await self._accept(run, thread_config)
+            if run.hands_over:
+                await self._announce(run)
+                return
             has_answers = len(run.entering) > 1 and run.answers_questions  # the length saves most runs the call
             deadline = loop.time() + self._limits.run_timeout
             ending: Ending | None = None
@@ -188,6 +194,11 @@ class RunFlow:
             await self._end_cancelled_flow(run, cause)
         finally:
             self.close(run)
+
+    async def _announce(self, run: LiveRun) -> None:
+        """Leave a run that the store has accepted to the workers. Its caller has its answer, the identifier."""
+        assert self.workers is not None
+        await self.workers.announce([run.run_id])
 
     async def _end_cancelled_flow(self, run: LiveRun, cause: BaseException) -> None:
         """End a run in the store whose flow was cancelled by a plugin's or pipeline's code.
@@ -333,7 +344,7 @@ class RunFlow:
         wants_start = inbound.run_conversation_start_on_new_thread
         return RunPlan(
             run_id=run.run_id,
-            owner=self._owner,
+            owner=NOBODY if run.hands_over else self._owner,
             contact_id=inbound.contact_id,
             acting_for=acting_for,
             selectors=tuple(selectors),

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import timedelta
+from typing import cast
 from uuid import UUID
 
 from jimsapi.runs.outage import OutageLog
@@ -11,21 +12,27 @@ from jimsapi.runs.plugin_code import PLUGIN_EXITS, own_task_is_cancelled
 from jimsapi.runs.registry import Registry
 from jimsapi.runs.stream import Streams
 from jimsapi.runs.tasks import EndlessTask
+from jimsapi.runs.work import Workers
 from jimsapi.threads.errors import StoreUnavailable, StoreUnusable
-from jimsapi.threads.run import AdoptedRun
+from jimsapi.threads.run import NOBODY, AdoptedRun
 from jimsapi.threads.store import ThreadStore
+from jimsapi.threads.work import WorkStore
 
 logger = logging.getLogger("jimsapi.runs")
 
 HEARTBEAT_EVERY = 5.0
 PURGE_EVERY = 3600.0
+UNCLAIMED_AFTER = timedelta(seconds=10)
+"""The age of a run that no worker has claimed at which it is announced again."""
+ANNOUNCED_AT_ONCE = 1000
 
 
 class Housekeeping:
     """Sends the heartbeat of a process, adopts background runs of dead processes, and purges old runs.
 
     `take_over` begins a background run of a dead process that waits or may start again. `keep_runs` is how long a run
-    is kept after its end. Threads without an event for `expire_threads` are deleted; None keeps them.
+    is kept after its end. Threads without an event for `expire_threads` are deleted; None keeps them. If there are
+    `workers`, the background runs of dead processes are left to them.
     """
 
     def __init__(
@@ -47,6 +54,7 @@ class Housekeeping:
         self._keep_runs = keep_runs
         self._expire_threads = expire_threads
         self._take_over = take_over
+        self.workers: Workers | None = None
         self._adopts = False
         # A heartbeat ends runs that are not registered here. So no heartbeat may run between the adoption of a run in
         # the store and its registration.
@@ -76,14 +84,31 @@ class Housekeeping:
         await self._task.stop(seconds)
 
     async def adopt(self) -> None:
-        """Adopt the background runs of dead processes that wait or may start again, now and after each heartbeat."""
+        """Adopt the background runs of dead processes that wait or may start again, now and after each heartbeat.
+
+        If there are workers, raises `StoreUnusable` if the store cannot leave runs to them.
+        """
         self._adopts = True
+        if self.workers is not None:
+            await self._leave_to(self.workers)
+            return
         async with self._ownership:
             for adopted in await self.store.adopt(self._owner):
                 if not self._adopts:
                     self._runs.hand_over(adopted.run_id)
                 elif self._runs.get(adopted.run_id) is None:
                     self._take_over(adopted)
+
+    async def _leave_to(self, workers: Workers) -> None:
+        """Announce the background runs that dead processes left, and those that no worker has claimed for a while."""
+        if not hasattr(self.store, "claim"):
+            raise StoreUnusable(
+                f"{self.store.name} cannot leave runs to workers, which are other processes; use a store that they can "
+                "share: --store postgresql://…, with the plugin jimsapi-postgres"
+            )
+        left = [run.run_id for run in await self.store.adopt(NOBODY)]
+        waiting = await cast(WorkStore, self.store).unclaimed(UNCLAIMED_AFTER, ANNOUNCED_AT_ONCE)
+        await workers.announce(list(dict.fromkeys([*left, *waiting])))
 
     def stop_adopting(self) -> None:
         """Adopt no further run, because the process drains."""

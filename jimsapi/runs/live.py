@@ -76,6 +76,7 @@ class LiveRun:
 
     - `entering` has the events that enter the thread when the run starts: those beside its message, then the message.
     - `adopted` is what the store returned of the run if another process accepted the message and died. Otherwise None.
+    - `hands_over`: a worker does the run. This process only accepts its message.
     - `answers_in_text`: the message may be the answer to a question, because the protocol has no other place for it.
     - `sent_files` came within the message. `files_in_memory` reads them if the run has no thread.
     - `in_thread`: the run belongs to a thread. If not, nothing of it is stored.
@@ -107,6 +108,7 @@ class LiveRun:
         "deadline",
         "entering",
         "files_in_memory",
+        "hands_over",
         "hides_answer",
         "idempotency",
         "in_thread",
@@ -146,6 +148,7 @@ class LiveRun:
         run_id: UUID | None = None,
         adopted: AdoptedRun | None = None,
         in_thread: bool = True,
+        hands_over: bool = False,
     ) -> None:
         self.run_id = self.known_as = run_id or uuid7()
         self.loop = loop
@@ -155,6 +158,7 @@ class LiveRun:
         self.background = background
         self.adopted = adopted
         self.in_thread = in_thread
+        self.hands_over = hands_over
         self.hides_answer = False
         self.answers_in_text = answers_in_text
         self.makes = makes

@@ -100,10 +100,13 @@ class Runs:
                 return
             if not was_live:  # otherwise the store has the rest by now
                 await asyncio.sleep(POLL_EVERY)
+            status = run.status
             try:
                 run = self._service.disclosure.stored(await self._service.store.run(run.run_id, None, None))
             except DomainError as error:
                 yield THE_END, Ended(error)
                 return
+            if run.status is not status:  # a process has just started it, and has its live items
+                ask_at = now()
         async for found in replay(run, after, answer_to_repeat(run) if repeated else stored_result(run)):
             yield found

@@ -51,16 +51,16 @@ class Registry:
         return self._by_key.get(key)
 
     def add(self, run: LiveRun) -> None:
-        """Register a run, and its idempotency key if it has one."""
+        """Register a run, and its idempotency key if it has one and this process answers it."""
         self._runs[run.run_id] = run
-        if run.idempotency is not None:
+        if run.idempotency is not None and not run.hands_over:
             self._by_key[run.idempotency.key] = run
 
     def remove(self, run: LiveRun) -> bool:
         """Remove a run that has ended. Returns whether it was registered."""
         if self._runs.pop(run.run_id, None) is None:
             return False
-        if run.idempotency is not None:
+        if run.idempotency is not None and not run.hands_over:
             del self._by_key[run.idempotency.key]
         if self._emptied is not None and not self._runs:
             self._emptied.set()
@@ -70,6 +70,10 @@ class Registry:
     def hand_over(self, run_id: UUID) -> None:
         """Leave a run to the next process. It stays in `owned`, so that no heartbeat ends it as an orphan."""
         self._handed_over[run_id] = None
+
+    def take_back(self, run_id: UUID) -> None:
+        """Undo `hand_over`: this process works on the run, or has nothing to do with it."""
+        self._handed_over.pop(run_id, None)
 
     def wake(self, run_id: UUID | None) -> None:
         """Notify a run that it may start, if this process works on it."""

@@ -38,6 +38,7 @@ from jimsapi.runs.sinks import QUEUE_LIMIT, SinkQueue
 from jimsapi.runs.spending import Spending
 from jimsapi.runs.state import limits_state, runs_state
 from jimsapi.runs.stream import Read, RunStream, Streams
+from jimsapi.runs.work import Worker, Workers, WorkQueue
 from jimsapi.threads.errors import DomainError, InputRefused, KeyMismatch, RunNotFound, StoreUnavailable, StoreUnusable
 from jimsapi.threads.event import (
     MESSAGE_CLIENT_ID,
@@ -151,6 +152,7 @@ class RunService:
             self._take_over,
         )
         self._end_checks: set[asyncio.Task[None]] = set()
+        self._worker: Worker | None = None
 
     async def __aenter__(self) -> "RunService":
         self._loop = asyncio.get_running_loop()
@@ -215,11 +217,30 @@ class RunService:
     def store(self, store: ThreadStore) -> None:
         self._flow.use(store)
         self._calls.store = self._housekeeping.store = self._announcer.durable_sinks.store = store
+        if self._worker is not None:
+            self._worker.store = store
 
     def use_files(self, files: MessageFiles) -> None:
         """Let messages have files. A plugin with a file store calls it from `jimsapi_routes`."""
         self._flow.files = files
         self._calls.files = files
+
+    def use_workers(self, queue: WorkQueue) -> None:
+        """Leave background runs to workers, which receive them by `queue`. A plugin calls it from `jimsapi_routes`.
+
+        In a worker, the runs of the queue are done here.
+        """
+        if self._flow.workers is not None:
+            raise ValueError(f"two plugins have work queues: {self._flow.workers.queue.name} and {queue.name}")
+        self._flow.workers = self._housekeeping.workers = Workers(queue)
+
+    def worker(self) -> Worker | None:
+        """Return what does the runs of the queue while it is entered; None if no plugin has called `use_workers`."""
+        workers = self._flow.workers
+        if workers is not None:
+            take_over, at_once = self._take_over, self.limits.max_runs
+            self._worker = Worker(workers.queue, self.store, self.owner, self._runs, self.outage, take_over, at_once)
+        return self._worker
 
     @property
     def files(self) -> MessageFiles | None:
@@ -344,7 +365,8 @@ class RunService:
 
         - `watched`: the run has a stream from its start.
         - `background`: no caller waits for the run. It waits for its turn without a time limit, and another process may
-          take it over before it starts. It has a stream, too.
+          take it over before it starts. It has a stream, too. If workers do background runs (`use_workers`), the
+          returned run ends as soon as it is accepted, without an answer.
         - `key`: the idempotency key. If this process works on a run with the same key, it returns that run.
         - `selectors` select the thread. If it is None, the resolvers do.
         - `files` came within the message. They are stored before it is.
@@ -374,6 +396,7 @@ class RunService:
                 existing.attach(self.streams.open(existing.run_id))  # early enough for every item of the run
             return existing
         quota_keys = self._admit(inbound, admission)
+        hands_over = background and not watched and self._flow.workers is not None
         run = LiveRun(
             inbound,
             admission,
@@ -386,8 +409,9 @@ class RunService:
             files,
             answers_in_text,
             makes,
+            hands_over=hands_over,
         )
-        if watched or background:
+        if (watched or background) and not hands_over:
             run.attach(self.streams.open(run.run_id))
         if watched or background or digests is not None:
             run.expect_acceptance()
@@ -569,9 +593,13 @@ class RunService:
     def watch(self, run_id: UUID) -> RunStream | None:
         """Return the stream of a run that this process works on, or worked on recently; None for other runs."""
         stream = self.streams.get(run_id)
-        if stream is None and (run := self._runs.get(run_id)) is not None and run.thread is not None:
-            stream = self.streams.open(run_id)
-            run.watch(stream)
+        if stream is not None:
+            return stream
+        run = self._runs.get(run_id)
+        if run is None or run.thread is None or run.hands_over:
+            return None
+        stream = self.streams.open(run_id)
+        run.watch(stream)
         return stream
 
     @property
@@ -644,6 +672,8 @@ class RunService:
         for others in self._elsewhere:
             others.stop_watching()  # readers of other processes' runs get the error of a shutdown, and connect anew
         self._housekeeping.stop_adopting()
+        if self._worker is not None:
+            self._worker.stop_receiving()
         if not await self._runs.emptied(seconds):
             logger.warning("%d runs did not end within %g s and are stopped: %s", len(self._runs), seconds, self._runs)
             self.interrupt()
@@ -655,7 +685,8 @@ class RunService:
     async def adopt(self) -> None:
         """Adopt the background runs of dead processes that wait or may start again, now and after each heartbeat.
 
-        Call it when everything that observes runs has started.
+        Call it when everything that observes runs has started. If there are workers, these runs are left to them. Then
+        it raises `StoreUnusable` if the store cannot do that.
         """
         await self._housekeeping.adopt()
 

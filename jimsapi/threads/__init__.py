@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from jimsapi.threads.questions import QUESTION_ASKED, Question, QuestionAsked, count_open, ends_of_questions
     from jimsapi.threads.run import (
         NO_RUN_FILTER,
+        NOBODY,
         Accepted,
         AdoptedRun,
         ByExternalId,
@@ -151,6 +152,7 @@ if TYPE_CHECKING:
         usage_by_model,
     )
     from jimsapi.threads.window import choose, end_with
+    from jimsapi.threads.work import WorkStore
 
 __all__ = [
     "BESIDE",
@@ -159,6 +161,7 @@ __all__ = [
     "MAX_QUESTIONS",
     "MAX_REASON",
     "MODEL_USAGE",
+    "NOBODY",
     "NO_CALLER",
     "NO_FILTER",
     "NO_RUN_FILTER",
@@ -270,6 +273,7 @@ __all__ = [
     "UsageTotal",
     "WholeEvent",
     "WholeThread",
+    "WorkStore",
     "choose",
     "config_of_new",
     "count_open",
@@ -385,6 +389,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "ends_of_questions",
             ),
             "jimsapi.threads.run": (
+                "NOBODY",
                 "NO_RUN_FILTER",
                 "Accepted",
                 "AdoptedRun",
@@ -470,5 +475,6 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "usage_by_model",
             ),
             "jimsapi.threads.window": ("choose", "end_with"),
+            "jimsapi.threads.work": ("WorkStore",),
         },
     )

@@ -49,6 +49,9 @@ OPEN = (QUEUED, RUNNING)
 """The statuses of runs that have not ended."""
 
 
+NOBODY: Final = UUID(int=0)
+"""The owner of a background run that waits until a worker claims it (`WorkStore`)."""
+
 _ID_TOLERANCE = 86_400_000
 """Milliseconds by which the time in the identifier of a run and the time of its acceptance may differ: a day."""
 _LAST_TIME = (1 << 48) - 1
@@ -110,7 +113,7 @@ class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
     """The argument of `ThreadStore.accept`: an inbound message, and how the store must accept it.
 
     - `run_id` is made by `uuid7`, so that stores can find old runs by it.
-    - `owner` identifies the process that works on the run.
+    - `owner` identifies the process that works on the run. `NOBODY`: a worker will claim it.
     - `beside` are events that belong to the message, such as its metadata. They enter the thread with the message, just
       before it. Their data names the message as `message_id`. If the message is answered again
       (`transitions.answer_again`), the store gives them the identifiers, and this field the value, that fit the message

@@ -170,7 +170,7 @@ class EventPublisher:
             logger.warning(text, self.name, self._stream, type(error).__name__)
             return
         subjects = info.config.subjects or []
-        if not any(_receives(pattern, self._subject) for pattern in subjects):
+        if not any(receives(pattern, self._subject) for pattern in subjects):
             raise StartError(
                 f"--nats-stream: the stream {self._stream} receives {', '.join(subjects) or 'no subject'}, and not "
                 f"{self._subject}; add that subject to the stream, or change --nats-prefix"
@@ -183,7 +183,7 @@ def _identifier(event: SinkEvent) -> str:
     return f"{thread_id.hex}_{event.event_id.hex}"
 
 
-def _receives(pattern: str, subject: str) -> bool:
+def receives(pattern: str, subject: str) -> bool:
     """Whether a stream with this subject, which may have wildcards, receives messages to another subject."""
     parts, words = pattern.split("."), subject.split(".")
     for number, part in enumerate(parts):

@@ -1,5 +1,6 @@
 """NATS servers, and two servers of jimsapi on one database."""
 
+import asyncio
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,13 +8,15 @@ from typing import Any
 
 import pytest
 
+from tests.faults.restarts import Notes
 from tests.plugins.modules import load
 from tests.serving import Served
 
 # Tests are collected by path, so that a helper beside them has to be put within reach.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from nats_server import NatsServer  # it is within reach only now
+from nats_server import NatsServer  # they are within reach only now
+from worker_processes import Site
 
 
 @pytest.fixture
@@ -32,10 +35,30 @@ def postgres() -> Iterator[Any]:
 
 
 @pytest.fixture
-def url(postgres: Any) -> Iterator[str]:
-    """Where a new, empty database is."""
+def database(postgres: Any) -> Iterator[str]:
+    """The name of a new, empty database."""
     with postgres.database() as name:
-        yield postgres.url(name)
+        yield name
+
+
+@pytest.fixture
+def url(postgres: Any, database: str) -> str:
+    """Where a new, empty database is."""
+    found: str = postgres.url(database)
+    return found
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Notes:
+    """What the runs of the bot note."""
+    return Notes(tmp_path)
+
+
+@pytest.fixture
+def site(postgres: Any, database: str, server: NatsServer, notes: Notes) -> Site:
+    """A database and a NATS server with a queue of runs."""
+    asyncio.run(server.add_queue())
+    return Site(postgres, database, server, notes.env)
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ from typing import Self
 
 import nats
 from nats.aio.client import Client
-from nats.js.api import StreamConfig
+from nats.js.api import DiscardPolicy, RetentionPolicy, StreamConfig
 
 STREAM = "EVENTS"
+WORK = "WORK"
 USER, PASSWORD = "ann", "open/sesame"
 MAX_PAYLOAD = 1_048_576
 
@@ -79,6 +80,27 @@ class NatsServer:
         config = StreamConfig(name=STREAM, subjects=["jims.events"], **options)  # type: ignore[arg-type] # of the fields
         await client.jetstream().add_stream(config)
         await client.close()
+
+    async def add_queue(self, **options: object) -> None:
+        """Create the stream of background runs, as an operator does."""
+        given = {
+            "retention": RetentionPolicy.WORK_QUEUE,
+            "max_msgs_per_subject": 1,
+            "discard": DiscardPolicy.NEW,
+            "discard_new_per_subject": True,
+            **options,
+        }
+        client = await self.client()
+        await client.jetstream().add_stream(StreamConfig(name=WORK, subjects=["jims.work.*"], **given))  # type: ignore[arg-type] # of the fields
+        await client.close()
+
+    async def queued(self) -> int:
+        """How many runs the stream has."""
+        client = await self.client()
+        try:
+            return (await client.jetstream().stream_info(WORK)).state.messages
+        finally:
+            await client.close()
 
     async def stored(self) -> list[tuple[str, bytes]]:
         """What the stream has, in order: the `Nats-Msg-Id` and the payload of each message."""

@@ -10,6 +10,7 @@ import msgspec
 import orjson
 
 from jimsapi.threads import (
+    NOBODY,
     THREAD_CREATED,
     TICK,
     Accepted,
@@ -295,6 +296,8 @@ def _accepted(plan: RunPlan, created_id: UUID, header: Any, context: list[Any]) 
     entered = [EventRow(created_id, first_at, THREAD_CREATED, b"{}")]
     if verdict == "created":
         entered += event_rows((*plan.beside, plan.message), first_at + TICK)
+        if plan.owner == NOBODY:
+            return Accepted(thread, True, RunStatus.QUEUED, None, entered)
     status = RunStatus.RUNNING if verdict == "created" else RunStatus.QUEUED
     return Accepted(thread, True, status, Snapshot(entered[:], False), entered)
 
@@ -406,7 +409,7 @@ def thread_summary(row: Any) -> ThreadSummary:
 
 
 def adopted_run(row: Any) -> AdoptedRun:
-    """Return a run from a row of `jimsapi_adopt_8`."""
+    """Return a run from a row of `jimsapi_adopt_8`, or of a run that was claimed."""
     run_id, thread_id, contact_id, message_id, message_type, data, caller, webhook_url, beside, restarts = row
     return AdoptedRun(
         as_uuid(run_id),

@@ -18,6 +18,7 @@ from jimsapi.threads import (
     MODEL_USAGE,
     NO_FILTER,
     NO_RUN_FILTER,
+    NOBODY,
     OPENING,
     PAGE_BYTES,
     QUESTION_ASKED,
@@ -184,6 +185,28 @@ _APPEND = "SELECT verdict, first_at, taken FROM jimsapi_append_7($1, $2, $3, $4,
 _ADOPT = """
     SELECT run_id, thread_id, contact_id, message_id, message_type, message_data, caller, webhook_url, beside, restarts
     FROM jimsapi_adopt_8($1, $2, $3, $4, $5)
+"""
+# `start` needs the owner, so two calls that claim a run differ only in which of them locks its row first.
+_CLAIM = """
+    WITH claimed AS (
+        UPDATE jimsapi_runs r SET owner = $2
+        WHERE r.run_id = $1 AND r.finished_at IS NULL AND r.status = 'queued' AND r.owner IN ($2, $3)
+            AND NOT EXISTS (
+                SELECT FROM jimsapi_runs o
+                WHERE o.thread_id = r.thread_id AND o.finished_at IS NULL AND o.seq < r.seq
+            )
+        RETURNING r.*
+    )
+    SELECT
+        r.run_id, r.thread_id, t.contact_id::text, r.message_id, r.message_type::text, r.message_data, r.caller,
+        r.webhook_url, r.beside, r.restarts
+    FROM claimed r JOIN threads t ON t.thread_id = r.thread_id
+"""
+_UNCLAIMED = """
+    SELECT run_id FROM jimsapi_runs
+    WHERE owner = $1 AND finished_at IS NULL AND status = 'queued' AND accepted_at < clock_timestamp() - $2::interval
+    ORDER BY accepted_at, seq
+    LIMIT $3
 """
 _END = "SELECT run_id, counted, status, next_run FROM jimsapi_end_1($1, $2, $3, $4, $5)"
 # The idempotency keys of the threads that the function deletes are deleted, too. A key is stored while its run is
@@ -465,7 +488,7 @@ class PostgresStore:
             self._recent_fault = None
 
     async def accept(self, plan: RunPlan) -> Accepted:
-        if plan.owner is not self._owner:
+        if plan.owner is not self._owner and plan.owner != NOBODY:
             self._owner = plan.owner
             self._owners.add(plan.owner)
         try:
@@ -473,7 +496,7 @@ class PostgresStore:
         except StoreUnavailable as error:
             self._note_fault(error)
             raise
-        if accepted.snapshot is None:
+        if accepted.snapshot is None and plan.owner != NOBODY:
             self._waiting.add(plan.run_id)
         return accepted
 
@@ -584,7 +607,8 @@ class PostgresStore:
         return await self._write(recover, self._housekeeping)
 
     async def adopt(self, owner: UUID) -> list[AdoptedRun]:
-        self._owners.add(owner)
+        if owner != NOBODY:
+            self._owners.add(owner)
 
         async def adopt(connection: Connection) -> list[AdoptedRun]:
             now = await connection.fetchval("SELECT clock_timestamp()")
@@ -596,6 +620,20 @@ class PostgresStore:
         adopted = await self._write(adopt, self._housekeeping)
         self._adoption = uuid7()  # after a lost result the next call repeats the same adoption
         return adopted
+
+    async def claim(self, run_id: UUID, owner: UUID) -> AdoptedRun | None:
+        async def claim(connection: Connection) -> AdoptedRun | None:
+            row = await connection.fetchrow(_CLAIM, run_id, owner, NOBODY)
+            return None if row is None else rows.adopted_run(row)
+
+        return await self._write(claim)
+
+    async def unclaimed(self, older_than: timedelta, limit: int) -> list[UUID]:
+        async def read(connection: Connection) -> list[UUID]:
+            found = await connection.fetch(_UNCLAIMED, NOBODY, older_than, limit)
+            return [rows.as_uuid(row[0]) for row in found]
+
+        return await self._do(read, self._housekeeping)
 
     async def run(self, run_id: UUID, acting_for: str | None, caller: UUID | None) -> StoredRun:
         async def read(connection: Connection) -> StoredRun:

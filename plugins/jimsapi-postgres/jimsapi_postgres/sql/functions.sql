@@ -143,7 +143,7 @@ $body$;
 -- 4 New. Part 0 of an item is its result: `verdict` and, if the message was accepted, its thread (`id`, `at`, `kind` =
 -- contact, `data` = config) and the time of its first event. If too many messages wait, `id` is the thread's oldest open
 -- run. The other parts are the context from jimsapi_context_1. Follows select_thread, was_active, is_full and
--- accepted_status.
+-- accepted_status. A run of nobody is queued, whatever its verdict: in a new thread, it continues the message there.
 CREATE OR REPLACE FUNCTION jimsapi_accept_5(
     run_ids uuid[], owners uuid[], contacts text[], actings text[],
     message_ids uuid[], message_types text[], message_data json[],
@@ -158,6 +158,7 @@ LANGUAGE plpgsql AS $body$
 DECLARE
     tick CONSTANT interval := interval '1 microsecond';
     created CONSTANT text := 'jims.lifecycle.thread_created';
+    nobody CONSTANT uuid := '00000000-0000-0000-0000-000000000000';
     moment timestamp;
     wall timestamptz;
     verdicts text[];
@@ -269,7 +270,7 @@ FROM (
                 WHEN (SELECT true FROM jimsapi_runs o WHERE o.run_id = run_ids[r.item]) THEN 'known' ELSE 'taken'
             END
             WHEN r.waiting + r.rank - 1 > queue_limits[r.item] THEN 'full'  -- the oldest open run does not wait
-            WHEN r.waiting + r.rank = 1 THEN 'running'
+            WHEN r.waiting + r.rank = 1 AND owners[r.item] <> nobody THEN 'running'
             ELSE 'queued'
         END AS verdict,
         CASE WHEN r.verdict = 'into' AND r.waiting + r.rank = 1 THEN (
@@ -365,18 +366,21 @@ END IF;
 
 INSERT INTO jimsapi_runs (
     run_id, thread_id, seq, owner, status, created_new_thread, message_id, message_type, message_data, beside,
-    accepted_at, started_at, caller, background, webhook_url
+    accepted_at, started_at, continues, caller, background, webhook_url
 )
 SELECT
     run_ids[n.item], n.thread, seqs[n.item], owners[n.item],
-    CASE WHEN n.verdict IN ('greeted', 'queued') THEN 'queued' ELSE 'running' END,
+    CASE WHEN n.waits THEN 'queued' ELSE 'running' END,
     n.verdict IN ('created', 'greeted'),
     message_ids[n.item], message_types[n.item],
-    CASE WHEN n.verdict IN ('greeted', 'queued') THEN message_data[n.item] END,
-    CASE WHEN n.verdict IN ('greeted', 'queued') THEN besides[n.item] END,
-    wall, CASE WHEN n.verdict IN ('created', 'running') THEN wall END,
-    callers[n.item], in_background[n.item], webhooks[n.item]
-FROM unnest(found, verdicts) WITH ORDINALITY n (thread, verdict, item)
+    CASE WHEN n.waits THEN message_data[n.item] END,
+    CASE WHEN n.waits THEN besides[n.item] END,
+    wall, CASE WHEN NOT n.waits THEN wall END,
+    n.waits AND n.verdict = 'created', callers[n.item], in_background[n.item], webhooks[n.item]
+FROM (
+    SELECT i.*, i.verdict IN ('greeted', 'queued') OR owners[i.item] = nobody AS waits
+    FROM unnest(found, verdicts) WITH ORDINALITY i (thread, verdict, item)
+) n
 WHERE n.verdict IN ('created', 'greeted', 'queued', 'running');
 
 RETURN QUERY
@@ -621,7 +625,7 @@ SELECT
         WHEN t.contact_id IS DISTINCT FROM coalesce(acting, t.contact_id) THEN 'refused'
         WHEN e.event_id IS NULL THEN 'gone'  -- another program deleted it
         WHEN q.waiting > queue_limit THEN 'full'
-        WHEN q.waiting > 0 THEN 'queued'
+        WHEN q.waiting > 0 OR by_owner = '00000000-0000-0000-0000-000000000000' THEN 'queued'
         ELSE 'running'
     END,
     CASE WHEN q.waiting > queue_limit THEN q.oldest END,

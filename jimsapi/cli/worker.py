@@ -1,0 +1,96 @@
+"""`jimsapi worker`: does the background runs that servers leave to workers. It has no port for clients."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from jimsapi.api.app import VERSION, Api
+from jimsapi.api.metrics import MetricsOptions
+from jimsapi.cli.options import LogOptions, ServerOptions
+from jimsapi.cli.serve import SignalExit, exit_on_signal, metrics_place, report_failed_start, warn_of_root
+from jimsapi.plugins.compose import Configuration
+from jimsapi.plugins.core import CoreOptions
+from jimsapi.plugins.errors import StartError
+from jimsapi.plugins.secrets import redact
+from jimsapi.runs.pipeline import pipeline_name
+from jimsapi.runs.tasks import ServiceTask
+from jimsapi.server.drain import Drain
+from jimsapi.server.logs import LogWriter, set_up_logs
+from jimsapi.server.notify import READY, notify
+from jimsapi.server.signals import OperatorSignals, ignore_signals
+
+logger = logging.getLogger("jimsapi")
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def work(configuration: Configuration, given: Mapping[str, Any]) -> int:
+    """Do runs until a signal stops the worker. Returns the exit status: 1 after an unexpected error, else 0.
+
+    Raises:
+        StartError: the worker cannot start as configured, for example because there is no queue of runs.
+        StoreUnusable: the store cannot be opened.
+    """
+    settings = configuration.settings
+    server, logs = settings.get(ServerOptions), settings.get(LogOptions)
+    if server.workers > 1 or server.reload:
+        raise StartError("a worker is one process, without --workers and --reload; start the command several times")
+    for number in STOP_SIGNALS:
+        signal.signal(number, exit_on_signal)
+    ignore_signals()
+    writer = set_up_logs(as_json=logs.log_format == "json", verbose=logs.verbose, redact=redact)
+    try:
+        with asyncio.Runner() as runner:
+            loop = runner.get_loop()
+            # No pipeline can cancel a task of the service.
+            loop.run_until_complete(ServiceTask.begin(_work(configuration, given, writer), loop=loop, name="worker"))
+    except SignalExit:
+        pass
+    except Exception as error:
+        return report_failed_start(error)
+    return 0
+
+
+async def _work(configuration: Configuration, given: Mapping[str, Any], writer: LogWriter) -> None:
+    stopped = asyncio.Event()
+
+    def on_started(api: Api) -> None:
+        assert api.composition is not None  # the app sets it before this call
+        settings = api.composition.settings
+        core = settings.get(CoreOptions)
+        for number in STOP_SIGNALS:
+            signal.signal(number, lambda *_: stopped.set())  # a drain calls these handlers at its end
+        drain = Drain(lambda: None if api.service is None else api, core.drain_time, writer.flush)
+        drain.install()
+        OperatorSignals(api.state, lambda: None, verbose=settings.get(LogOptions).verbose).install()
+        pipeline = api.composition.app.name or pipeline_name(api.composition.app.pipeline)
+        place = metrics_place(settings.get(MetricsOptions))
+        logger.info("jimsapi %s is a worker for %s (%s), %s", VERSION, core.app, pipeline, place)
+        logger.info("store: %s", api.composition.store.name)
+        warn_of_root()
+        writer.flush()
+        notify(READY)
+
+    api = Api(
+        None,
+        given,
+        serve_metrics=True,
+        worker=True,
+        options=(ServerOptions, LogOptions),
+        on_started=on_started,
+        on_stopped=partial(_on_stopped, writer),
+        configuration=configuration,
+    )
+    async with api.lifespan():
+        await stopped.wait()
+
+
+def _on_stopped(writer: LogWriter, abandoned_pipelines: int) -> None:
+    logger.info("stopped")
+    writer.flush()
+    if abandoned_pipelines:
+        os._exit(0)  # closing the loop would wait forever for a pipeline that swallows its cancellation
