@@ -142,6 +142,6 @@ class NatsLink:
 
 
 async def _until_subscribed(client: Client) -> None:
-    """Wait until the server knows all subscriptions. The client library sends them after the ping of the first flush."""
+    """Wait until the server knows all subscriptions. The client library may send the ping of a flush before them."""
     await client.flush()
     await client.flush()
