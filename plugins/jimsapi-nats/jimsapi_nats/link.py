@@ -112,7 +112,7 @@ class NatsLink:
         if self._listening is not client:  # twice, each notice would come twice
             self._listening = client
             await client.subscribe(self._notices, cb=self._on_notice)
-            await client.flush()
+            await _until_subscribed(client)
 
     async def _on_notice(self, message: Msg) -> None:
         assert self._receive is not None
@@ -121,7 +121,7 @@ class NatsLink:
     async def _subscribe_questions(self, client: Client) -> None:
         for subject in (self._all, self._own):
             await client.subscribe(subject, cb=self._on_question)
-        await client.flush()
+        await _until_subscribed(client)
 
     async def _on_question(self, message: Msg) -> None:
         assert self._answer is not None
@@ -139,3 +139,9 @@ class NatsLink:
 
         with suppress(OSError, nats.errors.Error):  # the reader asks again
             await self._connection.call(publish)
+
+
+async def _until_subscribed(client: Client) -> None:
+    """Wait until the server knows all subscriptions. The client library may send the ping of a flush before them."""
+    await client.flush()
+    await client.flush()

@@ -81,6 +81,7 @@ async def watched(server: NatsServer, found: Replicas) -> AsyncIterator[None]:
     operator = await server.client()
     await operator.subscribe("jims.live.notices", cb=found.note)
     await operator.flush()
+    await operator.flush()  # the ping of the first one may be sent before the subscription
     yield
     await operator.close()
 
