@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 from nats_server import NatsServer
 from worker_processes import Site
@@ -84,12 +85,10 @@ def test_runs_of_one_thread_are_done_in_order_and_those_of_others_at_the_same_ti
 def test_a_waiting_run_whose_worker_is_killed_is_done_by_another_one_once(
     site: Site, notes: Notes, blocked: str
 ) -> None:
-    asyncpg = pytest.importorskip("asyncpg")
-
     async def kill_while_blocked(run: str) -> None:
         """Let a worker wait for a lock of the database, and kill it there."""
         locking = await asyncpg.connect(site.url)
-        [thread] = await locking.fetchrow("SELECT thread_id FROM jimsapi_runs WHERE run_id = $1", UUID(run))
+        thread = await locking.fetchval("SELECT thread_id FROM jimsapi_runs WHERE run_id = $1", UUID(run))
         await locking.execute("BEGIN")
         if blocked == "before it claimed the run":
             await locking.execute("SELECT FROM jimsapi_runs WHERE run_id = $1 FOR UPDATE", UUID(run))
