@@ -214,6 +214,8 @@ def cancel_counts(status: str) -> bool:
 # `recover` leaves a background run that is running if it may start again (`may_restart`). `adopt` makes it `queued`, at
 # its place in the queue: its next start does not add its message again.
 #
+# If workers do the background runs, `adopt` leaves them to `NOBODY`, and a worker claims them (`threads/work.py`).
+#
 # A process that drains leaves its queued background runs open for `adopt`. It counts them as `live` until it ends.
 
 

@@ -9,11 +9,13 @@ from contextlib import ExitStack
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 from nats_server import NatsServer
 from worker_processes import Site
 
 from tests.faults.restarts import PLAIN, RUNS, Notes, begin, run_of, wait_for
+from tests.runs.receiver import SECRET, Receiver
 from tests.serving import Served
 from tests.waiting import PATIENCE, eventually
 
@@ -83,12 +85,10 @@ def test_runs_of_one_thread_are_done_in_order_and_those_of_others_at_the_same_ti
 def test_a_waiting_run_whose_worker_is_killed_is_done_by_another_one_once(
     site: Site, notes: Notes, blocked: str
 ) -> None:
-    asyncpg = pytest.importorskip("asyncpg")
-
     async def kill_while_blocked(run: str) -> None:
         """Let a worker wait for a lock of the database, and kill it there."""
         locking = await asyncpg.connect(site.url)
-        [thread] = await locking.fetchrow("SELECT thread_id FROM jimsapi_runs WHERE run_id = $1", UUID(run))
+        thread = await locking.fetchval("SELECT thread_id FROM jimsapi_runs WHERE run_id = $1", UUID(run))
         await locking.execute("BEGIN")
         if blocked == "before it claimed the run":
             await locking.execute("SELECT FROM jimsapi_runs WHERE run_id = $1 FOR UPDATE", UUID(run))
@@ -270,3 +270,28 @@ def test_a_repeated_request_finds_the_run_of_a_worker(site: Site, notes: Notes) 
             answer = client.post("/api/v1/chat", json=body, headers=headers).raise_for_status().json()
         assert answer["assistant_messages"] == ["first"]
     assert notes.effects() == Counter(first=1)
+
+
+@pytest.mark.anyio
+async def test_the_webhook_of_a_run_is_called_once_by_the_workers_also_if_one_is_killed(
+    site: Site, notes: Notes
+) -> None:
+    options = ("--webhook-secret", SECRET, "--webhook-allow-private")
+
+    def killed_in_mid_run(url: str) -> str:
+        """Begin a run, let a worker start it, and kill that one. Returns the run, which another worker has done."""
+        with site.served(*options) as served, site.worker(*options) as killed:
+            run = begin_of(served, "ann", "first", webhook_url=url)
+            eventually(lambda: notes.starts("first"))
+            killed.stop(signal.SIGKILL)
+            with site.worker(*options) as other:
+                notes.finish("first")
+                wait_for(served, run, "completed")
+                assert other.stop() == 0
+        return run
+
+    async with Receiver() as receiver:
+        run = await asyncio.to_thread(killed_in_mid_run, receiver.url())
+        called = (await receiver.call()).verified()
+        assert (called["data"]["run_id"], called["data"]["status"]) == (run, "completed")
+        assert receiver.calls.empty()
