@@ -111,7 +111,23 @@ def test_nats_runs_only_if_its_profile_is_chosen_and_only_servers_reach_it() -> 
     text = yaml.safe_load((COMPOSE / "postgresql.yaml").read_text(encoding="utf-8"))
     assert text["networks"]["nats"] == {"internal": True}
     inside = {name for name, service in everything.items() if "nats" in service.get("networks", [])}
-    assert inside == {"nats", *(name for name in everything if name.startswith("jimsapi"))}
+    assert inside == {"nats", "worker", *(name for name in everything if name.startswith("jimsapi"))}
+
+
+def test_a_worker_is_a_server_without_a_port_for_clients_that_runs_only_if_its_profile_is_chosen() -> None:
+    worker, server = services("postgresql.yaml")["worker"], services("postgresql.yaml")["jimsapi-2"]
+    own = {
+        "profiles": ["workers"],
+        "command": ["worker"],
+        "healthcheck": {"disable": True},
+        "environment": {**server["environment"], "JIMS_WORKERS": "1"},
+    }
+    assert worker == {**server, **own}
+
+
+def test_prometheus_finds_the_workers_that_are_there() -> None:
+    [config] = yaml.safe_load((COMPOSE / "prometheus.yaml").read_text(encoding="utf-8"))["scrape_configs"]
+    assert config["dns_sd_configs"] == [{"names": ["worker"], "type": "A", "port": 8000}]
 
 
 def test_nats_starts_with_the_command_and_answers_the_health_check(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def build(folder: Path, *, components: bool) -> list[dict[str, Any]]:
     if components:
         file = folder / "production" / "kustomization.yaml"
         text, count = _COMPONENTS.subn(r"\1", file.read_text(encoding="utf-8"))
-        assert count == 3
+        assert count == 4
         file.write_text(text, encoding="utf-8")
     objects = yaml.safe_load_all(run_tool("kubectl", "kustomize", folder / "production"))
     return list(objects)
@@ -169,16 +169,17 @@ def test_a_pod_has_a_processor_for_each_worker_and_room_for_twice_the_runs_that_
     assert 2 * int(trigger["metadata"]["threshold"]) <= workers * CoreOptions().max_runs
 
 
-def test_the_autoscaler_counts_the_open_runs_of_all_pods_and_of_no_other_server(
+def test_the_autoscaler_counts_the_open_runs_of_all_pods_of_servers_and_of_nothing_else(
     scaled: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     [trigger] = one(scaled, "ScaledObject")["spec"]["triggers"]
     assert trigger["metadata"]["ignoreNullValues"] == "false"  # else lost targets would mean that nothing is open
     series = {
-        'jims_runs_open{job="jimsapi", namespace="jimsapi", pod="a"}': "300x4",
-        'jims_runs_open{job="jimsapi", namespace="jimsapi", pod="b"}': "450x4",
-        'jims_runs_open{job="jimsapi", namespace="staging", pod="c"}': "7x4",
-        'jims_runs_open{job="other", namespace="jimsapi", pod="d"}': "9x4",
+        'jims_runs_open{job="jimsapi", namespace="jimsapi", container="jimsapi", pod="a"}': "300x4",
+        'jims_runs_open{job="jimsapi", namespace="jimsapi", container="jimsapi", pod="b"}': "450x4",
+        'jims_runs_open{job="jimsapi", namespace="staging", container="jimsapi", pod="c"}': "7x4",
+        'jims_runs_open{job="other", namespace="jimsapi", container="jimsapi", pod="d"}': "9x4",
+        'jims_runs_open{job="jimsapi", namespace="jimsapi", container="worker", pod="e"}': "11x4",
     }
     history = {
         "evaluation_interval": "15s",
@@ -219,6 +220,32 @@ def test_only_pods_of_jimsapi_reach_nats(scaled: list[dict[str, Any]]) -> None:
     assert [rule["from"] for rule in into["ingress"]] == [[{"podSelector": of_jimsapi}]]
     assert out["podSelector"] == of_jimsapi
     assert [rule["to"] for rule in out["egress"]] == [[{"podSelector": {"matchLabels": labels}}]]
+
+
+def test_a_worker_is_as_a_server_apart_from_its_ports_and_probes(scaled: list[dict[str, Any]]) -> None:
+    server, worker = pod(scaled), one(scaled, "Deployment", "worker")["spec"]["template"]["spec"]
+    [as_server], [as_worker] = server["containers"], worker["containers"]
+    assert as_worker["args"] == ["worker"]
+    assert [port["name"] for port in as_worker["ports"]] == ["metrics"]
+    assert as_worker["env"] == [*as_server["env"], {"name": "JIMS_WORKERS", "value": "1"}]
+    assert not [key for key in as_worker if key.endswith("Probe")]
+    for key in ("image", "envFrom", "securityContext", "volumeMounts"):
+        assert as_worker[key] == as_server[key]
+    alike = set(server) - {"containers", "topologySpreadConstraints"}
+    assert {key: worker[key] for key in alike} == {key: server[key] for key in alike}
+
+
+def test_no_client_is_sent_to_a_worker_and_policies_and_metrics_are_those_of_a_server(
+    scaled: list[dict[str, Any]],
+) -> None:
+    server, worker = one(scaled, "Deployment")["spec"], one(scaled, "Deployment", "worker")["spec"]
+    labels = worker["template"]["metadata"]["labels"]
+    assert not one(scaled, "Service")["spec"]["selector"].items() <= labels.items()
+    assert one(scaled, "Service")["spec"]["selector"].items() <= server["template"]["metadata"]["labels"].items()
+    assert not server["selector"]["matchLabels"].items() <= labels.items()
+    assert worker["selector"]["matchLabels"].items() <= labels.items()
+    assert one(scaled, "NetworkPolicy", "jimsapi")["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    assert labels["app.kubernetes.io/name"] == "jimsapi"
 
 
 def test_nats_starts_with_the_arguments_and_answers_the_probes(scaled: list[dict[str, Any]], tmp_path: Path) -> None:
