@@ -207,7 +207,8 @@ class EventSender:
             with suppress(httpx.TransportError):  # the status is known, and the rest of the response does not matter
                 await _read_some(response)
         finally:
-            await response.aclose()
+            # In a task of its own: if httpcore is cancelled while it closes a response, its pool loses a place for ever.
+            await asyncio.shield(asyncio.create_task(response.aclose()))
         return response.status_code
 
     def _body(self, event: SinkEvent, sent_id: str) -> tuple[bytes, str]:
@@ -236,7 +237,8 @@ class EventSender:
 async def _read_some(response: httpx.Response) -> None:
     """Read the body, so that the connection can be used again, unless it is too large for that."""
     left = READ_AT_MOST
-    async for chunk in response.aiter_raw():
+    assert isinstance(response.stream, httpx.AsyncByteStream)  # as the transport is asynchronous
+    async for chunk in response.stream:  # `aiter_raw` would close the response at its end
         left -= len(chunk)
         if left < 0:
             return

@@ -494,7 +494,9 @@ class Webhooks:
             },
         )
         response = await self._transport.handle_async_request(request)
-        await response.aclose()  # without reading the body, whose size is unknown
+        # Without reading the body, whose size is unknown. It has a task of its own, because if httpcore is cancelled while
+        # it closes a response, its pool loses a place for ever.
+        await asyncio.shield(asyncio.create_task(response.aclose()))
         return response
 
     async def _look_up(self, host: str, port: int) -> Sequence[str]:

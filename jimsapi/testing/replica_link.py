@@ -50,8 +50,9 @@ class ReplicaLinkContract(NamedContract):
             outage = DoesNotApply("a folder is always there")
 
             @pytest.fixture(autouse=True)
-            def place(self, tmp_path):
-                self.path = tmp_path
+            def place(self):
+                with TemporaryDirectory() as self.path:  # not pytest's folder: the path of a socket has to be short
+                    yield
 
             @property
             def settings(self):

@@ -19,6 +19,7 @@ CONTRACTS = [name for name in jimsapi.testing.__all__ if name.endswith("Contract
 IMPORTS = """
 import json
 from contextlib import asynccontextmanager
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import pytest
