@@ -7,7 +7,7 @@ import subprocess
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self
@@ -29,6 +29,10 @@ OPTIONS = (
     "--no-proxy-server",
     "--remote-debugging-port=0",
 )
+
+
+class Navigated(AssertionError):
+    """The page was left while an expression was evaluated there."""
 
 
 class Chromium:
@@ -101,6 +105,8 @@ class Chromium:
         call = {"id": number, "method": method, "params": params}
         self._connection.send(json.dumps(call if page is None else {**call, "sessionId": page}))
         answer = self._hear(lambda message: message.get("id") == number)
+        if "Inspected target navigated" in answer.get("error", {}).get("message", ""):
+            raise Navigated(method, answer["error"])
         assert "error" not in answer, (method, answer["error"])
         return answer["result"]
 
@@ -190,12 +196,18 @@ class Page:
         return answer["result"].get("value")
 
     def until(self, expression: str) -> Any:
-        """The value of an expression as soon as that is neither false nor empty. Fails with what the page shows."""
-        return self.evaluate(
+        """The value of an expression as soon as that is neither false nor empty. Fails with what the page shows.
+
+        A page that the browser leaves meanwhile, for example because it loads itself again, is asked again.
+        """
+        waiting = (
             "(async () => { const end = Date.now() + 20000; for (;;) { const found = " + expression + "; if (found) "
             "return found; if (Date.now() > end) throw new Error(" + json.dumps(f"never: {expression}") + " + '\\n' + "
             "document.body.innerText); await new Promise(done => setTimeout(done, 20)); } })()"
         )
+        while True:
+            with suppress(Navigated):
+                return self.evaluate(waiting)
 
     def press(self, key: str, *, shift: bool = False) -> None:
         """Press a key and let it go."""

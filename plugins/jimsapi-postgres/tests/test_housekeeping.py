@@ -38,8 +38,8 @@ async def test_housekeeping_costs_the_same_beside_many_ended_runs(url: str) -> N
     link = Link(Connector(parse_url(url)))
     queries: list[tuple[str, list[Any]]] = [
         (_OPEN_RUNS, [OWNER, uuid4()]),
-        (RECOVER, [uuid4(), SILENCE, 1000]),
-        (_ADOPT, [uuid4(), uuid4(), SILENCE, 1000]),
+        (RECOVER, [uuid4(), SILENCE, 1000, 1]),
+        (_ADOPT, [uuid4(), uuid4(), SILENCE, 1000, 1]),
         (_NO_LONGER_WAITING, [[uuid4(), uuid4()]]),
         (_PURGE, [timedelta(days=30), 1000]),
         (_PURGE_KEYS, [timedelta(hours=24), 1000]),
