@@ -207,7 +207,7 @@ class EventSender:
             with suppress(httpx.TransportError):  # the status is known, and the rest of the response does not matter
                 await _read_some(response)
         finally:
-            # In a task of its own: if httpcore is cancelled while it closes a response, its pool loses a place for ever.
+            # In a task of its own: if httpcore is cancelled while it closes a response, its pool loses a place.
             await asyncio.shield(asyncio.create_task(response.aclose()))
         return response.status_code
 
