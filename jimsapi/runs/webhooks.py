@@ -494,8 +494,8 @@ class Webhooks:
             },
         )
         response = await self._transport.handle_async_request(request)
-        # Without reading the body, whose size is unknown. In a task of its own: if httpcore is cancelled while it closes
-        # a response, its pool loses a place.
+        # The body is not read, since its size is unknown. In a task of its own: if httpcore is cancelled while it
+        # closes a response, its pool loses a place.
         await asyncio.shield(asyncio.create_task(response.aclose()))
         return response
 
