@@ -179,7 +179,10 @@ class RunFlow:
                 ending = await self._calls.answer(run, accepted.thread, snapshot, deadline)
             await self._finish(run, accepted, ending)
         except KeyUsed as used:
-            await self._follow(run, used.run_id)
+            if run.hands_over:  # its caller waits for the identifier and not for the answer
+                run.follow(used.run_id)
+            else:
+                await self._follow(run, used.run_id)
         except DomainError as error:
             if isinstance(error, StoreUnavailable):
                 self._outage.refused(error)

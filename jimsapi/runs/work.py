@@ -174,6 +174,8 @@ class Worker:
         try:
             self._runs.hand_over(run_id)  # otherwise a heartbeat ends the run if the result of `claim` is lost
             claimed = await self._outage.outlast(partial(store.claim, run_id, self._owner))
+            if claimed is not None and self._stopping:
+                return None  # the next process continues it: the drain may not wait for it
             if claimed is not None and self._runs.get(run_id) is None:
                 self._take_over(claimed)
             self._runs.take_back(run_id)

@@ -18,6 +18,7 @@ class WorkStore(Protocol):
     - `adopt` with the owner `NOBODY` leaves the background runs of dead processes to workers. With any other owner, it
       also takes over runs of `NOBODY` that have waited as long as a process is silent until it counts as dead.
     - `recover` leaves the runs of `NOBODY`.
+    - `accept` of a run that has another owner by now returns no snapshot, so that only that owner does it.
     """
 
     async def claim(self, run_id: UUID, owner: UUID) -> AdoptedRun | None:
@@ -29,5 +30,5 @@ class WorkStore(Protocol):
         ...
 
     async def unclaimed(self, older_than: timedelta, limit: int) -> Sequence[UUID]:
-        """Return the runs of `NOBODY` that were accepted longer ago than `older_than`, the oldest `limit` ones."""
+        """Return runs that can be claimed, accepted longer ago than `older_than`: the oldest ones, at most `limit`."""
         ...

@@ -156,8 +156,8 @@ async def begin_turn(
 
     Raises as `RunService.begin` does.
 
-    If it is `watched`, the run has a stream, and the function waits until a thread accepts the message. It then also
-    raises a `DomainError` if no thread accepts it.
+    If it is `watched`, the run has a stream. If it is `watched` or in the `background`, the function waits until a
+    thread accepts the message. It then also raises a `DomainError` if no thread accepts it.
     """
     admission = cast(Admission, request.admission)
     if contact is None:
@@ -187,10 +187,11 @@ async def begin_turn(
             client_id=turn.storable_client_id(),
             makes=makes,
         )
-    if watched and run.acceptance is not None:
+    waits = watched or background
+    if waits and run.acceptance is not None:
         await asyncio.shield(run.acceptance)
     note_run(request, run)
-    if watched and (error := refusal(run)) is not None:
+    if waits and (error := refusal(run)) is not None:
         raise error
     return run
 

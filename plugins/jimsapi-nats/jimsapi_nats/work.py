@@ -131,9 +131,6 @@ class WorkStream:
         """Return the next message; None if there is none now, or if the stream cannot be asked."""
         try:
             messages = await self._connection.call(self._fetch)
-        except TimeoutError:
-            await asyncio.sleep(FETCH_AGAIN_AFTER)
-            return None
         except (OSError, nats.errors.Error) as error:
             text = str(error) if isinstance(error, NotConnected) else type(error).__name__
             if text != self._logged:
@@ -143,7 +140,10 @@ class WorkStream:
             await asyncio.sleep(FAILED_FOR)
             return None
         self._logged = None
-        return messages[0] if messages else None
+        if not messages:
+            await asyncio.sleep(FETCH_AGAIN_AFTER)
+            return None
+        return messages[0]
 
     async def _fetch(self, client: Client) -> list[Msg]:
         if self._subscribed is None or self._subscribed[0] is not client:
@@ -161,6 +161,8 @@ class WorkStream:
             self._subscribed = client, await stream.pull_subscribe_bind(CONSUMER, self._stream)
         try:
             return await self._subscribed[1].fetch(1, timeout=FETCH_FOR)
+        except TimeoutError:  # the stream has no run now
+            return []
         except nats.errors.ConnectionClosedError:  # the library raises it in place of a cancellation, too
             return []
 

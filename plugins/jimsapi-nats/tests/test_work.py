@@ -282,6 +282,19 @@ async def test_the_rights_that_the_page_names_are_enough_for_servers_and_workers
         await receiving
 
 
+async def test_a_worker_that_cannot_ask_the_stream_says_so(
+    server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    await server.add_queue()
+    server.kill()
+    server.start(rights='publish: ["$JS.API.STREAM.INFO.WORK"], subscribe: ["_INBOX.>"]')
+    async with queue(server, "bob") as stream:
+        receiving = asyncio.create_task(stream.receive(Doing(), 1))
+        await until(lambda: "the worker gets no runs now: TimeoutError" in caplog.text)
+        stream.stop_receiving()
+        await receiving
+
+
 @pytest.mark.parametrize(
     "unfit",
     [

@@ -150,6 +150,7 @@ class Placement:
             self._service,
             self._names,
             turn,
+            watched=bool(body.stream) or not body.background,
             background=bool(body.background),
             selectors=place.selectors,
             makes=place.makes,

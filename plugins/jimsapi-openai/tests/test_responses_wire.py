@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -228,6 +230,35 @@ async def test_a_stream_that_is_resumed_while_it_runs_brings_the_rest(client: Te
             assert (await resumed(client, begun["id"], 4))[0]["delta"] == "lo"
         else:
             stream.cancel()
+
+
+class Queue:
+    """A queue of background runs. It notes them in `runs`, and no worker receives them."""
+
+    name = "notes"
+
+    def __init__(self) -> None:
+        self.runs: list[UUID] = []
+
+    async def put(self, run_ids: Sequence[UUID]) -> None:
+        self.runs += run_ids
+
+    async def receive(self, do: Any, at_once: int) -> None: ...
+
+    def stop_receiving(self) -> None: ...
+
+
+async def test_a_background_response_is_left_to_workers_unless_its_caller_reads_the_stream(
+    client: TestClient, bot: Scripted
+) -> None:
+    queue = Queue()
+    client.app.service.use_workers(queue)
+    begun = [await created(client, "one", {"idempotency-key": "k"}, background=True) for _ in range(2)]
+    assert begun[0]["status"] == "queued"
+    assert begun[0]["id"] == begun[1]["id"]
+    assert len(queue.runs) == 1
+    assert kinds(await streamed(client, "two", background=True))[-1] == "response.completed"
+    assert bot.texts == ["two"]
 
 
 async def test_a_background_response_streams_and_outlives_its_client(client: TestClient, bot: Scripted) -> None:

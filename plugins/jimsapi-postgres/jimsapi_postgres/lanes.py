@@ -50,7 +50,7 @@ _AFFECT_ALL = ("0A", "28", "3D", "42", "53", "58")
 
 _RUN = """
     SELECT
-        r.thread_id, r.status, r.created_new_thread, r.message_id, r.continues,
+        r.thread_id, r.status, r.created_new_thread, r.message_id, r.continues, r.owner,
         t.contact_id, t.created_at, t.thread_config::json
     FROM jimsapi_runs r
     JOIN threads t ON t.thread_id = r.thread_id
@@ -336,21 +336,25 @@ async def _accept_with_keys(
 
 
 async def _accepted_before(connection: Connection, plan: RunPlan) -> Accepted | Exception:
-    """Return the result of an earlier call with the same run, whose result was lost."""
+    """Return the result of an earlier call with the same run, whose result was lost.
+
+    If another process has taken the run over meanwhile, there is no snapshot, and `start` rejects the run.
+    """
     run = await connection.fetchrow(_RUN, plan.run_id)
     if run is None:
         return ThreadNotFound()
-    thread_id, status, created_new_thread, message_id, continues, *thread = run
+    thread_id, status, created_new_thread, message_id, continues, owner, *thread = run
     stored = await connection.fetch(_OLDEST, thread_id) if created_new_thread and not continues else []
     snapshot = None
-    if status == RunStatus.RUNNING:
+    is_own = rows.as_uuid(owner) == plan.owner
+    if is_own and status == RunStatus.RUNNING:
         snapshot = await _read_context(connection, thread_id, plan.context)
         message = await _read_message(connection, thread_id, message_id)
         if not continues:
             stored += message
         elif message:  # another program may have deleted it
             snapshot = end_with(snapshot, [rows.event_row(row) for row in message])
-    elif created_new_thread and status == RunStatus.QUEUED and not continues:
+    elif is_own and created_new_thread and status == RunStatus.QUEUED and not continues:
         snapshot = await _read_context(connection, thread_id, plan.context)
     return Accepted(
         rows.thread_record(thread_id, *thread),

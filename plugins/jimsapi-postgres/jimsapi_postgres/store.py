@@ -203,9 +203,14 @@ _CLAIM = """
     FROM claimed r JOIN threads t ON t.thread_id = r.thread_id
 """
 _UNCLAIMED = """
-    SELECT run_id FROM jimsapi_runs
-    WHERE owner = $1 AND finished_at IS NULL AND status = 'queued' AND accepted_at < clock_timestamp() - $2::interval
-    ORDER BY accepted_at, seq
+    SELECT r.run_id FROM jimsapi_runs r
+    WHERE r.owner = $1 AND r.finished_at IS NULL AND r.status = 'queued'
+        AND r.accepted_at < clock_timestamp() - $2::interval
+        AND NOT EXISTS (
+            SELECT FROM jimsapi_runs o
+            WHERE o.thread_id = r.thread_id AND o.finished_at IS NULL AND o.seq < r.seq
+        )
+    ORDER BY r.accepted_at, r.seq
     LIMIT $3
 """
 _END = "SELECT run_id, counted, status, next_run FROM jimsapi_end_1($1, $2, $3, $4, $5)"

@@ -156,6 +156,8 @@ async def test_unclaimed_runs_are_those_of_nobody_the_oldest_first(store: Postgr
     assert await store.unclaimed(NOW, 10) == [plan.run_id for plan in plans[2:]]
     assert await store.unclaimed(NOW, 1) == [plans[2].run_id]
     assert await store.unclaimed(timedelta(hours=1), 10) == []
+    await store.accept(handed_over("contact 2", "behind another one"))
+    assert await store.unclaimed(NOW, 10) == [plan.run_id for plan in plans[2:]], "it cannot be claimed yet"
 
 
 async def test_a_process_without_workers_takes_over_what_nobody_has_claimed_for_long(
@@ -166,3 +168,18 @@ async def test_a_process_without_workers_takes_over_what_nobody_has_claimed_for_
     assert await store.adopt(OWNER) == []
     await outside.execute("UPDATE jimsapi_runs SET accepted_at = accepted_at - interval '2 hours'")
     assert [run.run_id for run in await store.adopt(OWNER)] == [plan.run_id]
+
+
+async def test_a_process_that_has_lost_its_claim_gets_no_context_of_the_run(store: PostgresStore, outside: Any) -> None:
+    plan = handed_over()
+    await store.accept(plan)
+    lost = await store.claim(plan.run_id, OWNER)
+    assert lost is not None
+    await let_die(outside, OWNER)
+    await store.adopt(NOBODY)
+    assert await store.claim(plan.run_id, OTHER_OWNER) is not None
+    await store.start(plan.run_id, OTHER_OWNER, (), CONTEXT)
+    accepted = await store.accept(make_plan_of(lost))
+    assert (accepted.status, accepted.snapshot) == (RunStatus.RUNNING, None)
+    with pytest.raises(RunClosed):
+        await store.start(plan.run_id, OWNER, (), CONTEXT)

@@ -16,7 +16,7 @@ from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.live import LiveRun
 from jimsapi.runs.service import RunService
 from jimsapi.runs.work import DoRun, WorkQueue
-from jimsapi.threads import AdoptedRun, RunStatus, StoreUnavailable, uuid7
+from jimsapi.threads import NOBODY, Accepted, AdoptedRun, RunPlan, RunStatus, StoreUnavailable, uuid7
 from tests.apps.scripted import Scripted
 from tests.runs.serving import inbound, serving, texts
 
@@ -125,6 +125,19 @@ async def test_a_caller_that_repeats_a_background_request_gets_the_answer_of_the
         assert (await again.wait_for_answer()).assistant_messages == ["Hello"]
         assert again.known_as == run.run_id
     assert bot.texts == ["send Hello"]
+
+
+async def test_a_background_request_that_is_repeated_does_not_wait_for_the_worker(url: str) -> None:
+    async with server(url, Scripted(), Queue()) as service:
+        runs = []
+        for _ in range(3):
+            run = service.begin(inbound("send Hello"), PUBLIC, background=True, key="k")
+            assert run.task is not None
+            async with asyncio.timeout(30):
+                await asyncio.wait({run.task})
+            runs.append(run)
+        assert {run.known_as for run in runs} == {runs[0].run_id}
+        assert service.open_runs == 0
 
 
 @pytest.mark.parametrize("wants_start", [True, False])
@@ -254,3 +267,69 @@ async def test_a_worker_that_drains_returns_what_it_has_not_begun(url: str) -> N
         bot.opened["door"].set()
         await draining
         assert await status_of(working, run.run_id) is RunStatus.COMPLETED
+
+
+async def test_a_worker_that_drains_does_not_begin_a_run_that_it_is_just_claiming(url: str) -> None:
+    queue, store, bot = Queue(), SlowClaims(url), Scripted()
+    async with server(url, Scripted(), queue) as service, worker(url, bot, queue, store) as working:
+        run = await accepted(service, "send Hello")
+        async with asyncio.timeout(30):
+            while not store.claims:
+                await asyncio.sleep(0.01)
+        await working.drain(30)
+        store.may_claim.set()
+        async with asyncio.timeout(30):
+            while not queue.returned:
+                await asyncio.sleep(0.01)
+        assert queue.returned == [(run.run_id, 1.0)]
+        await store.heartbeat(working.owner, working._runs.owned)
+        assert await status_of(service, run.run_id) is RunStatus.QUEUED
+    assert bot.texts == []
+
+
+class LateClaims(PostgresStore):
+    """A store whose claims are committed at once, and return when the test says."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.has_claimed = asyncio.Event()
+        self.may_return = asyncio.Event()
+        self.has_accepted = asyncio.Event()
+
+    async def claim(self, run_id: UUID, owner: UUID) -> AdoptedRun | None:
+        claimed = await super().claim(run_id, owner)
+        self.has_claimed.set()
+        await self.may_return.wait()
+        return claimed
+
+    async def accept(self, plan: RunPlan) -> Accepted:
+        try:
+            return await super().accept(plan)
+        finally:
+            self.has_accepted.set()
+
+
+async def test_a_worker_that_was_cut_off_after_its_claim_does_not_do_the_run_that_another_one_has_started(
+    url: str, outside: Any
+) -> None:
+    queue, other_queue, store = Queue(), Queue(), LateClaims(url)
+    bot, other_bot = Scripted(), Scripted()
+    async with (
+        server(url, Scripted(), queue) as service,
+        worker(url, bot, queue, store) as cut_off,
+        worker(url, other_bot, other_queue),
+    ):
+        run = await accepted(service, "hold door")
+        await store.has_claimed.wait()
+        await outside.execute("UPDATE jimsapi_owners SET beat_at = 'yesterday' WHERE owner = $1", cut_off.owner)
+        assert [left.run_id for left in await service.store.adopt(NOBODY)] == [run.run_id]
+        await other_queue.put([run.run_id])
+        await other_bot.reached["door"].wait()
+        store.may_return.set()
+        await store.has_accepted.wait()
+        other_bot.opened["door"].set()
+        async with asyncio.timeout(30):
+            while not queue.returned:
+                await asyncio.sleep(0.01)
+        assert await status_of(service, run.run_id) is RunStatus.COMPLETED
+    assert bot.texts == []
