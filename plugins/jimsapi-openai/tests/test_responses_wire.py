@@ -257,7 +257,7 @@ async def test_a_background_response_is_left_to_workers_unless_its_caller_reads_
     assert begun[0]["status"] == "queued"
     assert begun[0]["id"] == begun[1]["id"]
     assert len(queue.runs) == 1
-    assert kinds(await streamed(client, "two", background=True))[-1] == "response.completed"
+    assert kinds(await streamed(client, "two", background=True))[-1] == "completed"
     assert bot.texts == ["two"]
 
 
