@@ -350,7 +350,7 @@ def run_service(composition: Composition, peers: Peers | None = None) -> RunServ
 
 
 def worker_of(service: RunService) -> Worker:
-    """Return what does the runs that servers leave to workers. Raises `StartError` if there is no queue of them."""
+    """Return the worker, which does the runs that servers leave to it. Raises `StartError` if they have no queue."""
     worker = service.worker()
     if worker is None:
         raise StartError(
