@@ -158,17 +158,17 @@ def all_options(plugins: PluginManager | None = None, broken: list[StartError] |
 def with_options(owned: Sequence[Owned]) -> Callable[[click.Command], click.Command]:
     """Return a function that adds flags to a command: those of `owned`, and hidden ones for first-party plugins that
     are not installed."""
+    flags: dict[str, click.Option] = {}
+    for item in owned:
+        for spec in specs(item.options):
+            if spec.key not in flags:  # if two plugins declare an option, the start raises
+                flags[spec.key] = _flag(spec)
+    for key in FIRST_PARTY_AUTH | FIRST_PARTY_REPORTING:
+        if key not in flags:
+            flags[key] = _hidden_flag(key)
 
     def add(command: click.Command) -> click.Command:
-        known = set()
-        for item in owned:
-            for spec in specs(item.options):
-                if spec.key not in known:  # if two plugins declare an option, the start raises
-                    known.add(spec.key)
-                    command.params.append(_flag(spec))
-        for key in FIRST_PARTY_AUTH | FIRST_PARTY_REPORTING:
-            if key not in known:
-                command.params.append(_hidden_flag(key))
+        command.params += flags.values()  # all commands share them, since each start makes every command
         return command
 
     return add

@@ -17,6 +17,7 @@ import re
 import types
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -133,10 +134,11 @@ OptionsType = TypeVar("OptionsType", bound=Options)
 Made = TypeVar("Made")
 
 
-def specs(cls: type[Options]) -> list[OptionSpec]:
+@cache  # a start needs those of each class several times
+def specs(cls: type[Options]) -> tuple[OptionSpec, ...]:
     """Return the options that a class declares, in order. Raises `OptionError` for an invalid declaration."""
     hints = {name: hint for name, hint in get_type_hints(cls).items() if get_origin(hint) is not ClassVar}
-    return [_spec(cls, field, hint) for field, hint in hints.items()]
+    return tuple(_spec(cls, field, hint) for field, hint in hints.items())
 
 
 def _spec(cls: type[Options], field: str, hint: Any) -> OptionSpec:
