@@ -29,7 +29,7 @@ class PushNotifications:
         """`GetTaskPushNotificationConfig`."""
         raise _not_supported()
 
-    async def list(self, request: Request, params: Any) -> Reply:
+    async def list_all(self, request: Request, params: Any) -> Reply:
         """`ListTaskPushNotificationConfigs`."""
         raise _not_supported()
 
