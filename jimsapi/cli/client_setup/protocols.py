@@ -16,11 +16,13 @@ from jimsapi.cli.client_setup.probe import NoReply, Probe, Reply
 
 MODERN, LEGACY = "2026-07-28", "2025-11-25"
 """The versions of MCP that are asked for: that without sessions, and the newest with `initialize`."""
+MCP = "/mcp"
 A2A = "1.0"
 CARD = "/.well-known/agent-card.json"
 MAX_NAMES = 20
 """Tools, models and interfaces of one server that are shown."""
 
+_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _REFUSED = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
 _TASK_NOT_FOUND = -32001
 _EVENTS = {"accept": "application/json, text/event-stream"}
@@ -71,7 +73,7 @@ async def find_all(asked: Asked) -> dict[str, Endpoint]:
 
 async def find_mcp(asked: Asked) -> Endpoint:
     """MCP: the versions that the server speaks, and the names of its tools."""
-    path = "/mcp"
+    path = await _mcp_path(asked.probe)
     if not (await asked.probe.get(path)).allows("POST"):
         return Endpoint()
     endpoint = Endpoint(asked.address.url + path)
@@ -87,6 +89,21 @@ async def find_mcp(asked: Asked) -> Endpoint:
     elif asked.access.is_open:
         endpoint.problems += await _use_mcp(asked, path, discovered, endpoint)
     return endpoint
+
+
+async def _mcp_path(probe: Probe) -> str:
+    """Return the path of MCP. The OpenAPI document has another than the usual one, if the operator has chosen that."""
+    try:
+        document = (await probe.get("/openapi.json")).fields
+    except NoReply:
+        return MCP
+    paths = document.get("paths")
+    for path, operations in paths.items() if isinstance(paths, dict) else ():
+        operation = operations.get("post") if isinstance(operations, dict) else None
+        tags = operation.get("tags") if isinstance(operation, dict) else None
+        if isinstance(tags, list) and "mcp" in tags and _PATH.fullmatch(path):
+            return str(path)
+    return MCP
 
 
 async def _use_mcp(asked: Asked, path: str, discovered: Reply, endpoint: Endpoint) -> list[str]:
