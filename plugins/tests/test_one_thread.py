@@ -1,4 +1,4 @@
-"""One conversation that goes through all protocols: begun in a browser, continued by MCP, asked by A2A, read by the API.
+"""One conversation in all protocols: it is begun in a browser, continued by MCP, asked by A2A, and read by the API.
 
 Every protocol shows the same history, with the same identifiers, order and times.
 """
