@@ -4,8 +4,8 @@ whatever else the machine does.
 `python -m benchmarks.instructions` counts, and prints the difference to the last line for the same Python in
 `instructions.csv`; `--record` adds a line. `--idle` compares chats with all that conversations may leave idle with
 chats alone. `--agents` compares routed GETs and chats with the plugins of MCP and A2A idle with the same without them,
-and also counts the calls of Python functions. It needs valgrind (`apt-get install valgrind`), and runs in the Python that
-it is started with, which has jimsapi installed.
+and also counts the calls of Python functions. It needs valgrind (`apt-get install valgrind`), and runs in the Python
+that it is started with, which has jimsapi installed.
 """
 
 import argparse
@@ -99,9 +99,8 @@ def install_agents(folder: Path) -> Mapping[str, str]:
 def beside_agents(idle: Mapping[str, float], alone: Mapping[str, float], what: str) -> Sequence[str]:
     """What to print: the counts of both, and how they differ."""
     lines = [f"{f'{what} a request':36}{'alone':>12}{'MCP and A2A idle':>20}"]
-    for kind in BESIDE_AGENTS:
-        lines.append(f"{kind:36}{alone[kind]:12,.1f}{idle[kind]:20,.1f}{idle[kind] / alone[kind] - 1:+9.2%}")
-    return lines
+    rows = ((kind, alone[kind], idle[kind]) for kind in BESIDE_AGENTS)
+    return lines + [f"{kind:36}{one:12,.1f}{other:20,.1f}{other / one - 1:+9.2%}" for kind, one, other in rows]
 
 
 def count_calls(environment: Mapping[str, str] = MappingProxyType({})) -> dict[str, float]:
