@@ -38,7 +38,7 @@ from jimsapi.wire import (
     with_run,
 )
 from jimsapi_mcp.asking import CANCELLED, CLOSED, DECLINED, DECLINING, DISMISSED, Asking
-from jimsapi_mcp.eras import Client, completed
+from jimsapi_mcp.eras import SERVER_KEY, Client
 from jimsapi_mcp.messages import INVALID_PARAMS, RequestId, RpcError, RpcRequest, is_name, result_body, shown
 from jimsapi_mcp.names import run_of, thread_of
 from jimsapi_mcp.people import People, admission_of
@@ -131,12 +131,14 @@ class Calls:
     """Makes the calls of tools."""
 
     def __init__(
-        self, service: RunService, people: People, tools: Tools, states: States, open_calls: OpenCalls
+        self, service: RunService, people: People, tools: Tools, states: States, info: Mapping[str, Any]
     ) -> None:
+        """`info` is the name and the version of the server, which results repeat."""
         self.service = service
         self.people = people
         self.asking = Asking(service, people, states)
-        self.open_calls = open_calls
+        self.open_calls = OpenCalls()
+        self._info = info
         self._states = states
         self._tools = tools
         self._lists = Lists(service)
@@ -152,26 +154,37 @@ class Calls:
             if call.tool == tools.start:
                 return await self._start(request, call)
             if call.tool == tools.get:
-                return response_to(call, await self._get(request, call))
-            return response_to(call, await self._cancel(request, call))
+                return self._response(call, await self._get(request, call))
+            return self._response(call, await self._cancel(request, call))
         except ArgumentsRefused as fault:
-            return response_to(call, refused_result(str(fault)))
+            return self._response(call, refused_result(str(fault)))
         except (DomainError, HTTPError) as error:
             text = advice(request, error)
             if text is None:
                 raise
-            return response_to(call, refused_result(text))
+            return self._response(call, refused_result(text))
 
-    async def conclude(self, request: Request, call: ToolCall, outcome: Outcome) -> dict[str, Any]:
-        """Return the result of a call whose run is as `outcome` says: it asks a person, or it is complete."""
+    def finished(self, client: Client, result: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a result as the client's version has it: since 2026-07-28 it says its type and who made it."""
+        if not client.modern:
+            return result
+        return {"resultType": "complete", **result, "_meta": {SERVER_KEY: self._info}}
+
+    async def conclude(
+        self, request: Request, call: ToolCall, outcome: Outcome, run: StoredRun | None = None
+    ) -> dict[str, Any]:
+        """Return the result of a call whose run is as `outcome` says: it asks a person, or it is complete.
+
+        `run` is the stored run, if it is known.
+        """
         if not outcome.asked:
             return tool_result(outcome, ())
-        run = await self.people.run(request, outcome.run_id)
+        run = run or await self.people.run(request, outcome.run_id)
         questions = await self.asking.open_questions(run)
         answerable = self.asking.answerable(request, run, questions)
         if answerable and call.client.modern and call.client.elicits and call.tool != self._tools.start:
             return self._input_required(request, call, run, self.asking.requests(answerable))
-        return tool_result(outcome, questions, self.note(run, questions))
+        return tool_result(outcome, questions, self.note(request, run, questions))
 
     async def begin(
         self, request: Request, turn: Turn, place: Place, *, watched: bool = False, background: bool = False
@@ -207,10 +220,15 @@ class Calls:
             with suppress(RunEnded, RunNotFound):
                 await self.people.cancel(request, call.run_id)
 
-    async def failed(self, request: Request, run_id: UUID, error: BaseException) -> Outcome:
-        """Return the outcome of a run that has ended with an error. Raises `StoreUnavailable`."""
+    async def failed(
+        self, request: Request, run_id: UUID, error: BaseException, run: StoredRun | None = None
+    ) -> Outcome:
+        """Return the outcome of a run that has ended with an error. `run` is the stored run, if it is known.
+
+        Raises `StoreUnavailable`.
+        """
         status, text = failure(request, error)
-        stored = await self.people.run(request, run_id)
+        stored = run or await self.people.run(request, run_id)
         ended = RunStatus.FAILED if stored.status in OPEN and status == 500 else stored.status
         return Outcome(stored.run_id, stored.thread_id, ended, error=text)
 
@@ -225,7 +243,7 @@ class Calls:
             "resultType": "task",
             **task_of(await self.people.run(request, run.known_as), self.service.limits.keep_runs),
         }
-        return with_run(request, self.service, run, response_to(call, created))
+        return with_run(request, self.service, run, self._response(call, created))
 
     async def _start(self, request: Request, call: ToolCall) -> Response:
         turn, place = await self._message(request, call)
@@ -233,7 +251,7 @@ class Calls:
         outcome = outcome_of_stored(await self.people.run(request, run.known_as))
         note = f"The agent works on it. Call {self._tools.get} with run_id {outcome.run_id} for the answer."
         result = tool_result(outcome, (), note if outcome.status in OPEN else "")
-        return with_run(request, self.service, run, response_to(call, result))
+        return with_run(request, self.service, run, self._response(call, result))
 
     async def _message(self, request: Request, call: ToolCall) -> tuple[Turn, Place]:
         """Return the message of a call, and where it goes. Raises `ThreadNotFound` for a thread of somebody else."""
@@ -264,10 +282,10 @@ class Calls:
         run = await self._run_of_state(request, call)
         newest = await self.asking.newest(run)
         if newest.run_id != run.run_id:  # it is answered: this request is a repetition, or somebody else has answered
-            return await self._followed(request, call, newest)
+            return await self._followed(request, call, run)
         answers = await self._entered(request, call, run)
         if isinstance(answers, Refused):
-            return response_to(call, answers.result)
+            return self._response(call, answers.result)
         turn = Turn("", answers=dict(answers), trace_context=call.trace_context)
         try:
             return await self._answered(request, call, turn, self.place_of(request, run))
@@ -275,7 +293,7 @@ class Calls:
             newest = await self.asking.newest(run)
             if newest.run_id == run.run_id:
                 raise
-            return await self._followed(request, call, newest)  # another request was faster
+            return await self._followed(request, call, run)  # another request was faster
 
     async def _entered(self, request: Request, call: ToolCall, run: StoredRun) -> "Mapping[str, Any] | Refused":
         """Return the answers in a call to the questions of a run, or the result of the call if there are none."""
@@ -283,18 +301,16 @@ class Calls:
         questions = await self.asking.open_questions(run)
         answerable = self.asking.answerable(request, run, questions)
         if not answerable:
-            return Refused(tool_result(outcome, questions, self.note(run, questions)))
+            return Refused(tool_result(outcome, questions, self.note(request, run, questions)))
         entered = self.asking.entered(answerable, call.inputs)
         if entered.again:
-            requests = self.asking.requests(
-                [one for one in answerable if one.question_id in entered.again], entered.again
-            )
+            requests = self.asking.requests(answerable, entered.again)
             return Refused(self._input_required(request, call, run, requests))
         if entered.declined:
             await self.asking.close(request, run, DECLINING)
             return Refused(tool_result(outcome, (), DECLINED))
         if entered.dismissed:
-            return Refused(tool_result(outcome, questions, f"{DISMISSED} {self.note(run, questions)}"))
+            return Refused(tool_result(outcome, questions, f"{DISMISSED} {self.note(request, run, questions)}"))
         return entered.answers
 
     async def _answered(self, request: Request, call: ToolCall, turn: Turn, place: Place) -> Response:
@@ -316,17 +332,18 @@ class Calls:
                 raise
             outcome = await self.failed(request, run.known_as, error)
         result = await self.conclude(request, call, outcome)
-        return with_run(request, self.service, run, response_to(call, result))
+        return with_run(request, self.service, run, self._response(call, result))
 
-    async def _followed(self, request: Request, call: ToolCall, run: StoredRun) -> Response:
-        """Answer a call when a run has ended that another request began."""
-        if run.status not in OPEN:
-            return response_to(call, await self.conclude(request, call, outcome_of_stored(run)))
-        if call.streams:
-            return EventStreamResponse(CallStream(self, request, call, OpenCall(run.run_id)).of_stored(run))
-        await end_of(self, run)
-        ended = await self.people.run(request, run.run_id)
-        return response_to(call, await self.conclude(request, call, outcome_of_stored(ended)))
+    async def _followed(self, request: Request, call: ToolCall, asking: StoredRun) -> Response:
+        """Answer a call when the runs have ended that answers to the questions of the run `asking` began."""
+        newest = await self.asking.newest(asking)
+        if newest.status in OPEN and call.streams:
+            open_call = self.open_calls.open(request, call.client, call.id)
+            return EventStreamResponse(CallStream(self, request, call, open_call).of_stored(newest))
+        if newest.status in OPEN:
+            await end_of(self, newest)
+            newest = await self.asking.newest(newest)
+        return self._response(call, await self.conclude(request, call, outcome_of_stored(newest), newest))
 
     async def _get(self, request: Request, call: ToolCall) -> dict[str, Any]:
         """Return the state of a run, or of the newest run of a thread; after an answer, that of the run it began."""
@@ -345,7 +362,7 @@ class Calls:
             newest = await self.asking.newest(newest)
         if newest.status in OPEN:
             return tool_result(outcome_of_stored(newest), (), "The agent still works on it.")
-        return await self.conclude(request, call, outcome_of_stored(newest))
+        return await self.conclude(request, call, outcome_of_stored(newest), newest)
 
     async def _named_run(self, request: Request, arguments: GetArguments) -> StoredRun:
         if arguments.run_id is not None:
@@ -399,10 +416,15 @@ class Calls:
         state = self._states.sign(request, run, call.digest)
         return {"resultType": "input_required", "inputRequests": requests, "requestState": state}
 
-    def note(self, run: StoredRun, questions: Sequence[Question]) -> str:
+    def _response(self, call: ToolCall, result: Mapping[str, Any]) -> Response:
+        return JSONResponse(result_body(call.id, self.finished(call.client, result)))
+
+    def note(self, request: Request, run: StoredRun, questions: Sequence[Question]) -> str:
         """Return what a model reads of open questions that its client does not show."""
         if not questions:
             return CLOSED
+        if not self.asking.answerable(request, run, questions):
+            return "The agent waits for the answer of somebody else."
         return (
             "The agent asks the person this before it goes on. "
             f"Call {self._tools.chat} with thread {run.thread_id} and the person's answer as the message."
@@ -413,11 +435,6 @@ class Refused(msgspec.Struct, frozen=True):
     """The result of a call that goes no further."""
 
     result: Mapping[str, Any]
-
-
-def response_to(call: ToolCall, result: Mapping[str, Any]) -> Response:
-    """Return the response with the result of a call."""
-    return JSONResponse(result_body(call.id, completed(call.client, result)))
 
 
 def advice(request: Request, error: DomainError | HTTPError) -> str | None:

@@ -19,6 +19,7 @@ from jimsapi.asgi import Request
 from jimsapi_mcp.messages import (
     HEADER_MISMATCH,
     INVALID_PARAMS,
+    MAX_SHOWN,
     MISSING_CAPABILITY,
     UNSUPPORTED_VERSION,
     RpcError,
@@ -100,15 +101,13 @@ def modern_client(request: Request, call: RpcRequest) -> Client:
         raise RpcError(INVALID_PARAMS, f"{CAPABILITIES_KEY} must be an object")
     _check_headers(request, call, version)
     if version not in MODERN:
-        raise unsupported(version)
+        data = {"supported": list(MODERN), "requested": version[:MAX_SHOWN]}
+        raise RpcError(UNSUPPORTED_VERSION, f"The protocol version {shown(version)} is not supported", data)
     return Client(True, elicits=elicits(capabilities), tasks=_has_tasks(capabilities))
 
 
 def legacy_client(request: Request) -> Client:
-    """Return what the session of a request says. Raises `RpcError` for a version that the server does not speak."""
-    version = request.headers.get(VERSION_HEADER)
-    if version is not None and version not in LEGACY:
-        raise unsupported(version)
+    """Return what the session of a request says."""
     session = request.headers.get(SESSION_HEADER) or ""
     if not _SESSION.fullmatch(session):  # of another server, before a restart with another program
         return Client(False)
@@ -128,21 +127,10 @@ def agreed_version(params: Mapping[str, Any]) -> str:
     return asked if asked in LEGACY else LEGACY[0]
 
 
-def completed(client: Client, result: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a result as the client's version has it: since 2026-07-28 it says of which type it is."""
-    return {"resultType": "complete", **result} if client.modern else result
-
-
 def elicits(capabilities: Mapping[str, Any]) -> bool:
     """Return whether a client shows forms. An empty object means forms (2026-07-28, client/elicitation)."""
     declared = capabilities.get("elicitation")
     return isinstance(declared, Mapping) and ("form" in declared or "url" not in declared)
-
-
-def unsupported(version: str) -> RpcError:
-    """Return the error for a version that the server does not speak."""
-    data = {"supported": [*MODERN, *LEGACY], "requested": version[:200]}
-    return RpcError(UNSUPPORTED_VERSION, f"The protocol version {shown(version)} is not supported", data, always=True)
 
 
 def _has_tasks(capabilities: Mapping[str, Any]) -> bool:

@@ -12,12 +12,10 @@ from jimsapi_mcp.asking import DECLINING
 from jimsapi_mcp.calls import Calls, tool_call_of
 from jimsapi_mcp.eras import (
     MODERN,
-    SERVER_KEY,
     SESSION_HEADER,
     TASKS,
     Client,
     agreed_version,
-    completed,
     is_modern,
     legacy_client,
     modern_client,
@@ -37,7 +35,7 @@ from jimsapi_mcp.messages import (
 )
 from jimsapi_mcp.people import People
 from jimsapi_mcp.resources import TEMPLATE, Resources
-from jimsapi_mcp.sessions import FormResponse, OpenCalls, Reaction
+from jimsapi_mcp.sessions import FormResponse, Reaction
 from jimsapi_mcp.states import States
 from jimsapi_mcp.tasks import Tasks
 from jimsapi_mcp.tools import Tools
@@ -54,12 +52,13 @@ class McpServer:
     """Answers the messages of clients."""
 
     def __init__(self, service: RunService, tools: Tools, contact_header: str | None, secret: str | None) -> None:
-        people, self._open_calls = People(service, contact_header), OpenCalls()
+        people = People(service, contact_header)
+        info = {"name": tools.title, "version": version("jimsapi-mcp")}
         self._tools = tools
-        self._calls = Calls(service, people, tools, States(secret), self._open_calls)
+        self._calls = Calls(service, people, tools, States(secret), info)
         self._resources = Resources(service, people)
         self._tasks = Tasks(self._calls)
-        self._info = {"name": tools.title, "version": version("jimsapi-mcp")}
+        self._info = info
 
     async def answer(self, request: Request, message: Message) -> Response:
         """Return the response to a message. Raises `RpcError`, and the errors of `Calls.call`."""
@@ -118,9 +117,7 @@ class McpServer:
         return self._response(message, client, {**result, **fresh} if client.modern else result)
 
     def _response(self, message: RpcRequest, client: Client, result: Mapping[str, Any]) -> Response:
-        if client.modern:
-            result = {**result, "_meta": {SERVER_KEY: self._info}}
-        return JSONResponse(result_body(message.id, completed(client, result)))
+        return JSONResponse(result_body(message.id, self._calls.finished(client, result)))
 
     def _initialize(self, message: RpcRequest) -> Response:
         result = {
@@ -137,7 +134,7 @@ class McpServer:
             return
         request_id = message.params.get("requestId")
         if is_name(request_id):
-            call = self._open_calls.find(request, legacy_client(request), request_id)
+            call = self._calls.open_calls.find(request, legacy_client(request), request_id)
             if call is not None:
                 await self._calls.cancel_open(request, call)
 
@@ -170,6 +167,6 @@ class McpServer:
                 reaction = FormResponse(Reaction.REFUSED, refusal_of(content.status, content.content).text)
         if reaction.reaction is Reaction.DECLINED:
             await asking.close(request, run, DECLINING)
-        is_here = self._open_calls.respond(form_id, reaction)
+        is_here = self._calls.open_calls.respond(form_id, reaction)
         if not is_here and reaction.reaction in (Reaction.INVALID, Reaction.DISMISSED):
             await asking.close(request, run, DECLINING)  # the call waits in another process, which reads only the store

@@ -11,7 +11,6 @@ from jimsapi.runs import LiveRun
 from jimsapi.threads import DomainError, Question, StoredRun
 from jimsapi.wire import Failed, Finished, failure, spoken_items, spoken_stored_run
 from jimsapi_mcp.asking import CLOSED, DECLINED, DISMISSED, form_params
-from jimsapi_mcp.eras import completed
 from jimsapi_mcp.messages import INTERNAL_ERROR, RpcError, error_event, notification_event, request_event, result_event
 from jimsapi_mcp.progress import HEARTBEAT, Progress, Spoken, notified
 from jimsapi_mcp.results import Outcome, outcome_of_result, tool_result
@@ -37,6 +36,8 @@ class CallStream:
         self._call = call
         self._open_call = open_call
         self._progress = None if call.token is None else Progress(call.token)
+        self._stored: StoredRun | None = None
+        """The run that another request has begun, as it was when this call began to read it."""
         self._next: StoredRun | None = None
         self._note = ""
         self._refused = False
@@ -47,6 +48,7 @@ class CallStream:
 
     def of_stored(self, run: StoredRun) -> AsyncGenerator[bytes, None]:
         """Yield the events of a call whose run another request has begun."""
+        self._follow(run)
         return self._guarded(self._events(spoken_stored_run(self._calls.service, run)))
 
     async def _guarded(self, events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
@@ -81,26 +83,39 @@ class CallStream:
             if self._next is None:
                 yield await self._response(outcome)
                 return
-            self._open_call.run_id = self._next.run_id
+            self._follow(self._next)
             items = spoken_stored_run(self._calls.service, self._next)
+
+    def _follow(self, run: StoredRun) -> None:
+        self._stored = run
+        self._open_call.run_id = run.run_id
+
+    async def _run(self, outcome: Outcome) -> StoredRun:
+        """Return the run of the call as it is stored now."""
+        if self._stored is None:
+            return await self._calls.people.run(self._request, outcome.run_id)
+        return await self._calls.service.store.run(outcome.run_id, None, None)
 
     async def _outcome(self, last: Finished | Failed) -> Outcome | None:
         """Return the outcome of a run from its last item."""
         if isinstance(last, Finished):
             return outcome_of_result(last.result)
         run_id = self._open_call.run_id
-        return None if run_id is None else await self._calls.failed(self._request, run_id, last.error)
+        if run_id is None:
+            return None
+        stored = None if self._stored is None else await self._calls.service.store.run(run_id, None, None)
+        return await self._calls.failed(self._request, run_id, last.error, stored)
 
     async def _response(self, outcome: Outcome) -> bytes:
-        if self._note:
-            run = await self._calls.people.run(self._request, outcome.run_id)
+        run = await self._run(outcome) if outcome.asked else None
+        if self._note and run is not None:
             questions = await self._calls.asking.open_questions(run)
             result = tool_result(outcome, questions, self._note)
             if self._refused:
                 result["isError"] = True
         else:
-            result = await self._calls.conclude(self._request, self._call, outcome)
-        return result_event(self._call.id, completed(self._call.client, result))
+            result = await self._calls.conclude(self._request, self._call, outcome, run)
+        return result_event(self._call.id, self._calls.finished(self._call.client, result))
 
     async def _forms(self, outcome: Outcome) -> AsyncGenerator[bytes, None]:
         """Ask the person the questions of a run, in versions in which a server sends requests.
@@ -110,7 +125,7 @@ class CallStream:
         client, asking = self._call.client, self._calls.asking
         if client.modern or not client.elicits or not outcome.asked:
             return
-        run = await self._calls.people.run(self._request, outcome.run_id)
+        run = await self._run(outcome)
         fault: str | None = None
         for _ in range(MOST_FORMS):
             questions = asking.answerable(self._request, run, await asking.open_questions(run))
@@ -166,6 +181,6 @@ class CallStream:
 
 
 async def end_of(calls: "Calls", run: StoredRun) -> None:
-    """Wait until a run has ended."""
+    """Wait until a run has ended, or the stream of it."""
     async for _ in spoken_stored_run(calls.service, run):
         pass

@@ -56,7 +56,7 @@ class Tasks:
         outcome = outcome_of_stored(newest)
         if outcome.asked and not questions and await self._asking.closed_by(newest) == CANCELLED:
             return {**task, "status": "cancelled"}
-        note = self._calls.note(newest, questions) if outcome.asked else ""
+        note = self._calls.note(request, newest, questions) if outcome.asked else ""
         result = {"resultType": "complete", **tool_result(outcome, questions, note)}
         return {**task, "status": "completed", "result": result}
 
