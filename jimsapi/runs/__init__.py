@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from jimsapi.runs.errors import ContactForbidden, RunCancelled, RunEnded, ScopeMissing
     from jimsapi.runs.histogram import Histogram
     from jimsapi.runs.inbound import Inbound, check_contact_id, storable_json, thread_metadata
+    from jimsapi.runs.lists import Lists
     from jimsapi.runs.live import LiveRun
     from jimsapi.runs.lookup import Runs
     from jimsapi.runs.pipeline import JimsApp, Pipeline, is_pipeline, pipeline_name, takes_context
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from jimsapi.runs.service import RunService
     from jimsapi.runs.signing import signatures, signing_key
     from jimsapi.runs.sinks import EventRefused
+    from jimsapi.runs.skill import Skill
     from jimsapi.runs.stream import Status
     from jimsapi.runs.tasks import ServiceTask
     from jimsapi.runs.threads import ThreadService
@@ -35,6 +37,7 @@ __all__ = [
     "Identity",
     "Inbound",
     "JimsApp",
+    "Lists",
     "LiveRun",
     "Pipeline",
     "QuotaLimits",
@@ -45,6 +48,7 @@ __all__ = [
     "Runs",
     "ScopeMissing",
     "ServiceTask",
+    "Skill",
     "Status",
     "ThreadService",
     "WorkQueue",
@@ -67,6 +71,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
             "jimsapi.runs.admission": ("Admission",),
             "jimsapi.runs.scopes": ("CHAT", "SCOPES", "THREADS"),
             "jimsapi.runs.inbound": ("Inbound", "check_contact_id", "storable_json", "thread_metadata"),
+            "jimsapi.runs.lists": ("Lists",),
             "jimsapi.runs.live": ("LiveRun",),
             "jimsapi.runs.lookup": ("Runs",),
             "jimsapi.runs.pipeline": ("JimsApp", "Pipeline", "is_pipeline", "pipeline_name", "takes_context"),
@@ -75,6 +80,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
             "jimsapi.runs.service": ("RunService",),
             "jimsapi.runs.signing": ("signatures", "signing_key"),
             "jimsapi.runs.sinks": ("EventRefused",),
+            "jimsapi.runs.skill": ("Skill",),
             "jimsapi.runs.stream": ("Status",),
             "jimsapi.runs.tasks": ("ServiceTask",),
             "jimsapi.runs.threads": ("ThreadService",),

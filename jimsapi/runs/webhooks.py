@@ -30,7 +30,7 @@ from uuid import UUID
 import httpx
 
 from jimsapi.runs.plugin_code import PLUGIN_EXITS, own_task_is_cancelled
-from jimsapi.runs.signing import signatures
+from jimsapi.runs.signing import signatures, webhook_id
 from jimsapi.runs.tasks import EndlessTask, ServiceTask
 from jimsapi.threads.errors import InputRefused, RunNotFound, StoreUnavailable
 from jimsapi.threads.outbox import WEBHOOK_HOLD, Outbox
@@ -120,7 +120,7 @@ class Webhooks:
 
     - `keys`: each key makes a signature.
     - `store`: the store of the runs.
-    - `body` makes the payload of a run that has ended.
+    - `body` makes the payload of a run that has ended, and `content_type` is its type.
     - `allow_private` permits addresses that are not public, and URLs without TLS.
     - `retry_after`: seconds between a failed call and the next one.
 
@@ -135,6 +135,7 @@ class Webhooks:
         store: ThreadStore,
         body: Callable[[StoredRun], bytes],
         *,
+        content_type: str = "application/json",
         allow_private: bool = False,
         resolver: Resolver | None = None,
         retry_after: Sequence[float] = RETRY_AFTER,
@@ -143,6 +144,7 @@ class Webhooks:
         self._keys = tuple(keys)
         self._store = store
         self._body = body
+        self._content_type = content_type
         self._allow_private = allow_private
         self._resolve = resolver or self._look_up
         self._retry_after = tuple(retry_after)
@@ -473,18 +475,18 @@ class Webhooks:
 
     async def _send(self, webhook: Webhook, address: str, body: bytes) -> httpx.Response:
         """Send the request to `address`, which was checked. Resolving the host again could return another address."""
-        webhook_id = f"run_{webhook.run_id.hex}"  # the same for each call, whichever process makes it
+        sent_id = webhook_id(webhook.run_id)
         timestamp = int(time.time())
         request = httpx.Request(
             "POST",
             webhook.url.copy_with(host=address),
             headers={
                 "host": webhook.url.netloc.decode(),
-                "content-type": "application/json",
+                "content-type": self._content_type,
                 "user-agent": "jimsapi",
-                "webhook-id": webhook_id,
+                "webhook-id": sent_id,
                 "webhook-timestamp": str(timestamp),
-                "webhook-signature": signatures(self._keys, webhook_id, timestamp, body),
+                "webhook-signature": signatures(self._keys, sent_id, timestamp, body),
             },
             content=body,
             extensions={

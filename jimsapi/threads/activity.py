@@ -4,7 +4,8 @@ Each is an event of the thread. Clients that watch the run get it at once, befor
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from math import isfinite
@@ -33,8 +34,61 @@ ANSWER_SOURCE = "answer.source"
 CANCELLED = "cancelled"
 """The `error` of a tool call that was cancelled."""
 
+logger = logging.getLogger("jimsapi.runs")
+
 SendActivity = Callable[[UUID, str, dict[str, Any]], None]
 """Receives the identifier, the type and the data of an event."""
+
+
+class ActivityObserver:
+    """The base of classes whose objects are notified of what a pipeline does (`ThreadContext.observe`).
+
+    Override what you need. The methods are called between two steps of the pipeline, so they must return at once. If
+    one raises an exception, it is logged, and the pipeline goes on.
+
+        class Names(ActivityObserver):
+            def tool_began(self, call):
+                print("calls", call.name)
+
+        @hookimpl
+        def jimsapi_pipeline_wrapper():
+            def wrap(pipeline, name):
+                async def observed(ctx):
+                    ctx.observe(Names())
+                    await pipeline(ctx)
+                return observed
+            return wrap
+
+    The plugin `jimsapi-otel` is an example.
+    """
+
+    def tool_began(self, call: "ToolCall") -> None:
+        """A tool call has begun. Called in the task and thread of its block, before the block.
+
+        So a context variable that the method sets has its value within the block.
+        """
+
+    def tool_ended(self, call: "ToolCall", outcome: Mapping[str, Any], error: BaseException | None) -> None:
+        """The block of a tool call has ended. Called where the block ends, also if the run has ended before.
+
+        `outcome` has the `duration` in seconds and, as the event `tool.call`, `result` or `error`. It has neither if
+        the result cannot be stored, and if the tool waits for the answer to a question: `error` is then
+        `QuestionAsked`. `error` is the exception that leaves the block, and None if there is none.
+        """
+
+    def event_sent(self, event_type: str, data: Any) -> None:
+        """The pipeline has sent an event, which is stored when the run completes: a message, `model.usage` and so on.
+
+        A message that was streamed is one event, which is sent when the message is complete. Do not change `data`.
+        """
+
+
+def notify(method: Callable[..., None], *arguments: Any) -> None:
+    """Call a method of an observer. If it raises an exception, log it."""
+    try:
+        method(*arguments)
+    except Exception:
+        logger.exception("an observer of a pipeline failed; the pipeline goes on")
 
 
 class ToolCall:
@@ -60,6 +114,7 @@ class ToolCall:
         show: SendActivity,
         send: SendActivity,
         error_text: Callable[[BaseException], str],
+        observers: Sequence[ActivityObserver] = (),
     ) -> None:
         """`show` receives the event of the call that begins, and `send` that of the call that has ended."""
         self._event_id = uuid7()
@@ -72,6 +127,7 @@ class ToolCall:
         self._show = show
         self._send = send
         self._error_text = error_text
+        self._observers = observers
         self._began: float | None = None
 
     def __enter__(self) -> Self:
@@ -81,21 +137,43 @@ class ToolCall:
         self._call = {"id": self.id, "name": self.name, "arguments": _copy(dict(self._arguments))}
         self._show(self._event_id, TOOL_CALL, self._call)
         self._began = monotonic()
+        for observer in self._observers:
+            notify(observer.tool_began, self)
         return self
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """The arguments as JSON values, from the time when the call began."""
+        arguments: Mapping[str, Any] = self._call.get("arguments", self._arguments)
+        return arguments
 
     def __exit__(
         self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._began is not None
-        duration = round(monotonic() - self._began, 6)
+        outcome: dict[str, Any] = {"duration": round(monotonic() - self._began, 6)}
+        error = raised
+        try:
+            self._end(outcome, raised)
+        except BaseException as fault:
+            error = raised or fault
+            raise
+        finally:
+            for observer in self._observers:
+                notify(observer.tool_ended, self, outcome, error)
+
+    def _end(self, outcome: dict[str, Any], raised: BaseException | None) -> None:
+        """Send the event of the call, and add the result or the error to its `outcome`."""
         if raised is None:
-            self._send(self._event_id, TOOL_CALL, {**self._call, **self._ending(), "duration": duration})
-            return
-        if isinstance(raised, QuestionAsked):
+            ending = self._ending()
+            self._send(self._event_id, TOOL_CALL, {**self._call, **ending, **outcome})
+        elif isinstance(raised, QuestionAsked):
             return  # the tool waits for a person; the next run of the turn makes the call again
-        data = {**self._call, "error": storable_text(self._error_text(raised)), "duration": duration}
-        with suppress(RunClosed):  # the run was stopped, which has raised in the block
-            self._send(self._event_id, TOOL_CALL, data)
+        else:
+            ending = {"error": storable_text(self._error_text(raised))}
+            with suppress(RunClosed):  # the run was stopped, which has raised in the block
+                self._send(self._event_id, TOOL_CALL, {**self._call, **ending, **outcome})
+        outcome |= ending
 
     async def __aenter__(self) -> Self:
         self.__enter__()

@@ -18,7 +18,9 @@ from jimsapi.threads.activity import (
     CANCELLED,
     MODEL_REASONING,
     MODEL_USAGE,
+    ActivityObserver,
     ToolCall,
+    notify,
     source_data,
     usage_data,
 )
@@ -51,6 +53,7 @@ from jimsapi.threads.message_files import (
 )
 from jimsapi.threads.questions import TurnStore, answers_beside
 from jimsapi.threads.storable import Unstorable, dump_storable, load_stored, storable_text
+from jimsapi.threads.trace_context import TraceContext
 
 LoadEvents = Callable[[UUID, Event | None, int], Awaitable[Sequence[EventRow]]]
 Parameters = ParamSpec("Parameters")
@@ -179,11 +182,15 @@ class ThreadContext:
 
     title: str | None = None
     """Set it to give the thread a title, which lists of threads show. A client may change it later."""
+    trace_context: TraceContext | None = None
+    """The trace of the caller, if the protocol has it in the message itself, as MCP does. A `traceparent` among the
+    headers of a request is not here."""
     _is_for_test = False
     _given_answers: Mapping[str, Any] = {}
     status_updater: StatusUpdater | None = None
     # Defaults in place of lines in `__init__`, which every run would pay for.
     _output: LiveOutput | None = None
+    _observers: tuple[ActivityObserver, ...] = ()
     _message_id: UUID | None = None
     _closed = False
     _bridge: Bridge | None = None
@@ -431,7 +438,13 @@ class ThreadContext:
         if id is not None and not isinstance(id, str):
             raise TypeError(f"the id of a call must be a str, not {type(id).__name__}")
         return ToolCall(
-            name, arguments or {}, id, show=self._show, send=self._send_activity, error_text=self._text_of_error
+            name,
+            arguments or {},
+            id,
+            show=self._show,
+            send=self._send_activity,
+            error_text=self._text_of_error,
+            observers=self._observers,
         )
 
     @_in_loop
@@ -621,6 +634,24 @@ class ThreadContext:
         begun = self._begin(work)
         return begun.result if isinstance(begun, Done) and _get_running_loop() is None else begun
 
+    def observe(self, observer: ActivityObserver) -> None:
+        """Notify `observer` of the tool calls that begin and end, and of the events that are sent, from now on.
+
+        For plugins: a pipeline wrapper calls it before it calls the pipeline. A run without observers costs nothing for
+        them, and the pieces of a stream have no observers.
+        """
+        self._observers = (*self._observers, observer)
+
+    @_in_loop
+    def end_message(self) -> None:
+        """End the message that `stream` has begun, and the reasoning, so that observers have the event of each.
+
+        What the pipeline streams next begins another message. The end of the pipeline does the same. Raises `RunClosed`
+        if the run has ended.
+        """
+        self._ensure_open()
+        self._end_pieces()
+
     def watch(self, output: LiveOutput) -> None:
         """Send what follows to `output`. Called by the service."""
         self._output = self.status_updater = output
@@ -638,10 +669,7 @@ class ThreadContext:
 
         Returns `outgoing_events`. Called by the service.
         """
-        if self._message_id is not None:
-            self._complete_stream("")
-        if self._reasoning_id is not None:
-            self._end_reasoning()
+        self._end_pieces()
         if "_asking" in vars(self):  # most pipelines ask nothing
             self.outgoing_events.extend(self._asking.events)
         return self.outgoing_events
@@ -656,6 +684,8 @@ class ThreadContext:
         self.outgoing_events.append(
             Event(thread_id=self.thread_id, event_id=event_id, event_type=event_type, event_data=data)
         )
+        for observer in self._observers:
+            notify(observer.event_sent, event_type, data)
 
     @_in_loop
     def _announce(self, event_type: str, data: dict[str, Any]) -> None:
@@ -678,6 +708,12 @@ class ThreadContext:
             raise UnstorableEvent(event_type, str(fault)) from fault
         if self._output is not None:
             self._output.send_activity(event)
+
+    def _end_pieces(self) -> None:
+        if self._message_id is not None:
+            self._complete_stream("")
+        if self._reasoning_id is not None:
+            self._end_reasoning()
 
     def _end_reasoning(self) -> None:
         event_id, text = self._reasoning_id, "".join(self._reasoning)

@@ -135,6 +135,12 @@ def event_object(event: SinkEvent) -> dict[str, Any]:
     }
 
 
+def sink_event_id(event: SinkEvent) -> str:
+    """Return the identifier of an event among those of all threads, which never changes. A fork has its parent's."""
+    thread_id = UUID(int=0) if event.thread_id is None else event.thread_id
+    return f"{thread_id.hex}_{event.event_id.hex}"
+
+
 def message_event(event_type: str, message: str, event_id: UUID | None = None) -> NewEvent:
     """Return the event for an inbound message, with `event_id` or a new identifier."""
     data = exact_copy(orjson.dumps({"role": "user", "content": message}))
