@@ -113,7 +113,7 @@ def test_it_learns_what_is_wrong_with_a_call(served: Served, client: McpClient) 
 
 @everyone
 def test_a_call_that_it_cancels_is_cancelled_here(served: Served, client: McpClient) -> None:
-    thread, name = str(uuid4()), str(uuid4())
+    thread, name = f"talk {uuid4()}", str(uuid4())
     cancelled, seen = talk(
         served, client, say(f"hold {name}", thread, progress=True, cancel_at="Reading"), say("see", thread)
     ).results
@@ -123,7 +123,7 @@ def test_a_call_that_it_cancels_is_cancelled_here(served: Served, client: McpCli
 
 @pytest.mark.parametrize("client", CANCELS_BY_LEAVING, ids=str)
 def test_a_call_ends_with_a_client_that_dies(served: Served, client: McpClient) -> None:
-    thread, name = str(uuid4()), str(uuid4())
+    thread, name = f"talk {uuid4()}", str(uuid4())
     with perform(served, client, say(f"hold {name}", thread, progress=True)) as first:
         first.wait_for("progress")
         first.kill()
@@ -133,7 +133,7 @@ def test_a_call_ends_with_a_client_that_dies(served: Served, client: McpClient) 
 
 @pytest.mark.parametrize("client", CANCELS_BY_WORD, ids=str)
 def test_a_call_goes_on_if_its_client_dies_without_a_word(served: Served, client: McpClient) -> None:
-    thread, name = str(uuid4()), str(uuid4())
+    thread, name = f"talk {uuid4()}", str(uuid4())
     with perform(served, client, say(f"hold {name}", thread, progress=True)) as first:
         first.wait_for("progress")
         first.kill()

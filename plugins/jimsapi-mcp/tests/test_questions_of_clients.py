@@ -86,7 +86,7 @@ def test_a_form_has_the_fields_of_the_question(registering: Served, client: McpC
 
 
 def test_a_person_who_declines_is_not_asked_again(asking: Served, client: McpClient, paid: Path) -> None:
-    thread = str(uuid4())
+    thread = f"talk {uuid4()}"
     pay = {"call": "chat", "arguments": {"message": "20", "thread": thread}}
     declined = talk(asking, client, pay, answers=[{"action": "decline"}])
     assert len(declined.asked) == 1
@@ -98,7 +98,7 @@ def test_a_person_who_declines_is_not_asked_again(asking: Served, client: McpCli
 def test_a_question_that_a_person_puts_off_is_open_for_the_next_call(
     asking: Served, client: McpClient, paid: Path
 ) -> None:
-    thread = str(uuid4())
+    thread = f"talk {uuid4()}"
     pay = {"call": "chat", "arguments": {"message": "20", "thread": thread}}
     put_off = talk(asking, client, pay, answers=[{"action": "cancel"}])
     [question] = put_off.results[0]["result"]["structuredContent"]["questions"]
@@ -113,7 +113,7 @@ def test_a_question_that_a_person_puts_off_is_open_for_the_next_call(
 def test_a_client_without_forms_gets_the_question_as_text_and_answers_by_the_next_call(
     asking: Served, client: McpClient, paid: Path
 ) -> None:
-    thread = str(uuid4())
+    thread = f"talk {uuid4()}"
 
     def say(message: str) -> dict[str, Any]:
         return {"call": "chat", "arguments": {"message": message, "thread": thread}}
@@ -130,7 +130,7 @@ def test_a_client_without_forms_gets_the_question_as_text_and_answers_by_the_nex
 def test_a_client_that_dies_while_its_person_thinks_finds_the_question_again(
     asking: Served, client: McpClient, paid: Path
 ) -> None:
-    thread = str(uuid4())
+    thread = f"talk {uuid4()}"
     pay = {"call": "chat", "arguments": {"message": "20", "thread": thread}}
     with Performance(client, f"{asking.url}/mcp", pay, answers=[None]) as thinking:
         assert thinking.wait_for("asked")["message"] == "Pay 20?"
