@@ -150,7 +150,7 @@ def test_claude_desktop_gets_a_program_that_connects(site: Site, tmp_path: Path)
 
 
 @pytest.mark.parametrize("who", ["all", "ann"])
-def test_the_examples_for_openai_and_curl_are_answered(site: Site, tmp_path: Path, who: str) -> None:
+def test_the_examples_for_openai_a2a_and_curl_are_answered(site: Site, tmp_path: Path, who: str) -> None:
     report, key = found(site.url, tmp_path, site.keys[who]), site.keys[who]
     program = example(report, "openai", "Python")
     assert run([sys.executable, "-c", program], tmp_path, JIMS_API_KEY=key).strip() == ANSWER
@@ -159,6 +159,8 @@ def test_the_examples_for_openai_and_curl_are_answered(site: Site, tmp_path: Pat
     assert run(["bash", "-c", exported], tmp_path, JIMS_API_KEY=key, PROGRAM=by_itself).strip() == "scripted"
     answer = json.loads(run(["bash", "-c", example(report, "chat", "curl")], tmp_path, JIMS_API_KEY=key))
     assert answer["assistant_messages"] == [ANSWER]
+    program = example(report, "a2a", "Python")
+    assert run([sys.executable, "-c", program], tmp_path, JIMS_API_KEY=key).strip() == ANSWER
     card = json.loads(run(["bash", "-c", example(report, "a2a", "card")], tmp_path))
     assert card["supportedInterfaces"][0]["url"] == f"{site.url}/a2a"
 

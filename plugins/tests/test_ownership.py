@@ -172,13 +172,14 @@ def said_to_agent(message: Mapping[str, Any] | None = None, **named: str) -> dic
 
 
 WITH_FILE = {"parts": [{"text": "hi"}, {"url": NAMED_FILE, "mediaType": "text/plain"}]}
-HOOK = {"id": "1", "url": "https://192.0.2.1/hook"}
+HOOK = {"id": "1", "url": "http://127.0.0.1:9/hook"}
 
 SENT: list[tuple[dict[str, Any], str | None]] = [
     (said_to_agent(contextId="{thread}"), RESULT),
     (said_to_agent(taskId="{asked}"), RESULT),
     (said_to_agent(taskId="{asked}", contextId="{thread}"), RESULT),
     (said_to_agent(taskId="{run}"), "TASK_STATE_COMPLETED"),  # it has ended
+    (said_to_agent({"messageId": "of bea"}, contextId="{thread}"), "idempotency key"),  # it is another message
     (said_to_agent(WITH_FILE), None),
 ]
 
@@ -399,7 +400,7 @@ class World:
         """Begin conversations that `bea` has named `c`, by MCP and by A2A."""
         for path, call in (
             ("/mcp", tool("chat", message=SECRET, thread="c")),
-            ("/a2a/message:send", by_http(body=said_to_agent(contextId="c"))),
+            ("/a2a/message:send", by_http(body=said_to_agent({"messageId": "of bea"}, contextId="c"))),
         ):
             answer = await self.ask("bea", "POST", path, call, {**self.names, "thread": str(uuid7())})
             assert answer.status_code == 200, answer.text
@@ -453,7 +454,8 @@ def of_openai(names: Mapping[str, str]) -> dict[str, str]:
 @asynccontextmanager
 async def world(folder: Path, **options: str) -> AsyncIterator[World]:
     folder.mkdir(exist_ok=True)
-    api = create_api(JimsApp(pipeline), store="memory:", files_store=f"file://{folder}/files", **options)
+    further = {"files_store": f"file://{folder}/files", "webhook_allow_private": True, **options}
+    api = create_api(JimsApp(pipeline), store="memory:", **further)
     async with TestClient(api) as client:
         found = World(api, client, {"contact": "bea", "me": "cat", "name": "c"})
         headers = {"x-user": "bea"}

@@ -101,6 +101,7 @@ def _lines(survey: Survey) -> Iterator[str]:
     yield _ACCESS[survey.access.state]
     yield from _sign_in_lines(survey.sign_in)
     for note in survey.notes:
+        yield ""
         yield f"Note: {clean_line(note)}."
     yield from _section("Chat API", [f"URL: {survey.address.url}{API}"], snippets_of(survey, "chat"))
     if survey.access.is_bound is None:

@@ -119,7 +119,33 @@ def _headers(setup: Setup, variable: str) -> dict[str, Any]:
 
 
 def _a2a(setup: Setup) -> list[Snippet]:
-    return [Snippet("The agent card, for clients that ask for its URL", "sh", f"curl {shlex.quote(setup.url)}")]
+    key = f"""f"Bearer {{os.environ['{KEY}']}}\""""
+    headers = f'headers={{"Authorization": {key}}}, ' if setup.sends_key else ""
+    lines = [
+        "import asyncio",
+        *(["import os"] if setup.sends_key else []),
+        "from uuid import uuid4",
+        "",
+        "import httpx",
+        "from a2a.client import ClientConfig, ClientFactory",
+        "from a2a.types import Message, Part, Role, SendMessageRequest",
+        "",
+        "",
+        "async def main():",
+        f"    async with httpx.AsyncClient({headers}timeout=60) as http:",
+        "        factory = ClientFactory(ClientConfig(httpx_client=http, streaming=False))",
+        f"        client = await factory.create_from_url({json.dumps(setup.survey.address.url)})",
+        '        message = Message(message_id=str(uuid4()), role=Role.ROLE_USER, parts=[Part(text="Hello")])',
+        "        async for event in client.send_message(SendMessageRequest(message=message)):",
+        "            print(event.task.artifacts[0].parts[0].text)",
+        "",
+        "",
+        "asyncio.run(main())",
+    ]
+    return [
+        Snippet("The agent card, for clients that ask for its URL", "sh", f"curl {shlex.quote(setup.url)}"),
+        Snippet("Python, with the package a2a-sdk", "python", "\n".join(lines)),
+    ]
 
 
 def _openai(setup: Setup) -> list[Snippet]:
