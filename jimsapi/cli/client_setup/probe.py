@@ -84,7 +84,7 @@ class Probe:
     url: str
     key: Secret | None
     timeout: float
-    _http: httpx.AsyncClient = field(init=False)
+    _http: httpx.AsyncClient = field(init=False, repr=False)
 
     async def __aenter__(self) -> Self:
         self._http = httpx.AsyncClient(timeout=None, headers={"accept-encoding": "identity"})
