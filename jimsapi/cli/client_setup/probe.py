@@ -132,19 +132,20 @@ class Probe:
             ) from None
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, ValueError) as error:
             reason = (str(error) or type(error).__name__)[:MAX_REASON]
-            raise NoReply(f"does not answer ({reason})", _advice(error)) from None
+            raise NoReply(f"does not answer ({reason})", _advice(error, url)) from None
 
 
-def _advice(error: Exception) -> str:
-    """What to do about a failed connection."""
+def _advice(error: Exception, url: str) -> str:
+    """What to do about a failed connection to a URL."""
     text = str(error)
+    is_tls = url.startswith("https://")
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return "use the server's name in the URL, or name the file of its certificate authority in SSL_CERT_FILE"
-    if "WRONG_VERSION_NUMBER" in text or "RECORD_LAYER_FAILURE" in text:
-        return "the server does not use TLS on this port: begin the URL with http://"
+    if is_tls and "ssl" in text.lower():
+        return "if the server does not use TLS on this port, begin the URL with http://"
     if isinstance(error, httpx.ConnectError):
         return "start the server, or check the host and the port in the URL"
-    if isinstance(error, httpx.RemoteProtocolError):
+    if not is_tls and isinstance(error, httpx.RemoteProtocolError | httpx.ReadError):
         return "if the server uses TLS on this port, begin the URL with https://"
     return CHECK_URL
 
