@@ -239,7 +239,7 @@ def test_a_server_below_a_path_is_asked_below_it(connect: Connect) -> None:
         ran = connect(f"{server.url}/bot/")
         assert (ran.status, ran.out.splitlines()[0]) == (0, f"# {server.url}/bot")
         assert shell(ran.example("curl"))["assistant_messages"] == ["You said: Hello"]
-        lost = connect(server.url)
+        lost = connect(f"{server.url}/other")
         assert lost.status == 1
         assert "if a proxy shows the server below a path (--root-path), add that to the URL" in lost.err
 
