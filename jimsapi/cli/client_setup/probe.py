@@ -3,9 +3,8 @@
 import asyncio
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import orjson
@@ -74,26 +73,20 @@ class NoReply(Exception):
         self.advice = advice
 
 
-@dataclass
+def http_client() -> httpx.AsyncClient:
+    """Return a client for probes. It asks for answers that are not compressed, and follows no redirect."""
+    # httpx limits each read, and a probe the whole answer.
+    return httpx.AsyncClient(timeout=None, headers={"accept-encoding": "identity"})
+
+
+@dataclass(frozen=True)
 class Probe:
-    """Sends requests below one URL, from entering to leaving.
+    """Sends requests below one URL. `key` is sent only there, and `timeout` is in seconds, for each complete answer."""
 
-    `key` is sent only to this URL, and `timeout` is the number of seconds for each complete answer.
-    """
-
+    http: httpx.AsyncClient
     url: str
     key: Secret | None
     timeout: float
-    _http: httpx.AsyncClient = field(init=False, repr=False)
-
-    async def __aenter__(self) -> Self:
-        self._http = httpx.AsyncClient(timeout=None, headers={"accept-encoding": "identity"})
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._http.aclose()
 
     async def get(self, path: str, headers: Mapping[str, str] | None = None, *, with_key: bool = True) -> Reply:
         """Return the answer to a GET. Raises `NoReply`."""
@@ -116,8 +109,8 @@ class Probe:
     async def _send(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> Reply:
         try:
             async with (
-                asyncio.timeout(self.timeout),  # httpx limits each read, and not the whole answer
-                self._http.stream(method, url, headers=headers, content=content) as response,
+                asyncio.timeout(self.timeout),
+                self.http.stream(method, url, headers=headers, content=content) as response,
             ):
                 body = bytearray()
                 async for chunk in response.aiter_raw():

@@ -9,7 +9,7 @@ import httpx
 from jimsapi.cli.client_setup.access import CHAT, Access, AccessState, SignIn, find_access, find_sign_in
 from jimsapi.cli.client_setup.address import Address, without_credentials
 from jimsapi.cli.client_setup.misnaming import MAX_SHOWN
-from jimsapi.cli.client_setup.probe import NoReply, Probe, Reply
+from jimsapi.cli.client_setup.probe import NoReply, Probe, Reply, http_client
 from jimsapi.cli.client_setup.protocols import Asked, Endpoint, find_all
 from jimsapi.plugins.secrets import Secret
 
@@ -63,31 +63,31 @@ class Survey:
 async def survey(address: Address, key: Secret | None, patience: float) -> Survey:
     """Ask a server. `patience` is in seconds, for each answer. Raises `NoServer`."""
     try:
-        found = await _find_server(address, patience)
-        async with Probe(found.url, key, patience) as probe:
-            return await _ask(probe, found)
+        async with http_client() as http:
+            found = await _find_server(http, address, patience)
+            return await _ask(Probe(http, found.url, key, patience), found)
     except NoReply as error:
         raise NoServer(f"{address.url} {error}: {error.advice}") from None
 
 
-async def _find_server(address: Address, patience: float) -> Address:
+async def _find_server(http: httpx.AsyncClient, address: Address, patience: float) -> Address:
     """Return the address, or the part of it before the path of an endpoint, that is one of a server."""
-    fault = await _fault(address, patience)
+    fault = await _fault(http, address, patience)
     if fault is None:
         return address
     shorter = address.without_endpoint
-    if shorter is not None and await _fault(shorter, patience) is None:
+    if shorter is not None and await _fault(http, shorter, patience) is None:
         return shorter
     raise NoServer(fault)
 
 
-async def _fault(address: Address, patience: float) -> str | None:
+async def _fault(http: httpx.AsyncClient, address: Address, patience: float) -> str | None:
     """Return why an address is not one of a server; None if it is. Raises `NoReply`.
 
     Every server has the route for messages, and no route with a random name. No key is sent.
     """
-    async with Probe(address.url, None, patience) as probe:
-        chat, other = await asyncio.gather(probe.get(CHAT), probe.get(f"{API}/{uuid4().hex}"))
+    probe = Probe(http, address.url, None, patience)
+    chat, other = await asyncio.gather(probe.get(CHAT), probe.get(f"{API}/{uuid4().hex}"))
     if chat.allows("POST") and other.status == httpx.codes.NOT_FOUND:
         return None
     return f"{address.url} is not a server of jimsapi: {_difference(chat, other)}"
