@@ -275,7 +275,7 @@ async def test_a_state_expires(client: TestClient, monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_state_of_a_server_with_another_secret_is_refused(tmp_path: Path) -> None:
-    store = f"sqlite:{tmp_path}/jims.db"
+    store = f"sqlite:///{tmp_path}/jims.db"
     async with TestClient(create_api(bot, store=store, mcp_secret="one")) as client:
         asked = await ask(client, "text")
     params = again("text", asked, accepted(answer="red"))
