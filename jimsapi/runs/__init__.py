@@ -6,7 +6,14 @@ from jimsapi.lazy_attributes import lazy_attributes
 
 if TYPE_CHECKING:
     from jimsapi.runs.admission import Admission
-    from jimsapi.runs.errors import ContactForbidden, RunCancelled, RunEnded, ScopeMissing
+    from jimsapi.runs.errors import (
+        ContactForbidden,
+        QuestionClosed,
+        QuestionNotFound,
+        RunCancelled,
+        RunEnded,
+        ScopeMissing,
+    )
     from jimsapi.runs.histogram import Histogram
     from jimsapi.runs.inbound import Inbound, check_contact_id, storable_json, thread_metadata
     from jimsapi.runs.lists import Lists
@@ -40,6 +47,8 @@ __all__ = [
     "Lists",
     "LiveRun",
     "Pipeline",
+    "QuestionClosed",
+    "QuestionNotFound",
     "QuotaLimits",
     "RunCancelled",
     "RunEnded",
@@ -66,7 +75,14 @@ if not TYPE_CHECKING:  # a type checker would find every name
     __getattr__, __dir__ = lazy_attributes(
         __name__,
         {
-            "jimsapi.runs.errors": ("ContactForbidden", "RunCancelled", "RunEnded", "ScopeMissing"),
+            "jimsapi.runs.errors": (
+                "ContactForbidden",
+                "QuestionClosed",
+                "QuestionNotFound",
+                "RunCancelled",
+                "RunEnded",
+                "ScopeMissing",
+            ),
             "jimsapi.runs.histogram": ("Histogram",),
             "jimsapi.runs.admission": ("Admission",),
             "jimsapi.runs.scopes": ("CHAT", "SCOPES", "THREADS"),

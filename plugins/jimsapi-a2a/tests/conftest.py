@@ -1,0 +1,5 @@
+"""The servers that the suites share."""
+
+from tests.plugins.talking import people
+
+__all__ = ["people"]
