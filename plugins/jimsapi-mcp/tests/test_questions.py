@@ -56,6 +56,9 @@ async def bot(ctx: ThreadContext) -> None:
         first = await ctx.ask("first", "First?")
         second = await ctx.ask("second", "Second?")
         ctx.send_message(f"{first} {second}")
+    elif said == "hold":
+        await ctx.update_agent_status("Holding")
+        await asyncio.Event().wait()
     elif said in QUESTIONS:
         answer: Any = await ctx.ask(said, f"What about {said}?", **QUESTIONS[said])
         ctx.send_message(f"{said}: {answer!r}")
@@ -495,6 +498,25 @@ async def test_the_response_may_reach_a_process_in_which_no_call_waits(
             assert (await talk.respond(asked["id"], response, path="/second")).status_code == 202
             assert (await anext(messages))["method"] == "notifications/cancelled"
             assert ending in text((await anext(messages))["result"])
+
+
+@pytest.mark.usefixtures("people")
+async def test_a_cancellation_may_reach_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "second-mcp", SECOND)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    async with TestClient(create_api(bot, store="memory:")) as client:
+        headers = {"x-user": "talker"}
+        talk = Talk(client, await start_session(client, FORMS, x_user="talker"))
+        meta = {"_meta": {"progressToken": "t"}}
+        request = legacy("tools/call", {**chat("hold"), **meta}, session=talk.session, headers=headers)
+        async with client.stream("POST", PATH, **request) as answer:
+            messages = talk.messages(answer)
+            assert (await anext(messages))["params"]["message"] == "Holding"
+            for session in (await start_session(client, FORMS, x_user="talker"), talk.session):
+                notice = legacy("notifications/cancelled", {"requestId": 1}, id=None, session=session, headers=headers)
+                assert (await client.post("/second", **notice)).status_code == 202
+                run = (await client.get(f"/api/v1/runs/{answer.headers['x-run-id']}", headers=headers)).json()
+                assert run["status"] == ("running" if session != talk.session else "cancelled")
 
 
 async def test_a_call_that_waits_gives_signs_of_life(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
