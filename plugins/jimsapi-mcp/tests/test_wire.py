@@ -485,6 +485,16 @@ async def test_options_name_the_path_and_the_tools(client: TestClient, settings:
     assert text(found) == "Hello\n\nhi"
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("mcp_path", "mcp"), ("mcp_path", "/"), ("mcp_path", "/mcp/"), ("mcp_path", "/{id}"), ("mcp_tool", "a b")],
+)
+async def test_an_option_that_clients_could_not_use_stops_the_start(name: str, value: str) -> None:
+    with pytest.raises(RuntimeError, match=f"--{name.replace('_', '-')}"):
+        async with TestClient(create_api(bot, store="memory:", **{name: value})):
+            pass
+
+
 async def test_an_app_describes_itself() -> None:
     app = JimsApp(bot, description="Finds quokkas.")
     async with TestClient(create_api(app, store="memory:")) as client:
