@@ -1,8 +1,14 @@
 """The Model Context Protocol: the pipeline is a tool of editors, assistants and other agents, at `POST /mcp`."""
 
+import re
+from typing import Any
+
 from jimsapi import Options, Router, Secret, hookimpl, option
-from jimsapi.plugins import CoreOptions, Settings
+from jimsapi.plugins import CoreOptions, OptionError, Settings
 from jimsapi.runs import RunService
+
+_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+_TOOL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 class McpOptions(Options, prefix="mcp"):
@@ -22,6 +28,13 @@ class McpOptions(Options, prefix="mcp"):
     secret: Secret | None = option(
         help="Signs the state of a question that MCP clients send back; without it, the key is made from the run."
     )
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        if not _PATH.fullmatch(self.path):
+            raise OptionError("--mcp-path must begin with a slash, not end with one, and have no parameters")
+        if not _TOOL.fullmatch(self.tool):
+            raise OptionError("--mcp-tool may have letters, digits, -, _ and ., and at most 64 of them")
 
 
 @hookimpl

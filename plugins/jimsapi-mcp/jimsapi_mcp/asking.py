@@ -18,6 +18,7 @@ from jimsapi_mcp.states import States, read_state
 
 _SCOPE, _CONTACT = "scope:", "contact:"
 """The beginnings of `Question.answerable_by`."""
+MESSAGE_CLIENT_ID = "message.client_id"
 DECLINED = "The person declined to answer."
 DISMISSED = "The person has not answered yet."
 CLOSED = "The question is closed."
@@ -64,6 +65,14 @@ class Asking:
             if asked.closing is not None:
                 data = orjson.loads(event_data_json(asked.closing.data))
                 return data.get("reason") if isinstance(data, dict) else None
+        return None
+
+    async def client_id(self, run: StoredRun) -> str | None:
+        """Return the identifier that the client gave to the message of a run; None if it has none, or waits."""
+        for row in await self._turns.message_rows(run):
+            if row.event_type == MESSAGE_CLIENT_ID:
+                data = orjson.loads(event_data_json(row.data))
+                return data.get("client_id") if isinstance(data, dict) else None
         return None
 
     def answerable(self, request: Request, run: StoredRun, questions: Sequence[Question]) -> list[Question]:

@@ -85,9 +85,19 @@ class ToolCall(msgspec.Struct, frozen=True):
     streams: bool
 
     @property
+    def client_id(self) -> str | None:
+        """What the message of an earlier client's call is known by, so that every process can cancel it."""
+        return client_id_of(self.client, self.id)
+
+    @property
     def digest(self) -> str:
         """What tells the call from others, for a state."""
         return digest_of(self.tool, self.arguments)
+
+
+def client_id_of(client: Client, request_id: RequestId) -> str | None:
+    """Return what stands for a request among all requests; None for a client without a session."""
+    return None if client.session is None else f"{client.session} {request_id!r}"
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -220,6 +230,20 @@ class Calls:
             with suppress(RunEnded, RunNotFound):
                 await self.people.cancel(request, call.run_id)
 
+    async def cancel_elsewhere(self, request: Request, client: Client, request_id: RequestId) -> None:
+        """Cancel a call of an earlier client that waits in another process, if its run works now."""
+        client_id, contact = client_id_of(client, request_id), self.people.listed(request)
+        if client_id is None or contact is None:
+            return
+        only = RunFilter(statuses=OPEN, contact_id=contact)
+        page = await self._lists.runs(admission_of(request), RECENT, None, only)
+        for listed in page.runs:
+            with suppress(RunNotFound, RunEnded):
+                run = await self.people.run(request, listed.run_id)
+                if await self.asking.client_id(run) == client_id:
+                    await self.people.cancel(request, run.run_id)
+                    return
+
     async def failed(
         self, request: Request, run_id: UUID, error: BaseException, run: StoredRun | None = None
     ) -> Outcome:
@@ -263,6 +287,7 @@ class Calls:
             metadata=arguments.metadata,
             answers=arguments.answers,
             answers_in_text=True,
+            client_id=call.client_id,
             trace_context=call.trace_context,
         )
         return turn, place

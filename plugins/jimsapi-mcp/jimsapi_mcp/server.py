@@ -134,9 +134,12 @@ class McpServer:
             return
         request_id = message.params.get("requestId")
         if is_name(request_id):
-            call = self._calls.open_calls.find(request, legacy_client(request), request_id)
+            client = legacy_client(request)
+            call = self._calls.open_calls.find(request, client, request_id)
             if call is not None:
                 await self._calls.cancel_open(request, call)
+            else:
+                await self._calls.cancel_elsewhere(request, client, request_id)
 
     async def _take_response(self, request: Request, response: RpcResponse) -> None:
         """Take what a person has entered in a form of an earlier client's call, which may wait in another process."""

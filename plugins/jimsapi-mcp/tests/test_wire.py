@@ -22,6 +22,8 @@ async def bot(ctx: ThreadContext) -> None:
         raise RuntimeError("the model is away")
     if said == "metadata":
         ctx.send_message(f"{ctx.metadata}")
+    elif said == "trace":
+        ctx.send_message("none" if ctx.trace_context is None else f"{ctx.trace_context}")
     elif said == "source":
         ctx.source(url="https://quokka.example", title="Quokka")
         ctx.send_message("See the source.")
@@ -94,6 +96,26 @@ async def test_metadata_of_a_call_reaches_the_pipeline_and_sources_reach_the_cli
     assert text(found) == "{'locale': 'de'}"
     found = result(await client.post(PATH, **modern("tools/call", chat("source"))))
     assert found["structuredContent"]["sources"] == [{"url": "https://quokka.example", "title": "Quokka"}]
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "continued"),
+    [
+        ("00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01", True),
+        ("00-0af7651916cd43dd8448eb211c80319c", False),
+        (7, False),
+        (None, False),
+    ],
+)
+@pytest.mark.parametrize("era", [modern, legacy])
+async def test_the_trace_in_the_metadata_of_a_call_reaches_the_pipeline(
+    client: TestClient, era: Any, traceparent: Any, continued: bool
+) -> None:
+    trace = {"traceparent": traceparent, "tracestate": "vendor=1"}
+    params = {**chat("trace"), "_meta": trace}
+    call = modern("tools/call", chat("trace"), meta=trace) if era is modern else legacy("tools/call", params)
+    found = text(result(await client.post(PATH, **call)))
+    assert ("0af7651916cd43dd8448eb211c80319c" in found and "vendor=1" in found) is continued
 
 
 @pytest.mark.parametrize("accept", [BOTH, "application/json"])
@@ -461,6 +483,16 @@ async def test_options_name_the_path_and_the_tools(client: TestClient, settings:
     assert (listed[0]["title"], listed[0]["description"].split("\n")[0]) == ("Quokka bot", "Asks.")
     found = result(await client.post("/agents/mcp", **modern("tools/call", tool("ask", message="hi"))))
     assert text(found) == "Hello\n\nhi"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("mcp_path", "mcp"), ("mcp_path", "/"), ("mcp_path", "/mcp/"), ("mcp_path", "/{id}"), ("mcp_tool", "a b")],
+)
+async def test_an_option_that_clients_could_not_use_stops_the_start(name: str, value: str) -> None:
+    with pytest.raises(RuntimeError, match=f"--{name.replace('_', '-')}"):
+        async with TestClient(create_api(bot, store="memory:", **{name: value})):
+            pass
 
 
 async def test_an_app_describes_itself() -> None:
