@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from typing import Any, cast
 
@@ -75,7 +76,7 @@ class Sending:
         await asyncio.wait((run.answer,), timeout=ANSWER_WITHIN)
         if run.answer.done():
             return Reply(await self._ended(request, begun), run=run)
-        return Reply(later=self._later(request, begun), run=run)
+        return Reply(later=partial(self._later, request, begun), run=run)
 
     async def stream(self, request: Request, params: Any) -> Reply:
         """Answer a message with the stream of its task."""
@@ -100,7 +101,7 @@ class Sending:
         content = content_of(sent.parts)
         turn = Turn(
             content.message,
-            metadata=_metadata(body, content),
+            metadata=_metadata(request, body, content),
             files=content.files,
             file_ids=content.file_ids,
             key=f"a2a-{sha256(sent.message_id.encode()).hexdigest()}",
@@ -214,18 +215,24 @@ async def only(task: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
     yield {"task": task}
 
 
-def _metadata(body: SendMessage, content: Content) -> dict[str, Any]:
+def _metadata(request: Request, body: SendMessage, content: Content) -> dict[str, Any]:
     """Return what the pipeline reads as `ctx.metadata`, by the names of A2A."""
     sent = body.message
     configuration = body.configuration
     found = {
         "metadata": {**(body.metadata or {}), **(sent.metadata or {})},
         "data": list(content.data),
-        "extensions": sent.extensions,
+        "extensions": list(dict.fromkeys([*_wanted_extensions(request), *(sent.extensions or ())])),
         "referenceTaskIds": sent.reference_task_ids,
         "acceptedOutputModes": None if configuration is None else configuration.accepted_output_modes,
     }
     return {name: value for name, value in found.items() if value}
+
+
+def _wanted_extensions(request: Request) -> list[str]:
+    """Return the extensions that a client wants to use (specification, section 3.2.6)."""
+    values = request.headers.getlist("a2a-extensions")
+    return [name.strip() for value in values for name in value.split(",") if name.strip()]
 
 
 def _cannot_continue(task: Task) -> A2AError:

@@ -90,9 +90,9 @@ async def test_the_version_may_be_in_the_query(client: TestClient) -> None:
         (b'{"jsonrpc":"2.0","id":1,"method":"GetTask"}', -32602, 1),
         (b'{"jsonrpc":"2.0","id":1,"method":"GetTask","params":null}', -32602, 1),
         (b'{"jsonrpc":"2.0","id":1,"method":"GetExtendedAgentCard"}', -32004, 1),
-        (b'{"jsonrpc":"2.0","id":1,"method":"GetTask","params":{"id":"\\u0000"}}', -32602, None),
+        (b'{"jsonrpc":"2.0","id":1,"method":"GetTask","params":{"id":"\\u0000"}}', -32602, 1),
         (b'{"jsonrpc":"2.0","id":1,"method":"GetTask","params":{"id":"\\ud800"}}', -32700, None),
-        (b'{"jsonrpc":"2.0","id":1,"method":"GetTask","params":{"id":18446744073709551616}}', -32602, None),
+        (b'{"jsonrpc":"2.0","id":1,"method":"GetTask","params":{"id":18446744073709551616}}', -32602, 1),
     ],
 )  # fmt: skip
 async def test_a_faulty_request_has_the_code_of_its_fault(
