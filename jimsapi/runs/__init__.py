@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jimsapi.runs.signing import signatures, signing_key
     from jimsapi.runs.sinks import EventRefused
     from jimsapi.runs.stream import Status
+    from jimsapi.runs.subscriptions import Notice, Notifier, Subscriptions
     from jimsapi.runs.tasks import ServiceTask
     from jimsapi.runs.threads import ThreadService
     from jimsapi.runs.work import WorkQueue
@@ -36,6 +37,8 @@ __all__ = [
     "Inbound",
     "JimsApp",
     "LiveRun",
+    "Notice",
+    "Notifier",
     "Pipeline",
     "QuotaLimits",
     "RunCancelled",
@@ -46,6 +49,7 @@ __all__ = [
     "ScopeMissing",
     "ServiceTask",
     "Status",
+    "Subscriptions",
     "ThreadService",
     "WorkQueue",
     "check_contact_id",
@@ -76,6 +80,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
             "jimsapi.runs.signing": ("signatures", "signing_key"),
             "jimsapi.runs.sinks": ("EventRefused",),
             "jimsapi.runs.stream": ("Status",),
+            "jimsapi.runs.subscriptions": ("Notice", "Notifier", "Subscriptions"),
             "jimsapi.runs.tasks": ("ServiceTask",),
             "jimsapi.runs.threads": ("ThreadService",),
             "jimsapi.runs.work": ("WorkQueue",),
