@@ -40,9 +40,10 @@ LOOK_AGAIN_AFTER = 10.0
 """Seconds after which a subscription without a new notice is due again. Older ones are due less often."""
 LOOK_AGAIN_AT_LATEST = 600.0
 AT_ONCE = 16
-AT_ONCE_FOR_A_HOST = 4
-WAIT_FOR_A_HOST = 1.0
-"""Seconds after which a subscription is due again if too many calls to its host are open."""
+AT_ONCE_TO_A_HOST = 4
+AT_ONCE_FOR_A_CALLER = 8
+WAIT_FOR_OTHERS = 1.0
+"""Seconds after which a subscription is due again if too many calls to its host, or for its caller, are open."""
 
 
 class Notice(msgspec.Struct, frozen=True):
@@ -114,7 +115,7 @@ class Subscriptions:
         self._ended_threads: set[UUID] = set()
         self._tasks: dict[UUID, ServiceTask[None]] = {}
         self._due_again: set[UUID] = set()
-        self._calls_of_hosts: Counter[str] = Counter()
+        self._open: Counter[tuple[str, int]] = Counter()
         self._settled_down = asyncio.Event()
         self._settled_down.set()
 
@@ -299,17 +300,16 @@ class Subscriptions:
             return
         calls = subscription.calls if notice.key == subscription.notice else 0
         receivers = await self._callers()
-        host = _host_of(notice.url)
-        if self._calls_of_hosts[host] >= AT_ONCE_FOR_A_HOST:
-            await self._delay(subscription, WAIT_FOR_A_HOST, subscription.notice, subscription.calls)
+        sharing = _sharing(subscription, notice)
+        if any(self._open[each] >= each[1] for each in sharing):
+            await self._delay(subscription, WAIT_FOR_OTHERS, subscription.notice, subscription.calls)
             return
-        self._calls_of_hosts[host] += 1
+        self._open.update(sharing)
         try:
             await self._call(receivers, subscription, notice, calls)
         finally:
-            self._calls_of_hosts[host] -= 1
-            if not self._calls_of_hosts[host]:
-                del self._calls_of_hosts[host]
+            self._open.subtract(sharing)
+            self._open += Counter()  # without those that are 0
 
     async def _call(self, receivers: "Receivers", subscription: Subscription, notice: Notice, calls: int) -> None:
         from jimsapi.runs.webhooks import Undelivered, spread
@@ -365,6 +365,14 @@ class Subscriptions:
         with suppress(StoreUnavailable, TimeoutError):
             async with asyncio.timeout(0.5):
                 await self._kept.delay(subscription.subscription_id, 0.0, subscription.notice, subscription.calls)
+
+
+def _sharing(subscription: Subscription, notice: Notice) -> list[tuple[str, int]]:
+    """Return with whom a call shares the calls that are open, and how many these may have."""
+    sharing = [(f"host {_host_of(notice.url)}", AT_ONCE_TO_A_HOST)]
+    if subscription.caller is not None:
+        sharing.append((f"caller {subscription.caller}", AT_ONCE_FOR_A_CALLER))
+    return sharing
 
 
 def _host_of(url: str) -> str:
