@@ -112,7 +112,7 @@ class Listing:
     async def _page(
         self, request: Request, wanted: _Wanted, size: int, cursor: str | None, most: int
     ) -> tuple[list[Task], str | None]:
-        """Return up to `size` tasks after a cursor, and the cursor of the next ones. It examines at most `most` runs."""
+        """Return up to `size` tasks after a cursor, and the next cursor. It examines at most `most` runs."""
         found: list[Task] = []
         examined = 0
         admission = cast(Admission, request.admission)
