@@ -59,7 +59,7 @@ class Listing:
         self._contexts = contexts
         self._tasks = found
 
-    async def list(self, request: Request, params: Any) -> Reply:
+    async def answer(self, request: Request, params: Any) -> Reply:
         """Return a page of tasks, newest first."""
         query = convert_body(params, ListTasks)
         size = query.page_size or PAGE
@@ -112,7 +112,7 @@ class Listing:
     async def _page(
         self, request: Request, wanted: _Wanted, size: int, cursor: str | None, most: int
     ) -> tuple[list[Task], str | None]:
-        """Return up to `size` tasks after a cursor, and the next cursor. It examines at most `most` runs."""
+        """Return up to `size` tasks after a cursor, and the cursor of the next ones. It reads `most` runs at most."""
         found: list[Task] = []
         examined = 0
         admission = cast(Admission, request.admission)

@@ -133,7 +133,7 @@ class PushNotifications:
         text = f"The task {task.id} has no push notification configuration {wanted[:100]!r} of this caller"
         raise A2AError(TASK_NOT_FOUND, text, metadata={"taskId": task.id})
 
-    async def list(self, request: Request, params: Any) -> Reply:
+    async def list_all(self, request: Request, params: Any) -> Reply:
         """`ListTaskPushNotificationConfigs`: those of the caller, in the order of their identifiers."""
         task = await self._task(request, params)
         after = _text(params, "pageToken", "")
@@ -201,9 +201,8 @@ class PushNotifications:
         return config
 
     async def _add(self, request: Request, task_id: UUID, thread_id: UUID, config: PushConfig) -> None:
-        subscription = Subscription(
-            uuid7(), task_id, thread_id, KIND, _name(request, config.id), None, msgspec.json.encode(config)
-        )
+        name, data = _name(request, config.id), msgspec.json.encode(config)
+        subscription = Subscription(uuid7(), task_id, thread_id, KIND, name, _caller(request), data)
         if not await self._service.subscriptions.add(subscription, MAX_CONFIGS):
             text = f"The task {task_id} has {MAX_CONFIGS} push notification configurations; delete one of them first"
             raise A2AError(INVALID_PARAMS, text, violations=[("id", text)])
@@ -226,8 +225,12 @@ def _given(body: SendMessage) -> Mapping[str, Any] | None:
 
 def _name(request: Request, config_id: str) -> str:
     """Return the name of a subscription, so that callers that see the same task do not replace each other's."""
+    return f"{_caller(request).hex}/{config_id}"
+
+
+def _caller(request: Request) -> UUID:
     admission = cast(Admission, request.admission)
-    return f"{derived_id(KIND, admission.provider or '', admission.identity.subject).hex}/{config_id}"
+    return derived_id(KIND, admission.provider or "", admission.identity.subject)
 
 
 def _config(subscription: Subscription) -> PushConfig:

@@ -79,7 +79,7 @@ def add_routes(router: Router, service: RunService, settings: Settings) -> None:
 
 def add_http_routes(router: Router, call: Any) -> None:
     """Add the routes of the HTTP+JSON binding. `call(request, name=…, named=…)` answers a request."""
-    options: dict[str, Any] = {"scope": CHAT, "resource": True, "reword": http.reword, "tags": ("a2a",)}
+    options: dict[str, Any] = {"scope": CHAT, "reword": http.reword, "tags": ("a2a",)}
     router.reword_below(AGENT, http.reword)
     tasks = f"{AGENT}/tasks"
 
