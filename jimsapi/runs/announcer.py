@@ -70,6 +70,7 @@ class Announcer:
         run_id: UUID | None = None,
     ) -> None:
         """Put stored events into the queues of the sinks."""
+        self.subscriptions.changed(thread_id)
         if not (rows and self._has_sinks):
             return
         self.durable_sinks.wake()
@@ -86,7 +87,7 @@ class Announcer:
             return  # it has not ended: another process continues it
         if run.inbound.webhook_url is not None:
             self._call_webhook(run.run_id, run.inbound.webhook_url)
-        self.subscriptions.ended(run.thread.thread_id)
+        self.subscriptions.changed(run.thread.thread_id)
         if self._on_run.calls:
             self._on_run.notify(run.record(duration))
 

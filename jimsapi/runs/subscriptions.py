@@ -34,10 +34,12 @@ logger = logging.getLogger("jimsapi.webhooks")
 
 LOOK_EVERY = 5.0
 """Seconds after which a process looks for subscriptions that are due."""
+PAUSE = 0.02
+"""Seconds between two looks, so that a busy process does not look after each of its runs."""
 HOLD = 30.0
 """Seconds for which a process has a subscription that it took: more than one call needs."""
 LOOK_AGAIN_AFTER = 10.0
-"""Seconds after which a subscription without a new notice is due again. Older ones are due less often."""
+"""Seconds after which a subscription without a notice is due again. One whose notice is told is due less often."""
 LOOK_AGAIN_AT_LATEST = 600.0
 AT_ONCE = 16
 AT_ONCE_TO_A_HOST = 4
@@ -112,7 +114,7 @@ class Subscriptions:
         self._active = False
         """Whether the store may have a subscription that is not settled."""
         self._added = 0
-        self._ended_threads: set[UUID] = set()
+        self._changed_threads: set[UUID] = set()
         self._tasks: dict[UUID, ServiceTask[None]] = {}
         self._due_again: set[UUID] = set()
         self._open: Counter[tuple[str, int]] = Counter()
@@ -162,10 +164,10 @@ class Subscriptions:
         """
         return await self._kept.remove(run_id, kind, name)
 
-    def ended(self, thread_id: UUID) -> None:
-        """Look soon at the subscriptions of a thread in which a run has ended. Does not wait."""
+    def changed(self, thread_id: UUID) -> None:
+        """Look soon at the subscriptions of a thread that has new events, or a run that has ended. Does not wait."""
         if self._active and self._notifiers:
-            self._ended_threads.add(thread_id)
+            self._changed_threads.add(thread_id)
             self._settled_down.clear()
             self._look_now.set()
 
@@ -213,28 +215,33 @@ class Subscriptions:
     async def _look(self) -> None:
         if not self.is_supported:
             await asyncio.Event().wait()
+        loop = asyncio.get_running_loop()
         with suppress(StoreUnavailable):
             await self._kept.recover()
+        counted_at = -LOOK_EVERY
         while True:
             self._look_now.clear()
             with suppress(StoreUnavailable):  # the runs log the outage
                 await self._wake()
                 while await self._take():
                     pass
-                await self._note_activity()
+                if loop.time() - counted_at >= LOOK_EVERY:
+                    await self._note_activity()
+                    counted_at = loop.time()
             self._note_rest()
+            await asyncio.sleep(PAUSE)
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY):
                     await self._look_now.wait()
 
     async def _wake(self) -> None:
         """Make the subscriptions of the threads due in which runs have ended."""
-        threads, self._ended_threads = self._ended_threads, set()
+        threads, self._changed_threads = self._changed_threads, set()
         if threads:
             try:
                 await self._kept.wake(threads)
             except StoreUnavailable:
-                self._ended_threads |= threads
+                self._changed_threads |= threads
                 raise
 
     async def _take(self) -> bool:
@@ -257,7 +264,7 @@ class Subscriptions:
 
     def _note_rest(self) -> None:
         """Note whether the receivers of all runs that have ended here were called once."""
-        if not (self._ended_threads or self._tasks or self._look_now.is_set()):
+        if not (self._changed_threads or self._tasks or self._look_now.is_set()):
             self._settled_down.set()
 
     def _begin(self, subscription: Subscription) -> None:
@@ -271,7 +278,7 @@ class Subscriptions:
             self._tasks.pop(subscription.subscription_id, None)
             if subscription.subscription_id in self._due_again:  # its run ended while it was called
                 self._due_again.discard(subscription.subscription_id)
-                self._ended_threads.add(subscription.thread_id)
+                self._changed_threads.add(subscription.thread_id)
             self._look_now.set()
 
         task.add_done_callback(done)
@@ -299,6 +306,9 @@ class Subscriptions:
             await self._wait(subscription, notice)
             return
         calls = subscription.calls if notice.key == subscription.notice else 0
+        if calls and subscription.pause:  # the thread has changed meanwhile
+            await self._delay(subscription, subscription.pause, subscription.notice, calls)
+            return
         receivers = await self._callers()
         sharing = _sharing(subscription, notice)
         if any(self._open[each] >= each[1] for each in sharing):
@@ -348,7 +358,9 @@ class Subscriptions:
         if notice is not None and notice.last:
             await self._kept.settle(subscription.subscription_id, notice.key)
             return
-        delay = min(max(LOOK_AGAIN_AFTER, _age(subscription) / 10), LOOK_AGAIN_AT_LATEST)
+        delay = LOOK_AGAIN_AFTER
+        if notice is not None:  # the next one needs a message, whose run makes the subscription due
+            delay = min(max(delay, _age(subscription) / 10), LOOK_AGAIN_AT_LATEST)
         await self._delay(subscription, delay, subscription.notice, 0 if notice is None else subscription.calls)
 
     async def _delay(self, subscription: Subscription, seconds: float, notice: str | None, calls: int) -> None:

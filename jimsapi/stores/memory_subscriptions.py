@@ -7,15 +7,16 @@ from uuid import UUID
 import msgspec
 
 from jimsapi.threads.errors import RunNotFound
-from jimsapi.threads.event import utc_now
+from jimsapi.threads.event import EPOCH, utc_now
 from jimsapi.threads.subscriptions import Subscription
 
 
 class _Row(msgspec.Struct):
-    """A subscription, and when it is due in UTC; None if it is settled."""
+    """A subscription, when it is due in UTC (None if it is settled), and when its call may be repeated."""
 
     subscription: Subscription
     due_at: datetime | None
+    call_at: datetime = EPOCH
 
 
 class MemorySubscriptions:
@@ -55,14 +56,18 @@ class MemorySubscriptions:
         return bool(found)
 
     async def take(self, limit: int, seconds: float) -> list[Subscription]:
-        self._forget_deleted()
         now = utc_now()
         due = [(row.due_at, row) for row in self._rows.values() if row.due_at is not None and row.due_at <= now]
-        taken = [row for _, row in sorted(due, key=lambda pair: pair[0])[:limit]]
-        for row in taken:
+        taken = []
+        for _, row in sorted(due, key=lambda pair: pair[0])[:limit]:
+            if not self._has_run(row.subscription.run_id):
+                del self._rows[row.subscription.subscription_id]
+                continue
             row.due_at = now + timedelta(seconds=seconds)
+            pause = max(0.0, (row.call_at - now).total_seconds())
+            taken.append(msgspec.structs.replace(row.subscription, pause=pause))
         self._committed()
-        return [row.subscription for row in taken]
+        return taken
 
     async def wake(self, thread_ids: Collection[UUID]) -> int:
         woken = [row for row in self._unsettled() if row.subscription.thread_id in thread_ids]
@@ -75,6 +80,7 @@ class MemorySubscriptions:
         row = self._rows.get(subscription_id)
         if row is not None and row.due_at is not None:
             row.due_at = utc_now() + timedelta(seconds=seconds)
+            row.call_at = row.due_at if calls else EPOCH
             row.subscription = msgspec.structs.replace(row.subscription, notice=notice, calls=calls)
         self._committed()
 

@@ -22,6 +22,7 @@ class Subscription(msgspec.Struct, frozen=True):
     - `data` is for the plugin. It may contain secrets, so no log and no `repr` shows it.
     - `notice` is the key of the last notice that the receiver was called with; None if it was not called yet. `calls`
       is how often that call has failed; 0 after a notice that was delivered or given up.
+    - `pause` is for how many seconds that call must not be repeated yet. `SubscriptionStore.take` sets it.
     """
 
     subscription_id: UUID
@@ -33,6 +34,7 @@ class Subscription(msgspec.Struct, frozen=True):
     data: bytes
     notice: str | None = None
     calls: int = 0
+    pause: float = 0.0
 
     def __repr__(self) -> str:
         return f"Subscription({self.kind!r}, run_id={self.run_id})"
@@ -74,12 +76,15 @@ class SubscriptionStore(Protocol):
     async def wake(self, thread_ids: Collection[UUID]) -> int:
         """Make the subscriptions of the runs of these threads due now, but not those that are settled.
 
-        Returns their number.
+        Their `pause` stays. Returns their number.
         """
         ...
 
     async def delay(self, subscription_id: UUID, seconds: float, notice: str | None, calls: int) -> None:
-        """Make a subscription due after `seconds`, unless it is settled, and store its `notice` and `calls`."""
+        """Make a subscription due after `seconds`, unless it is settled, and store its `notice` and `calls`.
+
+        If `calls` is not 0, its `pause` ends then.
+        """
         ...
 
     async def settle(self, subscription_id: UUID, notice: str | None) -> None:

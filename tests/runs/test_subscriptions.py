@@ -161,7 +161,7 @@ async def test_a_run_that_ends_while_its_receiver_is_called_is_looked_at_again()
 async def test_nothing_is_looked_at_when_a_run_ends_while_there_are_no_subscriptions() -> None:
     async with notifying() as (service, ends):
         await finished(service)
-        assert not service.subscriptions._ended_threads
+        assert not service.subscriptions._changed_threads
         assert ends.asked == 0
 
 
@@ -206,6 +206,22 @@ async def test_a_notice_is_given_up_after_the_last_call_and_the_next_one_has_all
         await until(service, failed=2)
         assert receiver.calls.qsize() == 6
         assert await unsettled(service) == 0
+
+
+async def test_a_thread_that_goes_on_hastens_no_retry_and_the_next_notice_waits_for_none() -> None:
+    async with Receiver(answer(503)) as receiver, notifying(retry_after=(3600,)) as (service, ends):
+        ends.news.append("asked")
+        await service.subscriptions.add(to(await finished(service), receiver.url()), LIMIT)
+        await receiver.call()
+        for _ in range(3):
+            asked = ends.asked
+            await finished(service)
+            while ends.asked == asked:
+                await asyncio.sleep(0.001)
+        assert receiver.calls.empty()
+        ends.news.clear()
+        await finished(service)
+        assert (await receiver.call()).verified() == {"state": "completed"}
 
 
 async def test_a_private_address_is_refused_when_a_receiver_is_added_and_when_it_is_called() -> None:

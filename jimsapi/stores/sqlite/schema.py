@@ -271,6 +271,7 @@ _VERSION_9 = (
         caller CHAR(32),
         data TEXT NOT NULL,
         due_at DATETIME,
+        call_at DATETIME,
         notice TEXT,
         calls INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (run_id, kind, name)

@@ -2,10 +2,12 @@
 
 import sqlite3
 from collections.abc import Awaitable, Callable, Collection
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
+
+import msgspec
 
 from jimsapi.stores.sqlite.rows import id_hex, time_text
 from jimsapi.threads.errors import RunNotFound
@@ -20,7 +22,7 @@ _ADD = f"""
     INSERT INTO jimsapi_subscriptions ({_COLUMNS}, due_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (run_id, kind, name) DO UPDATE SET
         subscription_id = excluded.subscription_id, thread_id = excluded.thread_id, caller = excluded.caller,
-        data = excluded.data, notice = excluded.notice, calls = excluded.calls, due_at = excluded.due_at
+        data = excluded.data, notice = excluded.notice, calls = excluded.calls, due_at = excluded.due_at, call_at = NULL
 """
 _OF_RUN = f"SELECT {_COLUMNS} FROM jimsapi_subscriptions WHERE run_id = ? AND kind = ? ORDER BY name"
 _REMOVE = "DELETE FROM jimsapi_subscriptions WHERE run_id = ? AND kind = ? AND name = ?"
@@ -29,7 +31,7 @@ _FORGET_DELETED = """
     DELETE FROM jimsapi_subscriptions AS s WHERE NOT EXISTS (SELECT 1 FROM jimsapi_runs r WHERE r.run_id = s.run_id)
 """
 _DUE = f"""
-    SELECT {_COLUMNS}, EXISTS (SELECT 1 FROM jimsapi_runs r WHERE r.run_id = s.run_id)
+    SELECT {_COLUMNS}, call_at, EXISTS (SELECT 1 FROM jimsapi_runs r WHERE r.run_id = s.run_id)
     FROM jimsapi_subscriptions s WHERE due_at <= ? ORDER BY due_at LIMIT ?
 """
 _HOLD = "UPDATE jimsapi_subscriptions SET due_at = ? WHERE subscription_id = ?"
@@ -37,8 +39,8 @@ _FORGET = "DELETE FROM jimsapi_subscriptions WHERE subscription_id = ?"
 _OF_THREAD = "SELECT EXISTS (SELECT 1 FROM jimsapi_subscriptions WHERE thread_id = ? AND due_at IS NOT NULL)"
 _WAKE = "UPDATE jimsapi_subscriptions SET due_at = ? WHERE thread_id = ? AND due_at IS NOT NULL"
 _DELAY = """
-    UPDATE jimsapi_subscriptions SET due_at = ?, notice = ?, calls = ?
-    WHERE subscription_id = ? AND due_at IS NOT NULL
+    UPDATE jimsapi_subscriptions SET due_at = ?1, notice = ?2, calls = ?3, call_at = CASE WHEN ?3 > 0 THEN ?1 END
+    WHERE subscription_id = ?4 AND due_at IS NOT NULL
 """
 _SETTLE = "UPDATE jimsapi_subscriptions SET due_at = NULL, notice = ?, calls = 0 WHERE subscription_id = ?"
 _COUNT = "SELECT count(*) FROM jimsapi_subscriptions WHERE due_at IS NOT NULL"
@@ -133,10 +135,11 @@ def _take(connection: sqlite3.Connection, limit: int, seconds: float) -> list[Su
     now = utc_now()
     until = time_text(now + timedelta(seconds=seconds))
     taken: list[Subscription] = []
-    for *row, has_run in connection.execute(_DUE, (time_text(now), limit)).fetchall():
+    for *row, call_at, has_run in connection.execute(_DUE, (time_text(now), limit)).fetchall():
         if has_run:
             connection.execute(_HOLD, (until, row[0]))
-            taken.append(_subscription(row))
+            pause = 0.0 if call_at is None else max(0.0, (datetime.fromisoformat(call_at) - now).total_seconds())
+            taken.append(msgspec.structs.replace(_subscription(row), pause=pause))
         else:
             connection.execute(_FORGET, (row[0],))
     return taken

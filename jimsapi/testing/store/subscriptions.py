@@ -63,6 +63,22 @@ class SubscriptionsOfRuns(StoreTests):
         assert await taken(store) == [first.subscription_id]
 
     @needs("has_subscriptions")
+    async def test_one_that_is_woken_says_for_how_long_its_call_must_not_be_repeated(self, store: ThreadStore) -> None:
+        kept, first = subscriptions_of(store), await a_run(store)
+        await kept.add(first, LIMIT)
+        await kept.delay(first.subscription_id, HOLD, "asked", 1)
+        await kept.wake([first.thread_id])
+        [woken] = await kept.take(10, HOLD)
+        assert HOLD - 60 < woken.pause <= HOLD
+        await kept.delay(first.subscription_id, HOLD, "asked", 0)
+        await kept.wake([first.thread_id])
+        assert await kept.take(10, HOLD) == [msgspec.structs.replace(first, notice="asked")]
+        newer = like(first)
+        await kept.delay(first.subscription_id, HOLD, "asked", 1)
+        await kept.add(newer, LIMIT)
+        assert await kept.take(10, HOLD) == [newer]
+
+    @needs("has_subscriptions")
     async def test_a_run_that_has_ended_takes_subscriptions_too(self, store: ThreadStore) -> None:
         first = await a_run(store)
         await store.finish(first.run_id, OWNER, completed(make_event()))

@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from jimsapi.threads import RunNotFound, Subscription
 from jimsapi_postgres import rows
 from jimsapi_postgres.connections import Connection
@@ -20,7 +22,7 @@ _ADD = f"""
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, clock_timestamp())
     ON CONFLICT (run_id, kind, name) DO UPDATE SET
         subscription_id = excluded.subscription_id, thread_id = excluded.thread_id, caller = excluded.caller,
-        data = excluded.data, notice = excluded.notice, calls = excluded.calls, due_at = excluded.due_at
+        data = excluded.data, notice = excluded.notice, calls = excluded.calls, due_at = excluded.due_at, call_at = NULL
 """
 _OF_RUN = f"SELECT {_COLUMNS} FROM jimsapi_subscriptions WHERE run_id = $1 AND kind = $2 ORDER BY name"
 _REMOVE = "DELETE FROM jimsapi_subscriptions WHERE run_id = $1 AND kind = $2 AND name = $3 RETURNING true"
@@ -38,7 +40,8 @@ _TAKE = f"""
         LEFT JOIN jimsapi_runs r ON r.run_id = d.run_id
     ) due
     WHERE s.subscription_id = due.subscription_id
-    RETURNING {", ".join(f"s.{column}" for column in _COLUMNS.split(", "))}, due.has_run, due.was_due_at
+    RETURNING {", ".join(f"s.{column}" for column in _COLUMNS.split(", "))},
+        greatest(extract(epoch FROM s.call_at - clock_timestamp()), 0)::float8, due.has_run, due.was_due_at
 """
 _FORGET = "DELETE FROM jimsapi_subscriptions WHERE subscription_id = ANY ($1::uuid[])"
 _FORGET_DELETED = """
@@ -64,8 +67,9 @@ _OF_THREADS = """
 _ANY_DUE = "SELECT EXISTS (SELECT FROM jimsapi_subscriptions s WHERE s.due_at <= clock_timestamp())"
 _DELAY = """
     UPDATE jimsapi_subscriptions
-    SET due_at = clock_timestamp() + $2::float8 * interval '1 second', notice = $3, calls = $4
-    WHERE subscription_id = $1 AND due_at IS NOT NULL
+    SET due_at = n.due_at, notice = $3, calls = $4::int, call_at = CASE WHEN $4::int > 0 THEN n.due_at END
+    FROM (SELECT clock_timestamp() + $2::float8 * interval '1 second' AS due_at) n
+    WHERE subscription_id = $1 AND jimsapi_subscriptions.due_at IS NOT NULL
 """
 _SETTLE = "UPDATE jimsapi_subscriptions SET due_at = NULL, notice = $2, calls = 0 WHERE subscription_id = $1"
 _COUNT = "SELECT count(*) FROM jimsapi_subscriptions WHERE due_at IS NOT NULL"
@@ -122,7 +126,7 @@ class PostgresSubscriptions:
         if deleted:
             await self._write(lambda connection: connection.execute(_FORGET, deleted))
         found.sort(key=lambda row: row[-1])
-        return [_subscription(row[:-2]) for row in found if row[-2]]
+        return [msgspec.structs.replace(_subscription(row[:-3]), pause=row[-3] or 0.0) for row in found if row[-2]]
 
     async def wake(self, thread_ids: Collection[UUID]) -> int:
         threads = list(thread_ids)

@@ -9,6 +9,7 @@ CREATE TABLE IF NOT EXISTS jimsapi_subscriptions (
     caller uuid,
     data text NOT NULL,
     due_at timestamptz,
+    call_at timestamptz,
     notice text,
     calls int NOT NULL DEFAULT 0,
     PRIMARY KEY (run_id, kind, name)
