@@ -122,6 +122,13 @@ async def test_a_question_is_told_and_then_the_end_of_the_task(client: httpx.Asy
     assert receiver.calls.empty()
 
 
+async def test_a_question_that_is_cancelled_is_told(client: httpx.AsyncClient, receiver: Receiver) -> None:
+    task = await send(client, "ask", push=to(receiver))
+    assert state(told(await receiver.call())) == "input_required"
+    await result(client, "CancelTask", {"id": task["id"]})
+    assert state(told(await receiver.call())) == "canceled"
+
+
 async def test_a_question_that_another_protocol_answers_is_told_too(
     client: httpx.AsyncClient, receiver: Receiver
 ) -> None:
