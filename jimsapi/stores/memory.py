@@ -665,6 +665,7 @@ class MemoryStore:
                 and only.thread_id in (None, thread.thread_id)
                 and may_see(thread.contact_id, acting_for)
                 and may_see(thread.contact_id, only.contact_id)
+                and only.caller in (None, run.caller)
                 and only.accepts(run.status, run.accepted_at.replace(tzinfo=UTC))
             ):
                 yield run.record()

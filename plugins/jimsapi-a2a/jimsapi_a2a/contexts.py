@@ -30,7 +30,7 @@ from jimsapi_a2a.errors import invalid
 
 PROTOCOL = "a2a"
 RUNS_READ = 20
-"""How many of the newest runs of a thread are read to find one of the caller's."""
+"""How many of the caller's newest runs of a thread are read to find one."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -122,7 +122,8 @@ class Contexts:
             return True
         if _config_of(thread).get("caller") == _caller(admission):
             return True
-        page = await self._lists.runs(admission, RUNS_READ, None, RunFilter(thread_id=thread.thread_id))
+        only = RunFilter(thread_id=thread.thread_id)
+        page = await self._lists.runs(admission, RUNS_READ, None, only, own=True)
         for listed in page.runs:
             try:
                 await self._runs.run(admission, listed.run_id)

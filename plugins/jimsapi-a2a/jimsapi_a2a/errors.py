@@ -79,7 +79,7 @@ _BY_TYPE: tuple[tuple[type[DomainError], Kind], ...] = (
 )
 _FILE_FAULTS = frozenset(("files_off", "invalid_type"))
 """Why a server does not take a file at all, as `InputRefused.kind`."""
-_FIELDS = {"message": "message.parts", "files": "message.parts", "metadata": "message.metadata", "after": "pageToken"}
+_FIELDS = {"message": "message.parts", "files": "message.parts", "metadata": "message.metadata"}
 """The fields of A2A for those of an inbound message."""
 
 
@@ -158,5 +158,11 @@ def of_answer(
         kind = _BY_STATUS.get(status, other)
     detail = content.get("detail")
     faults = detail if isinstance(detail, list) else []
-    violations = [(".".join(map(str, fault["loc"][1:])), str(fault["msg"])) for fault in faults]
+    violations = [(_field(fault["loc"]), str(fault["msg"])) for fault in faults]
     return A2AError(kind, refusal_of(status, content).text, violations=violations, headers=headers)
+
+
+def _field(loc: Sequence[Any]) -> str:
+    """Return the field of A2A for the place of a fault."""
+    field = ".".join(map(str, loc[1:]))
+    return "pageToken" if field == "after" else field

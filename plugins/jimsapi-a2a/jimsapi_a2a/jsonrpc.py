@@ -1,7 +1,8 @@
 """The JSON-RPC binding (specification, section 9): one path, and the name of the method in the body."""
 
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import orjson
 
 from jimsapi.asgi import ErrorResponse, HTTPError, Request, Response, ValidationError
@@ -23,6 +24,15 @@ from jimsapi_a2a.parts import JSON
 
 MAX_ID = 255
 """Characters of the identifier of a request."""
+
+
+class Call(msgspec.Struct):
+    """A request of JSON-RPC 2.0, for the OpenAPI document."""
+
+    jsonrpc: Literal["2.0"]
+    id: str | int
+    method: str
+    params: dict[str, Any] | None = None
 
 
 async def call(request: Request, service: RunService, methods: Methods) -> Response:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import msgspec
 
 from jimsapi.asgi import Request, convert_body
-from jimsapi.runs import Admission, Lists, RunService
+from jimsapi.runs import THREADS, Admission, Lists, RunService
 from jimsapi.threads import ListedRun, RunFilter, RunStatus, ThreadNotFound
 from jimsapi_a2a import tasks
 from jimsapi_a2a.contexts import Contexts
@@ -119,7 +119,9 @@ class Listing:
         while True:
             limit = min(size - len(found), most - examined)
             try:
-                page = await self._lists.runs(admission, limit, cursor, wanted.only)
+                page = await self._lists.runs(
+                    admission, limit, cursor, wanted.only, own=not admission.identity.may(THREADS)
+                )
             except ThreadNotFound:  # it was deleted meanwhile
                 return found, None
             found += [task async for task in self._first_of(request, page.runs) if wanted.has(task)]

@@ -73,11 +73,14 @@ def _file(field: str, part: Part) -> SentFile:
     """Return the file within a part. The server fetches no URL, so a URL must be one that has the content."""
     name, kind = part.filename or "", part.media_type or ""
     try:
-        if part.url is not None:
-            return file_of_url(part.url, name, kind)
-        return file_of_base64(_plain(part.raw or ""), name, kind)
+        if part.url is None:
+            return file_of_base64(_plain(part.raw or ""), name, kind)
     except NotAFile as error:
-        raise A2AError(CONTENT_TYPE, f"{field}: {error}", violations=[(field, str(error))]) from None
+        raise invalid(f"{field}.raw", str(error)) from None
+    try:
+        return file_of_url(part.url, name, kind)
+    except NotAFile as error:
+        raise A2AError(CONTENT_TYPE, f"{field}.url: {error}", violations=[(f"{field}.url", str(error))]) from None
 
 
 def _plain(raw: str) -> str:

@@ -60,7 +60,7 @@ def add_routes(router: Router, service: RunService, settings: Settings) -> None:
             return JSONResponse(signer.public_keys, headers={"access-control-allow-origin": "*"})
 
     @router.post(
-        AGENT, scope=CHAT, resource=True, reword=jsonrpc.reword, tags=("a2a",),
+        AGENT, scope=CHAT, resource=True, body=jsonrpc.Call, reword=jsonrpc.reword, tags=("a2a",),
         responses={
             200: ("The result or the error of a method, or a stream of results.", "application/json"),
             401: _ERRORS[401], 403: _ERRORS[403], 413: _MESSAGE[413], 415: _MESSAGE[415], 503: _ERRORS[503],

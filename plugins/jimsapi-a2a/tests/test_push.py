@@ -9,10 +9,11 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from a2a_wire import call, error, message, result, send
+from a2a_calls import VERSION, error, result, text_message
 
 from jimsapi import create_api
 from jimsapi.asgi.testing import TestClient
+from jimsapi.stores.memory import MemoryStore
 from tests.plugins.distributions import install
 from tests.runs.receiver import OK, SECRET, Call, Receiver, answer
 from tests.serving import ROOT, Served
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.anyio
 HERE = Path(__file__).parent
 INVALID_PARAMS = -32602
 NOT_FOUND = -32001
+NOT_SUPPORTED = -32003
 SECRETS = ("bearer-of-the-receiver", "token-of-the-receiver", "key-in-the-url")
 
 
@@ -60,6 +62,16 @@ def to(receiver: Receiver, **fields: Any) -> dict[str, Any]:
     url = receiver.url(target=f"/hook?key={SECRETS[2]}")
     authentication = {"scheme": "Bearer", "credentials": SECRETS[0]}
     return {"url": url, "token": SECRETS[1], "authentication": authentication, **fields}
+
+
+async def send(client: httpx.AsyncClient, text: str, *, push: Any = None, at_once: bool = True, **fields: Any) -> Any:
+    """Send a message with a configuration, and return its task."""
+    configuration: dict[str, Any] = {"returnImmediately": at_once}
+    if push is not None:
+        configuration["taskPushNotificationConfig"] = push
+    return (await result(client, "SendMessage", {**text_message(text, **fields), "configuration": configuration}))[
+        "task"
+    ]
 
 
 def told(one: Call) -> Any:
@@ -157,15 +169,14 @@ async def test_a_configuration_that_comes_after_the_end_is_told_the_end(
 
 
 async def test_a_configuration_of_a_stream_is_told_too(client: httpx.AsyncClient, receiver: Receiver) -> None:
-    params = {"message": message("Hello"), "configuration": {"taskPushNotificationConfig": to(receiver)}}
-    body = {"jsonrpc": "2.0", "id": 1, "method": "SendStreamingMessage", "params": params}
-    response = await client.post("/a2a", json=body, headers={"a2a-version": "1.0"})
+    params = {**text_message("Hello"), "configuration": {"taskPushNotificationConfig": to(receiver)}}
+    response = await client.post("/a2a/message:stream", json=params, headers=VERSION)
     assert "TASK_STATE_COMPLETED" in response.text
     assert state(told(await receiver.call())) == "completed"
 
 
 async def test_a_message_that_is_sent_again_is_told_once(client: httpx.AsyncClient, receiver: Receiver) -> None:
-    same = {"messageId": str(uuid4())}
+    same = {"message_id": str(uuid4())}
     task = await send(client, "Hello", push=to(receiver), at_once=False, **same)
     await receiver.call()
     assert (await send(client, "Hello", push=to(receiver), at_once=False, **same))["id"] == task["id"]
@@ -237,8 +248,8 @@ async def test_an_operator_sees_the_task_and_none_of_the_credentials(
     task = await send(client, f"hold {name}", push=to(receiver, id="mine"))
     wanted = {"taskId": task["id"], "id": "mine"}
     assert (await result(client, "GetTask", {"id": task["id"]}, **root))["id"] == task["id"]
-    listed = await call(client, "ListTaskPushNotificationConfigs", {"taskId": task["id"]}, **root)
-    assert listed["result"]["configs"] == []
+    listed = await result(client, "ListTaskPushNotificationConfigs", {"taskId": task["id"]}, **root)
+    assert listed["configs"] == []
     assert (await error(client, "GetTaskPushNotificationConfig", wanted, **root))["code"] == NOT_FOUND
     await result(client, "DeleteTaskPushNotificationConfig", wanted, **root)
     async with Receiver() as other:
@@ -294,7 +305,8 @@ async def test_a_faulty_configuration_is_refused_with_its_field_and_no_run(
 ) -> None:
     given = {"url": "https://example.com/", **fields}
     context = str(uuid4())
-    params = {"message": message("Hello", contextId=context), "configuration": {"taskPushNotificationConfig": given}}
+    configuration = {"taskPushNotificationConfig": given}
+    params = {**text_message("Hello", contextId=context), "configuration": configuration}
     refused = await error(client, "SendMessage", params)
     assert refused["code"] == INVALID_PARAMS
     violations = next(detail["fieldViolations"] for detail in refused["data"] if "fieldViolations" in detail)
@@ -306,12 +318,31 @@ async def test_a_private_address_is_refused_unless_the_operator_allows_it() -> N
     async with TestClient(create_api(_echo, store="memory:")) as client:
         for url in ("https://10.0.0.1/", "https://[::1]/", "http://example.com/", "https://127.0.0.1/"):
             configuration = {"taskPushNotificationConfig": {"url": url}}
-            params = {"message": message("Hello"), "configuration": configuration}
-            body = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": params}
-            refused = (await client.post("/a2a", json=body, headers={"a2a-version": "1.0"})).json()["error"]
+            refused = await error(client, "SendMessage", {**text_message("Hello"), "configuration": configuration})
             assert refused["code"] == INVALID_PARAMS
             assert "The URL of a webhook should" in refused["message"]
 
 
 async def _echo(ctx: Any) -> None:
     ctx.send_message("Hello")
+
+
+async def test_a_server_whose_store_keeps_no_subscriptions_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryStore, "subscriptions", None, raising=False)
+    monkeypatch.setattr(MemoryStore, "__setattr__", _without_subscriptions)
+    async with TestClient(create_api(_echo, store="memory:")) as client:
+        card = (await client.get("/.well-known/agent-card.json")).json()
+        assert card["capabilities"]["pushNotifications"] is False
+        task = await send(client, "Hello", at_once=False)
+        params = {"taskId": task["id"], "id": "x", "url": "https://example.com/"}
+        for method in ("Create{}Config", "Get{}Config", "List{}Configs", "Delete{}Config"):
+            refused = await error(client, method.format("TaskPushNotification"), params)
+            assert refused["code"] == NOT_SUPPORTED
+        configuration = {"taskPushNotificationConfig": {"url": "https://example.com/"}}
+        refused = await error(client, "SendMessage", {**text_message("Hello"), "configuration": configuration})
+        assert refused["code"] == NOT_SUPPORTED
+
+
+def _without_subscriptions(store: MemoryStore, name: str, value: Any) -> None:
+    if name != "subscriptions":
+        object.__setattr__(store, name, value)
