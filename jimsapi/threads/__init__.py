@@ -127,6 +127,7 @@ if TYPE_CHECKING:
         take_page,
         take_sized,
     )
+    from jimsapi.threads.subscriptions import Subscription, SubscriptionStore
     from jimsapi.threads.transfer import (
         Activity,
         CallerUsage,
@@ -256,6 +257,8 @@ __all__ = [
     "StoredFile",
     "StoredFileNotFound",
     "StoredRun",
+    "Subscription",
+    "SubscriptionStore",
     "ThreadChange",
     "ThreadContext",
     "ThreadFacts",
@@ -444,6 +447,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "take_page",
                 "take_sized",
             ),
+            "jimsapi.threads.subscriptions": ("Subscription", "SubscriptionStore"),
             "jimsapi.threads.transfer": (
                 "Activity",
                 "CallerUsage",

@@ -96,7 +96,7 @@ class Sending:
     async def _begin(
         self, request: Request, body: SendMessage, *, watched: bool = False, background: bool = False
     ) -> Begun:
-        self._push.check(request, body)
+        await self._push.check(request, body)
         sent = body.message
         content = content_of(sent.parts)
         turn = Turn(
@@ -124,7 +124,7 @@ class Sending:
             selectors=place.selectors,
             contact=place.contact,
         )
-        await self._push.begun(request, body, task.id if task is not None else str(run.known_as))
+        await self._push.begun(request, body, task.id if task is not None else str(run.known_as), run)
         return Begun(run, body, task)
 
     async def _answering(self, request: Request, task: Task, sent: Message, content: Content, turn: Turn) -> Turn:

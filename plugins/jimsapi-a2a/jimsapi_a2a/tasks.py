@@ -110,6 +110,7 @@ class Tasks:
 
     def __init__(self, service: RunService, contexts: Contexts, links: Links) -> None:
         self.turns = TurnRuns(service)
+        self._service = service
         self._runs = Runs(service)
         self._contexts = contexts
         self._links = links
@@ -147,21 +148,34 @@ class Tasks:
         Raises `ThreadNotFound` if the request names another contact, or if the thread was deleted.
         """
         self._contexts.check_contact(request, first.contact_id)
+        return await self._of_first(first)
+
+    async def current(self, run_id: UUID) -> Task:
+        """Return the task that a run began, without a request: it checks no permissions.
+
+        Raises `RunNotFound`, or `ThreadNotFound` if the thread was deleted.
+        """
+        return await self._of_first(await self._service.store.run(run_id, None, None))
+
+    async def _of_first(self, first: StoredRun) -> Task:
         runs = await self.turns.following(first)
         asked = await self.turns.questions(runs[-1]) if runs[-1].status is RunStatus.COMPLETED else []
         return Task(await self._contexts.id_of(first.thread_id), first.contact_id, runs, asked)
 
     async def show(
-        self, request: Request, task: Task, history_length: int | None = None, *, artifacts: bool = True
+        self, request: Request | None, task: Task, history_length: int | None = None, *, artifacts: bool = True
     ) -> dict[str, Any]:
-        """Return a task as A2A has it, with its newest `history_length` messages; None for all."""
+        """Return a task as A2A has it, with its newest `history_length` messages; None for all.
+
+        Without a request, it has no messages: their files have URLs by which the client of the request reaches them.
+        """
         speech = Speech()
         made: list[dict[str, Any]] = []
         messages: list[dict[str, Any]] = []
         for run in task.runs:
             speech.questions = []
             made += artifacts_of(stored_items(_events(run)), speech)
-            if history_length != 0:
+            if history_length != 0 and request is not None:
                 messages += await self._messages(request, task, run)
                 if run is not task.newest and speech.questions:
                     messages.append(question_message(speech.questions, task.id, task.context_id))

@@ -202,24 +202,6 @@ async def test_a_body_that_is_too_large_is_refused(client: TestClient) -> None:
         assert answer.json()["error"]["message"]
 
 
-async def test_push_notifications_are_refused_as_the_card_says(client: TestClient) -> None:
-    card = (await client.get("/.well-known/agent-card.json")).json()
-    if card["capabilities"]["pushNotifications"]:
-        pytest.skip("this agent sends push notifications")
-    task = await send(client, "send ok")
-    for method in ("Create", "Get", "Delete"):
-        found = await error(client, f"{method}TaskPushNotificationConfig", {"taskId": task["id"], "id": "x"})
-        assert found["code"] == -32003
-    path = f"/a2a/tasks/{task['id']}/pushNotificationConfigs"
-    answers = [
-        await client.post(path, json={"url": "https://x.example"}, headers=VERSION),
-        await client.get(path, headers=VERSION),
-        await client.get(f"{path}/1", headers=VERSION),
-        await client.delete(f"{path}/1", headers=VERSION),
-    ]
-    assert {answer.json()["error"]["details"][0]["reason"] for answer in answers} == {"PUSH_NOTIFICATION_NOT_SUPPORTED"}
-
-
 async def test_the_routes_are_in_the_description_of_the_api(client: TestClient) -> None:
     paths = (await client.get("/openapi.json")).json()["paths"]
     assert {"/a2a", "/a2a/message:send", "/a2a/message:stream", "/a2a/tasks", "/a2a/tasks/{id}"} <= paths.keys()
