@@ -18,6 +18,7 @@ from jimsapi.wire import (
     begin_turn,
     failure,
     idempotency_key,
+    note_run,
     refusal,
     spoken_items,
 )
@@ -69,6 +70,7 @@ class Sending:
         run = begun.run
         if run.acceptance is not None:
             await asyncio.shield(run.acceptance)
+        note_run(request, run)  # an earlier request may have been the same
         if (error := refusal(run)) is not None:
             raise error
         if at_once:
