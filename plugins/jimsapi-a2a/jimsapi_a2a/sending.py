@@ -68,11 +68,6 @@ class Sending:
         at_once = body.configuration is not None and bool(body.configuration.return_immediately)
         begun = await self._begin(request, body, background=at_once)
         run = begun.run
-        if run.acceptance is not None:
-            await asyncio.shield(run.acceptance)
-        note_run(request, run)  # an earlier request may have been the same
-        if (error := refusal(run)) is not None:
-            raise error
         if at_once:
             return Reply(await self._current(request, begun), run=run)
         await asyncio.wait((run.answer,), timeout=ANSWER_WITHIN)
@@ -98,6 +93,7 @@ class Sending:
     async def _begin(
         self, request: Request, body: SendMessage, *, watched: bool = False, background: bool = False
     ) -> Begun:
+        """Begin the run of a message, and wait until a thread has accepted it. Raises as `begin_turn` does."""
         await self._push.check(request, body)
         sent = body.message
         content = content_of(sent.parts)
@@ -126,6 +122,11 @@ class Sending:
             selectors=place.selectors,
             contact=place.contact,
         )
+        if run.acceptance is not None:
+            await asyncio.shield(run.acceptance)
+        note_run(request, run)  # an earlier request may have been the same
+        if (error := refusal(run)) is not None:
+            raise error
         await self._push.begun(request, body, task.id if task is not None else str(run.known_as), run)
         return Begun(run, body, task)
 
