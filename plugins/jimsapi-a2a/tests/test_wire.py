@@ -270,11 +270,11 @@ async def test_a_message_that_waits_too_long_is_rejected(bot: Scripted) -> None:
 
 async def test_limits_are_told_with_the_time_to_wait(bot: Scripted) -> None:
     async with TestClient(create_api(bot, store="memory:", rate_limit="1/min")) as client:
-        assert "ratelimit" in (await call(client, "SendMessage", text_message("send x"))).headers
-        response = await call(client, "SendMessage", text_message("send x"))
+        assert "ratelimit" in (await call(client, "SendMessage", text_message("send x", contextId="c"))).headers
+        response = await call(client, "SendMessage", text_message("send x", contextId="c"))
         assert (response.status_code, response.json()["error"]["data"][0]["reason"]) == (200, "RATE_LIMITED")
         assert int(response.headers["retry-after"]) > 0
-        by_http = await client.post("/a2a/message:send", json=text_message("x"), headers=VERSION)
+        by_http = await client.post("/a2a/message:send", json=text_message("x", contextId="c"), headers=VERSION)
         assert (by_http.status_code, by_http.json()["error"]["status"]) == (429, "RESOURCE_EXHAUSTED")
 
 
