@@ -167,8 +167,8 @@ class Sending:
         if begun.history_length == 0:
             return shown
         parts = [msgspec.to_builtins(part) for part in sent.parts]
-        told = [{name: value for name, value in part.items() if value is not None} for part in parts]
-        said = message(sent.message_id, sent.role, told, taskId=task_id, contextId=context_id)
+        shown_parts = [{name: value for name, value in part.items() if value is not None} for part in parts]
+        said = message(sent.message_id, sent.role, shown_parts, taskId=task_id, contextId=context_id)
         return {**shown, "history": [said]}
 
     async def _current(self, request: Request, begun: Begun) -> dict[str, Any]:

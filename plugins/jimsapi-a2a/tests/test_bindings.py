@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from a2a_calls import VERSION, call, error, result, send, state, text_message, texts, told
+from a2a_calls import VERSION, call, error, result, send, state, summary, text_message, texts
 
 from jimsapi import create_api
 from jimsapi.asgi.testing import TestClient
@@ -42,7 +42,7 @@ async def test_a_stream_by_http_has_the_bare_events(client: TestClient) -> None:
     body = text_message("stream Hel; stream lo")
     answer = await client.post("/a2a/message:stream", json=body, headers={**VERSION, "content-type": A2A_JSON})
     found = [json.loads(line[6:]) for line in answer.text.splitlines() if line]
-    assert told(found) == ["task WORKING", "Hel", "+lo", "+.", "statusUpdate COMPLETED"]
+    assert summary(found) == ["task WORKING", "Hel", "+lo", "+.", "statusUpdate COMPLETED"]
 
 
 @pytest.mark.parametrize("version", [None, "", "0.3", "2.0", "1.1", "x", "1", "10.0"])
