@@ -23,7 +23,7 @@ from jimsapi.wire import (
 from jimsapi_a2a.parts import data_part, message, text_part, timestamp
 
 _NOT_SHOWN = ("comm.", "context.", "state.", "message.", "question.", "once.", "jims.")
-"""The beginnings of types of events that are no output of a task: the messages of the user, what the pipeline remembers, and what it asks."""
+"""The beginnings of types of events that are no output of a task, such as messages of the user and states."""
 
 
 class Speech:

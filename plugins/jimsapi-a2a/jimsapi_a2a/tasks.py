@@ -227,11 +227,11 @@ class Tasks:
         return [*([text_part(one.text)] if one.text or not files else []), *files]
 
 
-def status(state: str, time: datetime, text: dict[str, Any] | None = None) -> dict[str, Any]:
+def status(state: str, time: datetime, said: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the status of a task."""
-    if text is None:
+    if said is None:
         return {"state": state, "timestamp": timestamp(time)}
-    return {"state": state, "message": text, "timestamp": timestamp(time)}
+    return {"state": state, "message": said, "timestamp": timestamp(time)}
 
 
 def reason_message(task_id: str, context_id: str, reason: str) -> dict[str, Any]:
