@@ -66,6 +66,7 @@ from jimsapi.runs.replicas import Replicas
 from jimsapi.runs.resolver import declared_headers, takes_context
 from jimsapi.runs.service import RunService
 from jimsapi.runs.sinks import SinkQueue, is_durable
+from jimsapi.runs.subscriptions import Subscriptions
 from jimsapi.runs.threads import ThreadService
 from jimsapi.runs.watchdog import Watchdog
 from jimsapi.runs.work import Worker
@@ -353,6 +354,7 @@ def run_service(composition: Composition, peers: Peers | None = None) -> RunServ
         durable_sinks=[DurableSink(built.value, built.name) for built in sinks if is_durable(built.value)],
         on_run=composition.observers_of("on_run"),
         webhooks=build_webhooks(core, store, disclosure),
+        subscriptions=Subscriptions(core.webhook_keys, allow_private=core.webhook_allow_private),
         disclosure=disclosure,
         resources=composition.resources,
         peers=peers,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from jimsapi.runs.sinks import EventRefused
     from jimsapi.runs.skill import Skill
     from jimsapi.runs.stream import Status
+    from jimsapi.runs.subscriptions import Notice, Notifier, Subscriptions
     from jimsapi.runs.tasks import ServiceTask
     from jimsapi.runs.threads import ThreadService
     from jimsapi.runs.work import WorkQueue
@@ -46,6 +47,8 @@ __all__ = [
     "JimsApp",
     "Lists",
     "LiveRun",
+    "Notice",
+    "Notifier",
     "Pipeline",
     "QuestionClosed",
     "QuestionNotFound",
@@ -59,6 +62,7 @@ __all__ = [
     "ServiceTask",
     "Skill",
     "Status",
+    "Subscriptions",
     "ThreadService",
     "WorkQueue",
     "check_contact_id",
@@ -98,6 +102,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
             "jimsapi.runs.sinks": ("EventRefused",),
             "jimsapi.runs.skill": ("Skill",),
             "jimsapi.runs.stream": ("Status",),
+            "jimsapi.runs.subscriptions": ("Notice", "Notifier", "Subscriptions"),
             "jimsapi.runs.tasks": ("ServiceTask",),
             "jimsapi.runs.threads": ("ThreadService",),
             "jimsapi.runs.work": ("WorkQueue",),

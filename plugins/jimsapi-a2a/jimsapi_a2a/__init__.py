@@ -14,6 +14,9 @@ class A2AOptions(Options, prefix="a2a"):
         help="The URL of this server as other agents reach it, such as https://bot.example; without it, the agent card "
         "has the host of each request."
     )
+    signing_key: Path | None = option(
+        help="A file with the private key (PEM; EC or RSA) that signs the agent card; it needs --a2a-url."
+    )
     name: str | None = option(help="The name of the agent; without it, the name of the app or of its pipeline.")
     description: str | None = option(help="What the agent does; without it, the description of the app.")
     version: str = option("1.0.0", help="The version of the agent.")

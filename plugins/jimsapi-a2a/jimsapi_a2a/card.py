@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -15,7 +15,12 @@ from jimsapi_a2a import A2AOptions
 from jimsapi_a2a.links import Links
 from jimsapi_a2a.parts import JSON
 
+if TYPE_CHECKING:
+    from jimsapi_a2a.signature import CardSigner  # it imports libraries that only signatures need
+
 PATH = "/.well-known/agent-card.json"
+KEYS = "/.well-known/agent-card-keys.json"
+"""The path of the public key of the card's signatures."""
 AGENT = "/a2a"
 """The path of the JSON-RPC binding, and the beginning of the paths of the HTTP binding."""
 VERSION = "1.0"
@@ -37,11 +42,23 @@ _FLOWS = ("authorizationCode", "clientCredentials", "deviceCode", "implicit", "p
 class AgentCard:
     """The card of the agent. Raises `StartError` if an option is invalid.
 
-    `push`: the agent sends push notifications. The providers' schemes are those of `router`.
+    `push`: the agent sends push notifications. The providers' schemes are those of `router`. `signer` signs the card;
+    None if nobody does.
     """
 
-    def __init__(self, service: RunService, router: Router, options: A2AOptions, links: Links, *, push: bool) -> None:
+    def __init__(
+        self,
+        service: RunService,
+        router: Router,
+        options: A2AOptions,
+        links: Links,
+        *,
+        push: bool,
+        signer: "CardSigner | None" = None,
+    ) -> None:
         _check_urls(options)
+        self._signer = signer
+        self._signed: tuple[dict[str, Any], dict[str, Any]] | None = None
         app = service.app
         self._service = service
         self._router = router
@@ -57,6 +74,8 @@ class AgentCard:
             "skills": skills,
             **_optional(options),
         }
+        if signer is not None:
+            _check_signable(signer, self._more)
 
     def of(self, request: Connection) -> dict[str, Any]:
         """Return the card for a request, with the URLs by which its client reaches this server."""
@@ -77,7 +96,13 @@ class AgentCard:
         if schemes:
             card["securitySchemes"] = {name: security_scheme(scheme) for name, scheme in schemes.items()}
             card["securityRequirements"] = [{"schemes": {name: {"list": _scopes(schemes[name])}}} for name in schemes]
-        return card
+        return card if self._signer is None else self._with_signature(self._signer, card)
+
+    def _with_signature(self, signer: "CardSigner", card: dict[str, Any]) -> dict[str, Any]:
+        """Return a card with its signature, which is made again only if the card has changed."""
+        if self._signed is None or self._signed[0] != card:
+            self._signed = card, signer.sign(card)
+        return self._signed[1]
 
     def response(self, request: Connection) -> Response:
         """Return the card as a response that clients may keep (specification, section 8.6)."""
@@ -88,6 +113,28 @@ class AgentCard:
         if tag in known or f"W/{tag}" in known:
             return Response(status=304, headers=headers)
         return JSONResponse(orjson.Fragment(body), headers=headers)
+
+
+def signer_of(options: A2AOptions) -> "CardSigner | None":
+    """Return what signs the card; None if there is no key. Raises `StartError` if the key is not usable."""
+    if options.signing_key is None:
+        return None
+    if options.url is None:  # a signature must not vouch for the host that a request names
+        raise StartError("--a2a-signing-key needs --a2a-url: the URL of this server, which the signature covers")
+    from jimsapi_a2a.signature import card_signer
+
+    try:
+        return card_signer(options.signing_key, f"{options.url.rstrip('/')}{KEYS}")
+    except ValueError as error:
+        raise StartError(f"--a2a-signing-key: {error}") from None
+
+
+def _check_signable(signer: "CardSigner", content: Mapping[str, Any]) -> None:
+    """Raise `StartError` if a value of the card, which may come from a file, has no canonical form."""
+    try:
+        signer.sign(content)
+    except ValueError as error:
+        raise StartError(f"--a2a-signing-key: the agent card cannot be signed: {error}") from None
 
 
 def security_scheme(scheme: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,6 +61,7 @@ class Methods:
         for run in task.runs:
             asked = await self._tasks.turns.questions(run)
             await self._tasks.turns.close(run, asked, cast(Admission, request.admission))
+        self._service.subscriptions.changed(task.thread_id)
         task = await self._tasks.find(request, task_id)
         if task.state != CANCELED:  # it ended a moment before
             raise _not_cancelable(task)

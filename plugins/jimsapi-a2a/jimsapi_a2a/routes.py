@@ -3,12 +3,12 @@
 from functools import partial
 from typing import Any
 
-from jimsapi.asgi import HTTPError, Request, Response, Router
+from jimsapi.asgi import HTTPError, JSONResponse, Request, Response, Router
 from jimsapi.plugins import Settings
 from jimsapi.runs import CHAT, RunService
 from jimsapi.wire import EVENT_STREAM
 from jimsapi_a2a import A2AOptions, http, jsonrpc
-from jimsapi_a2a.card import AGENT, PATH, AgentCard
+from jimsapi_a2a.card import AGENT, KEYS, PATH, AgentCard, signer_of
 from jimsapi_a2a.contexts import Contexts
 from jimsapi_a2a.http import A2A_JSON
 from jimsapi_a2a.links import Links
@@ -39,15 +39,25 @@ def add_routes(router: Router, service: RunService, settings: Settings) -> None:
     """Add the routes. Raises `StartError` if an option is invalid."""
     options = settings.get(A2AOptions)
     links = Links(options.url)
-    push = PushNotifications()
-    card = AgentCard(service, router, options, links, push=push.is_supported)
     contexts = Contexts(service, options.contact_header)
-    methods = Methods(service, contexts, Tasks(service, contexts, links), push)
+    tasks = Tasks(service, contexts, links)
+    push = PushNotifications(service, tasks)
+    service.use_notifier(push)
+    signer = signer_of(options)
+    card = AgentCard(service, router, options, links, push=push.is_supported, signer=signer)
+    methods = Methods(service, contexts, tasks, push)
 
     @router.get(PATH, public=True, tags=("a2a",), responses={200: ("The agent card.", "application/json")})
     async def show_card(request: Request) -> Response:
         """Show the agent card, by which other agents find this one."""
         return card.response(request)
+
+    if signer is not None:
+
+        @router.get(KEYS, public=True, tags=("a2a",), responses={200: ("A JSON Web Key Set.", "application/json")})
+        async def show_keys(request: Request) -> Response:
+            """Show the public key of the signatures of the agent card."""
+            return JSONResponse(signer.public_keys, headers={"access-control-allow-origin": "*"})
 
     @router.post(
         AGENT, scope=CHAT, resource=True, body=jsonrpc.Call, reword=jsonrpc.reword, tags=("a2a",),

@@ -1,6 +1,6 @@
 """Tasks: a task is a message and all runs that answer it and its questions, and has the identifier of the first run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID
@@ -110,6 +110,7 @@ class Tasks:
 
     def __init__(self, service: RunService, contexts: Contexts, links: Links) -> None:
         self.turns = TurnRuns(service)
+        self._service = service
         self._runs = Runs(service)
         self._contexts = contexts
         self._links = links
@@ -124,8 +125,16 @@ class Tasks:
 
     async def of_run(self, request: Request, run_id: UUID) -> Task:
         """Return the task that a run belongs to. Raises `A2AError` if the caller may not see it."""
+        found = await self.of_run_if(request, run_id, lambda run: True)
+        assert found is not None
+        return found
+
+    async def of_run_if(self, request: Request, run_id: UUID, wanted: Callable[[StoredRun], bool]) -> Task | None:
+        """Return the same; None if the run is not `wanted`."""
         try:
             run = await self._runs.run(_admission(request), run_id)
+            if not wanted(run):
+                return None
             first = await self.turns.first(run)
             if first is not run:  # another caller may have answered
                 first = await self._runs.run(_admission(request), first.run_id)
@@ -139,21 +148,34 @@ class Tasks:
         Raises `ThreadNotFound` if the request names another contact, or if the thread was deleted.
         """
         self._contexts.check_contact(request, first.contact_id)
+        return await self._of_first(first)
+
+    async def current(self, run_id: UUID) -> Task:
+        """Return the task that a run began, without a request: it checks no permissions.
+
+        Raises `RunNotFound`, or `ThreadNotFound` if the thread was deleted.
+        """
+        return await self._of_first(await self._service.store.run(run_id, None, None))
+
+    async def _of_first(self, first: StoredRun) -> Task:
         runs = await self.turns.following(first)
         asked = await self.turns.questions(runs[-1]) if runs[-1].status is RunStatus.COMPLETED else []
         return Task(await self._contexts.id_of(first.thread_id), first.contact_id, runs, asked)
 
     async def show(
-        self, request: Request, task: Task, history_length: int | None = None, *, artifacts: bool = True
+        self, request: Request | None, task: Task, history_length: int | None = None, *, artifacts: bool = True
     ) -> dict[str, Any]:
-        """Return a task as A2A has it, with its newest `history_length` messages; None for all."""
+        """Return a task as A2A has it, with its newest `history_length` messages; None for all.
+
+        Without a request, it has no messages: their files have URLs by which the client of the request reaches them.
+        """
         speech = Speech()
         made: list[dict[str, Any]] = []
         messages: list[dict[str, Any]] = []
         for run in task.runs:
             speech.questions = []
             made += artifacts_of(stored_items(_events(run)), speech)
-            if history_length != 0:
+            if history_length != 0 and request is not None:
                 messages += await self._messages(request, task, run)
                 if run is not task.newest and speech.questions:
                     messages.append(question_message(speech.questions, task.id, task.context_id))
@@ -205,11 +227,11 @@ class Tasks:
         return [*([text_part(one.text)] if one.text or not files else []), *files]
 
 
-def status(state: str, time: datetime, told: dict[str, Any] | None = None) -> dict[str, Any]:
+def status(state: str, time: datetime, said: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the status of a task."""
-    if told is None:
+    if said is None:
         return {"state": state, "timestamp": timestamp(time)}
-    return {"state": state, "message": told, "timestamp": timestamp(time)}
+    return {"state": state, "message": said, "timestamp": timestamp(time)}
 
 
 def reason_message(task_id: str, context_id: str, reason: str) -> dict[str, Any]:
