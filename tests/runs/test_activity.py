@@ -223,12 +223,15 @@ def test_sources_and_usage_are_events() -> None:
     ctx.source(url="", title="The handbook")
     ctx.usage(model="m", input_tokens=812, output_tokens=44)
     ctx.usage(model="m", input_tokens=812, output_tokens=44, cached_tokens=800, cost=Decimal("0.5"))
+    ctx.usage(model="m", input_tokens=812, output_tokens=44, duration=2)
     assert sent(ctx) == [
         ("answer.source", {"url": "https://example.org/q", "title": "Quokkas"}),
         ("answer.source", {"url": None, "title": "The handbook"}),
         ("model.usage", USAGE),
         ("model.usage", {**USAGE, "cached_tokens": 800, "cost": 0.5}),
+        ("model.usage", USAGE),
     ]
+    assert [event.event_data.get("duration") for event in ctx.outgoing_events] == [None, None, None, None, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -244,6 +247,8 @@ def test_sources_and_usage_are_events() -> None:
         (lambda ctx: ctx.source(url=7), TypeError, "the url of a source must be a str, not int"),
         (lambda ctx: ctx.usage(model="m", input_tokens=1, output_tokens=0, cost=True), TypeError, "not bool"),
         (lambda ctx: ctx.usage(model="m", input_tokens=1, output_tokens=0, cost="1"), TypeError, "not str"),
+        (lambda ctx: ctx.usage(model="m", input_tokens=1, output_tokens=0, duration="1"), TypeError, "duration must"),
+        (lambda ctx: ctx.usage(model="m", input_tokens=1, output_tokens=0, duration=-1), ValueError, "duration must"),
         (lambda ctx: ctx.source(), ValueError, "a source needs a url or a title"),
         (lambda ctx: ctx.source(url="javascript:alert(1)"), ValueError, "must begin with http:// or https://"),
         (lambda ctx: ctx.source(url="//example.org"), ValueError, "invalid source url '//example.org': it must begin"),

@@ -25,6 +25,8 @@ from jimsapi_otel.providers import provider_of
 
 TOOL_ERROR = "tool_error"
 """The `error.type` of a call whose `error` the pipeline has set, so that there is no exception."""
+LONGEST_CALL = 86_400.0
+"""Seconds. A longer `duration` of a model call is none: no run takes longer."""
 UNFINISHED = "unfinished"
 """The `error.type` of a call whose block has not ended when the pipeline ends."""
 
@@ -172,7 +174,7 @@ class AgentRun(ActivityObserver):
         return current if trace.get_current_span(current).get_span_context().is_valid else self.context
 
     def _model_used(self, data: Mapping[str, Any]) -> None:
-        """Record what a call of a model has used. The span has no duration: the call ended before, and began unseen."""
+        """Record what a call of a model has used. Without a `duration` of the event, the span has none either."""
         model = str(data.get("model"))
         sent, received, cached = (_count(data.get(name)) for name in ("input_tokens", "output_tokens", "cached_tokens"))
         provider = provider_of(model)
@@ -189,12 +191,14 @@ class AgentRun(ActivityObserver):
             attributes["gen_ai.usage.cache_read.input_tokens"] = cached
         if isinstance(cost := data.get("cost"), float | int):  # the conventions have no name for it; Langfuse has this
             attributes["gen_ai.usage.cost"] = float(cost)
-        now = time.time_ns()
+        now, seconds = time.time_ns(), data.get("duration")
+        took = seconds if isinstance(seconds, float) and 0 <= seconds <= LONGEST_CALL else None
+        began = now - int((took or 0.0) * 1e9)
         span = self._agents.tracer.start_span(
-            f"chat {model}", self._parent(), SpanKind.CLIENT, attributes, start_time=now
+            f"chat {model}", self._parent(), SpanKind.CLIENT, attributes, start_time=began
         )
         span.end(now)
-        self._agents.instruments.model_used(sent, received, model, provider)
+        self._agents.instruments.model_used(sent, received, model, provider, took)
 
     def _error_text(self, outcome: Mapping[str, Any]) -> str | None:
         return as_text(outcome["error"]) if self._agents.content and "error" in outcome else None

@@ -13,7 +13,7 @@ OTHER = "_OTHER"
 """The name of all others."""
 
 _AGENT_SECONDS = [0.1 * 2**n for n in range(13)]
-_TOOL_SECONDS = [0.01 * 2**n for n in range(14)]
+_CALL_SECONDS = [0.01 * 2**n for n in range(14)]
 _TOKENS = [4**n for n in range(14)]
 
 
@@ -48,13 +48,19 @@ class Instruments:
             "gen_ai.execute_tool.duration",
             "s",
             "The duration of a tool call.",
-            explicit_bucket_boundaries_advisory=_TOOL_SECONDS,
+            explicit_bucket_boundaries_advisory=_CALL_SECONDS,
         )
         self._tokens = meter.create_histogram(
             "gen_ai.client.token.usage",
             "{token}",
             "The number of input and output tokens of a model call.",
             explicit_bucket_boundaries_advisory=_TOKENS,
+        )
+        self._models = meter.create_histogram(
+            "gen_ai.client.operation.duration",
+            "s",
+            "The duration of a model call, if the pipeline has told it.",
+            explicit_bucket_boundaries_advisory=_CALL_SECONDS,
         )
         self._tool_names = Names()
         self._model_names = Names()
@@ -72,8 +78,8 @@ class Instruments:
         }
         self._tools.record(seconds, _with_error(attributes, error))
 
-    def model_used(self, sent: int, received: int, model: str, provider: str) -> None:
-        """Record the tokens of a model call."""
+    def model_used(self, sent: int, received: int, model: str, provider: str, seconds: float | None) -> None:
+        """Record the tokens of a model call, and how long it took, if that is known."""
         attributes = {
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": provider,
@@ -81,6 +87,8 @@ class Instruments:
         }
         for kind, count in (("input", sent), ("output", received)):
             self._tokens.record(count, {**attributes, "gen_ai.token.type": kind})
+        if seconds is not None:
+            self._models.record(seconds, attributes)
 
 
 def _with_error(attributes: dict[str, Any], error: str | None) -> dict[str, Any]:

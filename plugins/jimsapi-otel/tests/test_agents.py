@@ -44,7 +44,7 @@ async def app(ctx):
             with trace.get_tracer("bot").start_as_current_span("http " + near):
                 call.result = [near + " of " + text]
     await asyncio.gather(search("north"), search("south"))
-    ctx.usage(model="openai/gpt-5", input_tokens=812, output_tokens=44, cached_tokens=12, cost=0.25)
+    ctx.usage(model="openai/gpt-5", input_tokens=812, output_tokens=44, cached_tokens=12, cost=0.25, duration=1.5)
     ctx.reasoning("The person says " + text)
     await ctx.stream("Two ")
     await ctx.stream("hits for " + text)
@@ -136,7 +136,7 @@ def test_a_chat_with_two_tools_is_an_agent_with_its_tools_and_its_model_used_onc
         assert children(spans, tool) == [f"http {near}"]
 
     [model] = collector.named("chat openai/gpt-5")
-    assert model.kind == CLIENT
+    assert (model.kind, model.seconds) == (CLIENT, pytest.approx(1.5, abs=1e-6))
     assert model.attributes == {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "openai",
@@ -163,6 +163,8 @@ def test_a_chat_with_two_tools_is_an_agent_with_its_tools_and_its_model_used_onc
         "gen_ai.tool.type": "function",
         "gen_ai.agent.name": "app",
     }
+    took = measured["gen_ai.client.operation.duration", None]
+    assert (took.unit, took.count, took.sum) == ("s", 1, 1.5)
     for kind, count in (("input", 812), ("output", 44)):
         point = measured["gen_ai.client.token.usage", kind]
         assert (point.unit, point.count, point.sum) == ("{token}", 1, count)
@@ -399,6 +401,8 @@ async def test_events_of_the_type_of_usage_with_anything_in_them_harm_nothing(sh
         ctx.send_event("model.usage", {})
         ctx.send_event("model.usage", {"model": ["m"], "input_tokens": "many", "output_tokens": -1, "cost": "much"})
         ctx.send_event("model.usage", {"model": "m", "input_tokens": 1 << 62, "output_tokens": True, "cost": 0})
+        ctx.send_event("model.usage", {"model": "m", "duration": 1e300})
+        ctx.send_event("model.usage", {"model": "m", "duration": "long", "cached_tokens": None})
         ctx.send_message("done")
 
     async with serving(pipeline) as client:
@@ -407,6 +411,8 @@ async def test_events_of_the_type_of_usage_with_anything_in_them_harm_nothing(sh
         ("chat None", 0, 0),
         ("chat ['m']", 0, 0),
         ("chat m", 1 << 62, 0),
+        ("chat m", 0, 0),
+        ("chat m", 0, 0),
     ]
 
 
