@@ -27,7 +27,7 @@ three."""
 MODEL_USAGE = "model.usage"
 """`{"model", "input_tokens", "output_tokens", "cached_tokens", "cost"}`, and `"duration"` if it is known."""
 MODEL_REASONING = "model.reasoning"
-"""`{"content"}`."""
+"""`{"content"}`: what a model has thought."""
 ANSWER_SOURCE = "answer.source"
 """`{"url", "title"}`. One of them may be null."""
 
@@ -92,7 +92,7 @@ def notify(method: Callable[..., None], *arguments: Any) -> None:
 
 
 class ToolCall:
-    """One tool call, from the beginning of a `with` block to its end:
+    """One tool call, from the beginning of a `with` block to its end.
 
         async with ctx.tool("search", {"q": "quokka"}) as call:
             call.result = await search("quokka")

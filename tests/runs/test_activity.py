@@ -374,7 +374,7 @@ async def test_an_observer_is_told_of_tools_in_their_own_tasks_and_of_how_they_e
     tasks = [asyncio.create_task(use(name)) for name in ("good", "raising", "cancelled")]
     await asyncio.wait(tasks[:2])
     tasks[2].cancel()
-    await asyncio.wait(tasks)
+    await asyncio.gather(*tasks, return_exceptions=True)
     with ctx.tool("failing") as call:
         call.error = "no hits"
     with pytest.raises(UnstorableEvent), ctx.tool("unstorable") as call:
@@ -406,7 +406,7 @@ async def test_an_observer_is_told_of_events_when_they_are_complete() -> None:
     assert seen.events == []
     ctx.end_message()
     ctx.end_message()
-    assert seen.events == [("comm.assistant_message", "before and after"), ("model.reasoning", "One thought")]
+    assert seen.events == [("model.reasoning", "One thought"), ("comm.assistant_message", "before and after")]
     ctx.usage(model="m", input_tokens=1, output_tokens=1)
     await ctx.stream("again")
     ctx.complete()
