@@ -38,6 +38,7 @@ from jimsapi.runs.sinks import QUEUE_LIMIT, SinkQueue
 from jimsapi.runs.spending import Spending
 from jimsapi.runs.state import limits_state, runs_state
 from jimsapi.runs.stream import Read, RunStream, Streams
+from jimsapi.runs.subscriptions import Notifier, Subscriptions
 from jimsapi.runs.work import Worker, Workers, WorkQueue
 from jimsapi.threads.errors import DomainError, InputRefused, KeyMismatch, RunNotFound, StoreUnavailable, StoreUnusable
 from jimsapi.threads.event import (
@@ -76,6 +77,7 @@ class RunService:
     - `sinks` get the stored events. `durable_sinks` get them from the outbox of the store.
     - `on_run` get the record of each run that has ended.
     - `webhooks` calls the `webhook_url` of a run that has ended. If it is None, the service rejects such messages.
+    - `subscriptions` calls the receivers that plugins have subscribed to runs. By default, its calls are not signed.
     - `disclosure` decides what callers read of a failure, and of events. By default, it hides the app's private events.
     - `peers` are other processes that answer messages with the same store, whose live streams this one reads.
       `replicas` are those that the links of plugins reach. The first link that carries notices shares the rate limits.
@@ -96,6 +98,7 @@ class RunService:
         durable_sinks: Sequence[DurableSink] = (),
         on_run: Observers[RunRecord] | Sequence[Callable[[RunRecord], None]] = (),
         webhooks: "Webhooks | None" = None,
+        subscriptions: Subscriptions | None = None,
         disclosure: Disclosure | None = None,
         resources: Any = None,
         peers: Peers | None = None,
@@ -121,8 +124,14 @@ class RunService:
         self.streams = Streams(self.disclosure.is_private)
         self._runs = Registry()
         observers = on_run if isinstance(on_run, Observers) else Observers(on_run)
+        subscriptions = subscriptions or Subscriptions()
+        subscriptions.store = store
         self._announcer = Announcer(
-            sinks, DurableSinks(durable_sinks, store, self.owner, self.disclosure.redact), observers, webhooks
+            sinks,
+            DurableSinks(durable_sinks, store, self.owner, self.disclosure.redact),
+            observers,
+            webhooks,
+            subscriptions,
         )
         self._calls = PipelineCalls(
             app, store, self._runs, self.disclosure, self.limits.run_timeout, resources, self._announcer, self.outage
@@ -218,6 +227,7 @@ class RunService:
     def store(self, store: ThreadStore) -> None:
         self._flow.use(store)
         self._calls.store = self._housekeeping.store = self._announcer.durable_sinks.store = store
+        self.subscriptions.store = store
         if self._worker is not None:
             self._worker.store = store
 
@@ -267,6 +277,18 @@ class RunService:
     def webhooks(self) -> "Webhooks | None":
         """The component that calls webhooks; None if webhooks are not configured."""
         return self._announcer.webhooks
+
+    @property
+    def subscriptions(self) -> Subscriptions:
+        """The receivers that plugins have subscribed to runs."""
+        return self._announcer.subscriptions
+
+    def use_notifier(self, notifier: Notifier) -> None:
+        """Let a plugin notify receivers of its own of what becomes of runs. It calls this from `jimsapi_routes`.
+
+        `subscriptions.add` adds a receiver. Raises `ValueError` if another plugin has the same kind.
+        """
+        self.subscriptions.use(notifier)
 
     def wrap_pipelines(self, wrap: Callable[[Pipeline, str], Pipeline]) -> None:
         """Replace each pipeline by the one that `wrap(pipeline, name)` returns, for example to add a tracing span.

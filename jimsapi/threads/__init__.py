@@ -131,6 +131,7 @@ if TYPE_CHECKING:
         take_page,
         take_sized,
     )
+    from jimsapi.threads.subscriptions import Subscription, SubscriptionStore
     from jimsapi.threads.trace_context import TraceContext
     from jimsapi.threads.transfer import (
         Activity,
@@ -266,6 +267,8 @@ __all__ = [
     "StoredFile",
     "StoredFileNotFound",
     "StoredRun",
+    "Subscription",
+    "SubscriptionStore",
     "ThreadChange",
     "ThreadContext",
     "ThreadFacts",
@@ -463,6 +466,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "take_page",
                 "take_sized",
             ),
+            "jimsapi.threads.subscriptions": ("Subscription", "SubscriptionStore"),
             "jimsapi.threads.trace_context": ("TraceContext",),
             "jimsapi.threads.transfer": (
                 "Activity",

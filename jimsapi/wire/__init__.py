@@ -63,9 +63,11 @@ if TYPE_CHECKING:
         one_text,
         spoken_items,
         spoken_run,
+        spoken_stored_run,
         stored_items,
     )
     from jimsapi.wire.turn import ThreadNames, Turn, answer_of, begin_turn, newest_of_user
+    from jimsapi.wire.turn_runs import AskedQuestion, TurnRuns
 
 __all__ = [
     "EVENT_STREAM",
@@ -73,6 +75,7 @@ __all__ = [
     "TRANSIENT",
     "AgentItem",
     "Answered",
+    "AskedQuestion",
     "Change",
     "Failed",
     "Finished",
@@ -96,6 +99,7 @@ __all__ = [
     "ToolEnded",
     "ToolStarted",
     "Turn",
+    "TurnRuns",
     "UserSaid",
     "agent_items",
     "answer_of",
@@ -130,6 +134,7 @@ __all__ = [
     "said",
     "spoken_items",
     "spoken_run",
+    "spoken_stored_run",
     "stop_left",
     "stored_items",
     "text_of",
@@ -201,8 +206,10 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "one_text",
                 "spoken_items",
                 "spoken_run",
+                "spoken_stored_run",
                 "stored_items",
             ),
+            "jimsapi.wire.turn_runs": ("AskedQuestion", "TurnRuns"),
             "jimsapi.wire.turn": ("ThreadNames", "Turn", "answer_of", "begin_turn", "newest_of_user"),
         },
     )

@@ -146,7 +146,7 @@ class ClaimRules:
     """
 
     audiences: frozenset[str]
-    scopes: frozenset[str]
+    scopes: tuple[str, ...]
     leeway: float
 
     def check(self, claims: dict[str, Any], now: float) -> float:
@@ -167,8 +167,8 @@ class ClaimRules:
             raise TokenInvalid("audience", "the token is for another audience than --oidc-audience")
         if _is_of_other_use(claims):
             raise TokenInvalid("claims", "the token is an ID or refresh token; send the access token")
-        if not self.scopes <= _scopes(claims):
-            raise TokenDenied("scopes", "the token lacks a scope of --oidc-scopes")
+        if not _scopes(claims).issuperset(self.scopes):
+            raise TokenDenied("scopes", "the token lacks a scope of --oidc-scopes", self.scopes)
         return expires + self.leeway
 
 

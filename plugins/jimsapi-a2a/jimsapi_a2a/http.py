@@ -1,0 +1,65 @@
+"""The HTTP+JSON binding (specification, section 11): a path for each method."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import orjson
+
+from jimsapi.asgi import ErrorResponse, HTTPError, Request, Response
+from jimsapi.runs import RunService
+from jimsapi.threads import DomainError
+from jimsapi.wire import data_event, read_json
+from jimsapi_a2a.encoding import Encoder, json_response, with_headers
+from jimsapi_a2a.errors import A2AError, a2a_error, of_answer
+from jimsapi_a2a.methods import Methods, check_version
+
+A2A_JSON = "application/a2a+json"
+
+
+async def call(
+    request: Request,
+    service: RunService,
+    methods: Methods,
+    name: str,
+    named: Mapping[str, Any],
+    *,
+    query: type[msgspec.Struct] | None = None,
+    needs_body: bool = False,
+) -> Response:
+    """Answer a request with the method `name`. `named` are the parameters in its path, and `query` those in its query.
+
+    A body, which only some methods need, has the others.
+    """
+    try:
+        check_version(request)
+        params: Any = {}
+        if needs_body or request.unread:
+            params = await read_json(request, service)
+        elif query is not None:
+            params = msgspec.to_builtins(request.typed_query(query))
+        if isinstance(params, dict):
+            params.update(named)
+        reply = await methods.table[name](request, params)
+    except (A2AError, DomainError, HTTPError) as error:
+        found = a2a_error(request, error)
+        return with_headers(json_response(found.in_http(), found.kind.status, A2A_JSON), found)
+    return Encoder(request, service, A2A_JSON).response(reply, _as_it_is, _error_event)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _error_event(error: A2AError) -> bytes:
+    return b"event: error\n" + data_event(error.in_http())
+
+
+def reword(answer: Response) -> Response:
+    """Return an error that comes before a method, such as 401, in the form of A2A."""
+    content = answer.content if isinstance(answer, ErrorResponse) else orjson.loads(answer.body or b"{}")
+    headers = [pair for pair in answer.raw_headers if pair[0] not in (b"content-length", b"content-type")]
+    error = of_answer(answer.status, content, headers)
+    response = with_headers(json_response(error.in_http(), answer.status, A2A_JSON), error)
+    response.names_connection = answer.names_connection
+    return response

@@ -1,0 +1,7 @@
+"""What the tests of the plugin share."""
+
+import sys
+from pathlib import Path
+
+# Tests are collected by path, so that a helper beside them has to be put within reach.
+sys.path.insert(0, str(Path(__file__).parent))
