@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -315,13 +316,14 @@ async def test_tools_of_a_pipeline_in_a_worker_thread_have_spans(shared_collecto
 
 
 async def test_what_a_thread_of_the_pipeline_s_own_does_belongs_to_the_agent(shared_collector: Collector) -> None:
-    async def pipeline(ctx: ThreadContext) -> None:
+    def pipeline(ctx: ThreadContext) -> None:
         def work() -> None:
             with ctx.tool("search"):
                 ctx.usage(model="m", input_tokens=1, output_tokens=2)
 
-        ctx.speak_from_threads()
-        await asyncio.get_running_loop().run_in_executor(None, work)  # without the context of the task
+        thread = threading.Thread(target=work)  # without the context of the pipeline
+        thread.start()
+        thread.join()
 
     async with serving(pipeline) as client:
         await say(client)
