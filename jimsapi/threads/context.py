@@ -276,6 +276,14 @@ class ThreadContext:
                 return metadata
         return {}
 
+    @property
+    def has_thread(self) -> bool:
+        """Whether the message belongs to a thread. If not, nothing of the run is stored, and `ask` is not possible.
+
+        `thread_id` is then an identifier that only this run has.
+        """
+        return self._turn_store is not None
+
     @cached_property
     def answered(self) -> dict[str, Any]:
         """The answers that began this run, by the key of their question; empty if a message began it.

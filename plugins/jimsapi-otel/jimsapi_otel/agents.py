@@ -7,6 +7,7 @@ A pipeline is an agent, and its thread is the conversation. The usage of models 
 for such traces add up what all spans of a trace have.
 """
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +23,8 @@ from jimsapi_otel.content import Conversation, as_text
 from jimsapi_otel.errors import error_type, note_error
 from jimsapi_otel.instruments import Instruments
 from jimsapi_otel.providers import provider_of
+
+logger = logging.getLogger("jimsapi.otel")
 
 TOOL_ERROR = "tool_error"
 """The `error.type` of a call whose `error` the pipeline has set, so that there is no exception."""
@@ -105,11 +108,12 @@ class AgentRun(ActivityObserver):
     def __init__(self, agents: Agents, name: str, ctx: ThreadContext) -> None:
         self._agents = agents
         self._name = name
-        self._conversation_id = str(ctx.thread_id)
+        # A message outside of every thread has a conversation only at its client.
+        self._of_conversation = {"gen_ai.conversation.id": str(ctx.thread_id)} if ctx.has_thread else {}
         attributes = {
             "gen_ai.operation.name": "invoke_agent",
             "gen_ai.agent.name": name,
-            "gen_ai.conversation.id": self._conversation_id,
+            **self._of_conversation,
         }
         self._timed = TimedSpan(agents.tracer, f"invoke_agent {name}", context.get_current(), attributes)
         self.context = trace.set_span_in_context(self._timed.span)
@@ -162,7 +166,10 @@ class AgentRun(ActivityObserver):
                 self._agents.instruments.tool_ended(tool.end(), call.name, self._name, UNFINISHED)
         span, kind = self._timed.span, None
         if self._conversation is not None:
-            self._conversation.describe(span, ctx, failed=error is not None)
+            try:
+                self._conversation.describe(span, ctx, failed=error is not None)
+            except Exception:  # a trace must not cost an answer
+                logger.exception("run %s: its span has no content", ctx.run_id)
         if error is not None and not isinstance(error, QuestionAsked):
             kind = error_type(error)
             note_error(span, error)
@@ -182,10 +189,10 @@ class AgentRun(ActivityObserver):
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": provider,
             "gen_ai.request.model": model,
-            "gen_ai.conversation.id": self._conversation_id,
             "gen_ai.agent.name": self._name,
             "gen_ai.usage.input_tokens": sent,
             "gen_ai.usage.output_tokens": received,
+            **self._of_conversation,
         }
         if cached:
             attributes["gen_ai.usage.cache_read.input_tokens"] = cached

@@ -1,6 +1,6 @@
 """The process's meter provider, for the metrics of agents. A thread of the SDK exports them every minute."""
 
-import logging
+from uuid import uuid4
 
 from opentelemetry import metrics
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -10,11 +10,16 @@ from opentelemetry.sdk.resources import Resource
 
 from jimsapi.plugins import StartError
 
-logger = logging.getLogger("jimsapi.otel")
+INSTANCE = "service.instance.id"
 
 
 def export_metrics(resource: Resource) -> MeterProvider:
-    """Create the meter provider, with the resource of the tracer provider. Raises `StartError`."""
+    """Create the meter provider, with the resource of the tracer provider. Raises `StartError`.
+
+    The metrics of a process need an identifier of its own: those of replicas and workers would replace each other.
+    """
+    if INSTANCE not in resource.attributes:
+        resource = resource.merge(Resource({INSTANCE: str(uuid4())}))
     try:
         reader = PeriodicExportingMetricReader(OTLPMetricExporter())
     except ValueError as error:

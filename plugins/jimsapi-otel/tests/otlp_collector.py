@@ -42,6 +42,7 @@ class Measured:
     count: int
     sum: float
     bounds: list[float]
+    resource: dict[str, Any]
 
 
 class Collector:
@@ -141,6 +142,7 @@ def _measured(body: bytes) -> Iterator[Measured]:
                         count=point.count,
                         sum=point.sum,
                         bounds=list(point.explicit_bounds),
+                        resource=_values(resource.resource.attributes),
                     )
 
 

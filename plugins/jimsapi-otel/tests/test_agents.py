@@ -156,6 +156,8 @@ def test_a_chat_with_two_tools_is_an_agent_with_its_tools_and_its_model_used_onc
     assert (agents.unit, agents.count, agents.attributes) == ("s", 1, {"gen_ai.agent.name": "app"})
     assert agents.sum == pytest.approx(agent.seconds, abs=1e-6)
     assert (agents.bounds[0], agents.bounds[-1]) == (0.1, 409.6)
+    assert agents.resource["service.name"] == "jimsapi"
+    assert agents.resource["service.instance.id"]
     used = measured["gen_ai.execute_tool.duration", None]
     assert (used.unit, used.count) == ("s", 2)
     assert used.sum == pytest.approx(sum(tool.seconds for tool in tools), abs=1e-6)
@@ -426,6 +428,20 @@ async def test_usage_is_left_to_the_client_of_the_models_if_that_has_spans(share
         await say(client)
     assert len(shared_collector.named("invoke_agent bot")) == 1
     assert tokens(shared_collector.spans) == []
+
+
+async def test_a_message_without_a_thread_has_no_conversation(shared_collector: Collector) -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        ctx.usage(model="m", input_tokens=1, output_tokens=1)
+        ctx.send_message("hi")
+
+    api = create_api(JimsApp(pipeline, name="bot"), store="memory:", otel_genai=True)
+    async with TestClient(api):
+        assert api.service is not None
+        await api.service.answer_once(Inbound(contact_id="ann", message="hi"), PUBLIC).wait_for_answer()
+    for name in ("invoke_agent bot", "chat m"):
+        [span] = shared_collector.named(name)
+        assert "gen_ai.conversation.id" not in span.attributes
 
 
 async def test_a_trace_that_the_message_names_goes_on_with_a_link_to_the_request(shared_collector: Collector) -> None:
