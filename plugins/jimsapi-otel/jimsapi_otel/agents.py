@@ -218,4 +218,4 @@ def _fail(span: Span, kind: str, description: str | None) -> None:
 
 def _count(value: Any) -> int:
     """Return a number of tokens. Events of a pipeline's own may have anything in its place."""
-    return value if isinstance(value, int) and 0 <= value < 1 << 63 else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63 else 0

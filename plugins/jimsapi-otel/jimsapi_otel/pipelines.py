@@ -18,7 +18,7 @@ def trace_pipeline(pipeline: Pipeline, name: str) -> Pipeline:
 
     async def traced(ctx: ThreadContext) -> None:
         attributes = {"jims.thread.id": str(ctx.thread_id), "jims.pipeline": name}
-        parent, links = (None, []) if ctx.trace_context is None else _continued(ctx.trace_context)
+        parent, links = _continued(ctx.trace_context)
         with tracer.start_as_current_span(
             SPAN,
             parent,
@@ -40,12 +40,14 @@ def trace_pipeline(pipeline: Pipeline, name: str) -> Pipeline:
     return traced
 
 
-def _continued(trace_context: TraceContext) -> tuple[Context | None, list[Link]]:
+def _continued(trace_context: TraceContext | None) -> tuple[Context | None, list[Link]]:
     """Return the parent of a run whose message names its trace, and a link to the span of the request.
 
-    This is what the semantic conventions for MCP specify. The propagators that the operator has chosen decide whether
+    The parent is None, for the current span, if the message names no trace. This is what the semantic conventions for MCP specify. The propagators that the operator has chosen decide whether
     a trace is continued, as for headers.
     """
+    if trace_context is None:
+        return None, []
     carrier = {"traceparent": trace_context.traceparent, "tracestate": trace_context.tracestate}
     current = trace.get_current_span().get_span_context()
     parent = propagate.extract(carrier, context.get_current())
