@@ -43,8 +43,8 @@ def trace_pipeline(pipeline: Pipeline, name: str) -> Pipeline:
 def _continued(trace_context: TraceContext | None) -> tuple[Context | None, list[Link]]:
     """Return the parent of a run whose message names its trace, and a link to the span of the request.
 
-    The parent is None, for the current span, if the message names no trace. This is what the semantic conventions for MCP specify. The propagators that the operator has chosen decide whether
-    a trace is continued, as for headers.
+    The parent is None, for the current span, if the message names no trace. This is what the semantic conventions for
+    MCP specify. The propagators that the operator has chosen decide whether a trace is continued, as for headers.
     """
     if trace_context is None:
         return None, []
