@@ -156,7 +156,7 @@ class ToolCall:
         try:
             self._end(outcome, raised)
         except BaseException as fault:
-            error = raised or fault
+            error = fault if raised is None else raised
             raise
         finally:
             for observer in self._observers:
