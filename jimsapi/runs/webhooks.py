@@ -520,8 +520,7 @@ class Webhooks:
         """Make one call. Raises `Undelivered` if it fails."""
         body = await self._payload(webhook.run_id)
         headers = {"content-type": self._content_type}
-        webhook_id = f"run_{webhook.run_id.hex}"  # the same for each call, whichever process makes it
-        await self._receivers.call(webhook.url, body, headers, webhook_id)
+        await self._receivers.call(webhook.url, body, headers, webhook_id(webhook.run_id))
 
     async def _payload(self, run_id: UUID) -> bytes:
         """Return the body of a call. Raises `Undelivered`.

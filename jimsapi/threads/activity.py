@@ -25,9 +25,9 @@ TOOL_CALL = "tool.call"
 """`{"id", "name", "arguments", "duration"}`, and `"result"` or `"error"`. A call that has not ended has only the first
 three."""
 MODEL_USAGE = "model.usage"
-"""`{"model", "input_tokens", "output_tokens", "cached_tokens", "cost"}`."""
+"""`{"model", "input_tokens", "output_tokens", "cached_tokens", "cost"}`, and `"duration"` if it is known."""
 MODEL_REASONING = "model.reasoning"
-"""`{"content"}`."""
+"""`{"content"}`: what a model has thought."""
 ANSWER_SOURCE = "answer.source"
 """`{"url", "title"}`. One of them may be null."""
 
@@ -92,7 +92,7 @@ def notify(method: Callable[..., None], *arguments: Any) -> None:
 
 
 class ToolCall:
-    """One tool call, from the beginning of a `with` block to its end:
+    """One tool call, from the beginning of a `with` block to its end.
 
         async with ctx.tool("search", {"q": "quokka"}) as call:
             call.result = await search("quokka")
@@ -156,7 +156,7 @@ class ToolCall:
         try:
             self._end(outcome, raised)
         except BaseException as fault:
-            error = raised or fault
+            error = fault if raised is None else raised
             raise
         finally:
             for observer in self._observers:
@@ -201,7 +201,12 @@ def _copy(value: Any) -> Any:
 
 
 def usage_data(
-    model: str, input_tokens: int, output_tokens: int, cached_tokens: int, cost: float | Decimal | None
+    model: str,
+    input_tokens: int,
+    output_tokens: int,
+    cached_tokens: int,
+    cost: float | Decimal | None,
+    duration: float | None = None,
 ) -> dict[str, Any]:
     """Return the data of an event `model.usage`. Raises `TypeError` or `ValueError` for figures that cannot be.
 
@@ -215,13 +220,21 @@ def usage_data(
             raise TypeError(f"{name} must be an int, not {type(count).__name__}")
         if count < 0:
             raise ValueError(f"{name} must not be negative, as {count} is")
-    if isinstance(cost, bool) or not isinstance(cost, int | float | Decimal | None):
-        raise TypeError(f"cost must be a number, not {type(cost).__name__}")
-    if cost is not None and not (isfinite(cost) and cost >= 0):
-        raise ValueError(f"cost must be a number from 0 on, not {cost}")
+    _check_figure("cost", cost)
+    _check_figure("duration", duration)
     if cost is None:
         cost = prices.cost_of(model, input_tokens, output_tokens, cached_tokens)
-    return {"model": model, **counts, "cost": None if cost is None else float(cost)}
+    data: dict[str, Any] = {"model": model, **counts, "cost": None if cost is None else float(cost)}
+    if duration is not None:
+        data["duration"] = round(float(duration), 6)
+    return data
+
+
+def _check_figure(name: str, figure: float | Decimal | None) -> None:
+    if isinstance(figure, bool) or not isinstance(figure, int | float | Decimal | None):
+        raise TypeError(f"{name} must be a number, not {type(figure).__name__}")
+    if figure is not None and not (isfinite(figure) and figure >= 0):
+        raise ValueError(f"{name} must be a number from 0 on, not {figure}")
 
 
 def source_data(url: str | None, title: str | None) -> dict[str, Any]:

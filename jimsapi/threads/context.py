@@ -276,6 +276,14 @@ class ThreadContext:
                 return metadata
         return {}
 
+    @property
+    def has_thread(self) -> bool:
+        """Whether the message belongs to a thread. If not, nothing of the run is stored, and `ask` is not possible.
+
+        `thread_id` is then an identifier that only this run has.
+        """
+        return self._turn_store is not None
+
     @cached_property
     def answered(self) -> dict[str, Any]:
         """The answers that began this run, by the key of their question; empty if a message began it.
@@ -480,14 +488,16 @@ class ThreadContext:
         output_tokens: int,
         cached_tokens: int = 0,
         cost: float | Decimal | None = None,
+        duration: float | None = None,
     ) -> None:
         """Record what one model call has used (`model.usage`).
 
         `cached_tokens` are those of `input_tokens` that the model's provider had in its cache. `cost` is in US dollars.
         If it is None, the prices of `jimsapi[prices]` apply, if that is installed and has the model; else the cost is
-        not known. Raises `TypeError` and `ValueError` for other figures, and `RunClosed` if the run has ended.
+        not known. `duration` is how long the call took, in seconds, for traces. Call the method at the end of the model
+        call. Raises `TypeError` and `ValueError` for other figures, and `RunClosed` if the run has ended.
         """
-        self._announce(MODEL_USAGE, usage_data(model, input_tokens, output_tokens, cached_tokens, cost))
+        self._announce(MODEL_USAGE, usage_data(model, input_tokens, output_tokens, cached_tokens, cost, duration))
 
     @_valued_in_loop
     async def ask(
