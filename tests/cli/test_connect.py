@@ -25,7 +25,7 @@ from tests.command import ROOT, run_command
 from tests.serving import Served
 
 KEY = "the-key-of-a-test-0123456789"
-SCRIPTED = ("--app", "tests.apps.scripted:app")
+SCRIPTED = ("--app", "tests.apps.scripted:app", "--plugins", "none")
 
 
 @dataclass
@@ -474,9 +474,9 @@ def test_an_endless_answer_is_not_read_to_its_end(connect: Connect, route: tuple
 @pytest.mark.parametrize("route", ROUTES)
 def test_an_answer_that_does_not_come_is_not_waited_for(connect: Connect, route: tuple[str, str]) -> None:
     with lying({**TRUE, route: Answer(200, silent=True)}) as liar:
-        ran = connect(liar.url, "--timeout", "0.5")
+        ran = connect(liar.url, "--timeout", "0.2")
     assert ran.status == 1
-    assert "no complete answer within 0.5 seconds" in ran.err
+    assert "no complete answer within 0.2 seconds" in ran.err
 
 
 def test_a_compressed_answer_is_not_unpacked(connect: Connect) -> None:
