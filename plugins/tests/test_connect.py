@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -54,15 +55,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield Site(served, keys)
 
 
-def connect(url: str, folder: Path, *options: str, key: str = "") -> "subprocess.CompletedProcess[str]":
-    return run_command("connect", url, *options, cwd=folder, path=ROOT, env={"JIMS_API_KEY": key} if key else {})
+def connect(url: str, *options: str, key: str = "") -> "subprocess.CompletedProcess[str]":
+    return run_command("connect", url, *options, cwd=ROOT, env={"JIMS_API_KEY": key} if key else {})
 
 
-def found(url: str, folder: Path, key: str = "", status: int = 0) -> Any:
-    """What the command prints as JSON."""
-    ran = connect(url, folder, "--json", key=key)
-    assert ran.returncode == status, ran.stderr
-    assert not key or key not in ran.stdout + ran.stderr
+@cache
+def found(url: str, key: str = "") -> Any:
+    """What the command prints as JSON about a server. It is asked once."""
+    ran = connect(url, "--json", key=key)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert not key or key not in ran.stdout
     return json.loads(ran.stdout)
 
 
@@ -82,8 +84,8 @@ def run(command: list[str], folder: Path, **env: str) -> str:
 
 
 @pytest.mark.parametrize("who", ["all", "ann"])
-def test_every_protocol_is_found_and_no_fault(site: Site, tmp_path: Path, who: str) -> None:
-    report = found(site.url, tmp_path, site.keys[who])
+def test_every_protocol_is_found_and_no_fault(site: Site, who: str) -> None:
+    report = found(site.url, site.keys[who])
     assert (report["access"], report["is_bound_to_contact"]) == ("key_accepted", who == "ann")
     protocols = report["protocols"]
     assert [name for name, one in protocols.items() if one["served"]] == PROTOCOLS
@@ -94,21 +96,21 @@ def test_every_protocol_is_found_and_no_fault(site: Site, tmp_path: Path, who: s
     assert (report["problems"], report["notes"]) == ([], [])
 
 
-def test_without_a_key_the_examples_are_the_same(site: Site, tmp_path: Path) -> None:
-    without, with_key = found(site.url, tmp_path), found(site.url, tmp_path, site.keys["all"])
+def test_without_a_key_the_examples_are_the_same(site: Site) -> None:
+    without, with_key = found(site.url), found(site.url, site.keys["all"])
     assert (without["access"], with_key["access"]) == ("key_needed", "key_accepted")
     for name in ("mcp", "agui", "vercel", "deepchat"):
         assert without["protocols"][name]["examples"] == with_key["protocols"][name]["examples"]
         assert without["protocols"][name]["url"] == with_key["protocols"][name]["url"]
     assert [one["served"] for one in without["protocols"].values()] == [True] * len(PROTOCOLS)
-    ran = connect(site.url, tmp_path)
+    ran = connect(site.url)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "The server needs a key, and none was given" in ran.stdout
 
 
 @pytest.mark.parametrize(("who", "told"), [("wrong", "refuses the key (401"), ("reader", "no messages (403")])
-def test_a_key_that_does_not_open_the_server_ends_it_with_1(site: Site, tmp_path: Path, who: str, told: str) -> None:
-    ran = connect(site.url, tmp_path, key=site.keys.get(who, "not-a-key-of-the-server"))
+def test_a_key_that_does_not_open_the_server_ends_it_with_1(site: Site, who: str, told: str) -> None:
+    ran = connect(site.url, key=site.keys.get(who, "not-a-key-of-the-server"))
     assert ran.returncode == 1
     assert told in ran.stderr
 
@@ -121,10 +123,8 @@ CONFIGURATIONS = [
 
 
 @pytest.mark.parametrize(("client", "field", "variable"), CONFIGURATIONS)
-async def test_an_mcp_configuration_connects_a_client(
-    site: Site, tmp_path: Path, client: str, field: str, variable: str
-) -> None:
-    report = found(site.url, tmp_path, site.keys["ann"])
+async def test_an_mcp_configuration_connects_a_client(site: Site, client: str, field: str, variable: str) -> None:
+    report = found(site.url, site.keys["ann"])
     configuration = json.loads(example(report, "mcp", client))
     [server] = configuration[field].values()
     assert server["headers"] == {"Authorization": f"Bearer {variable}"}
@@ -141,8 +141,8 @@ async def test_an_mcp_configuration_connects_a_client(
     assert result.structured_content["text"] == ANSWER
 
 
-def test_claude_desktop_gets_a_program_that_connects(site: Site, tmp_path: Path) -> None:
-    report = found(site.url, tmp_path, site.keys["ann"])
+def test_claude_desktop_gets_a_program_that_connects(site: Site) -> None:
+    report = found(site.url, site.keys["ann"])
     [server] = json.loads(example(report, "mcp", "Claude Desktop"))["mcpServers"].values()
     assert [server["command"], *server["args"][:3]] == ["npx", "-y", "mcp-remote", f"{site.url}/mcp"]
     assert server["args"][-2:] == ["--header", "Authorization:${AUTHORIZATION}"]
@@ -151,7 +151,7 @@ def test_claude_desktop_gets_a_program_that_connects(site: Site, tmp_path: Path)
 
 @pytest.mark.parametrize("who", ["all", "ann"])
 def test_the_examples_for_openai_a2a_and_curl_are_answered(site: Site, tmp_path: Path, who: str) -> None:
-    report, key = found(site.url, tmp_path, site.keys[who]), site.keys[who]
+    report, key = found(site.url, site.keys[who]), site.keys[who]
     program = example(report, "openai", "Python")
     assert run([sys.executable, "-c", program], tmp_path, JIMS_API_KEY=key).strip() == ANSWER
     exported = f'{example(report, "openai", "environment")}\nexec {sys.executable} -c "$PROGRAM"'
@@ -168,7 +168,7 @@ def test_the_examples_for_openai_a2a_and_curl_are_answered(site: Site, tmp_path:
 def test_the_example_for_ag_ui_is_answered(site: Site, tmp_path: Path) -> None:
     install(AGUI)
     (tmp_path / "node_modules").symlink_to(AGUI / "node_modules")
-    report = found(site.url, tmp_path, site.keys["ann"])
+    report = found(site.url, site.keys["ann"])
     asked = (
         '\nagent.addMessage({ id: "1", role: "user", content: "Hello" });\nawait agent.runAgent({});\n'
         "console.log(agent.messages.at(-1).content);\n"
@@ -190,8 +190,8 @@ class Attributes(HTMLParser):
 
 
 @pytest.mark.parametrize("who", ["all", "ann"])
-def test_the_examples_for_pages_name_routes_that_answer(site: Site, tmp_path: Path, who: str) -> None:
-    report = found(site.url, tmp_path, site.keys[who])
+def test_the_examples_for_pages_name_routes_that_answer(site: Site, who: str) -> None:
+    report = found(site.url, site.keys[who])
     attribute = Attributes(example(report, "deepchat", "HTML")).found["connect"]
     assert attribute is not None
     settings = json.loads(attribute)
@@ -209,11 +209,11 @@ def test_the_examples_for_pages_name_routes_that_answer(site: Site, tmp_path: Pa
 
 
 @pytest.mark.parametrize("docs", ["public", "private", "off"])
-def test_a_server_with_other_options_is_asked_as_it_is(docs: str, tmp_path: Path) -> None:
+def test_a_server_with_other_options_is_asked_as_it_is(docs: str) -> None:
     options = ("--without-plugin", "openai,agui", "--docs", docs, "--mcp-path", "/agents/mcp", "--mcp-tool", "ask")
     with Served(*SCRIPTED, *options) as served:
-        ran = connect(served.url, tmp_path)
-        report = found(served.url, tmp_path)
+        ran = connect(served.url)
+        report = found(served.url)
     assert (ran.returncode, report["access"]) == (0, "public")
     for name in ("openai", "agui"):
         assert report["protocols"][name]["served"] is False
@@ -226,17 +226,17 @@ def test_a_server_with_other_options_is_asked_as_it_is(docs: str, tmp_path: Path
     assert "Authorization" not in ran.stdout
 
 
-def test_an_issuer_of_oauth_is_named_and_mcp_clients_need_no_key(issuer: Any, tmp_path: Path) -> None:
+def test_an_issuer_of_oauth_is_named_and_mcp_clients_need_no_key(issuer: Any) -> None:
     with Served(*SCRIPTED, *issuer.flags()) as served:
-        report = found(served.url, tmp_path)
+        report = found(served.url)
         assert report["access"] == "key_needed"
         mcp = report["protocols"]["mcp"]
-        for sign_in in (report["sign_in"], mcp["sign_in"]):
-            assert (sign_in["authorization_servers"], sign_in["scopes"]) == ([issuer.url], ["chat"])
+        for sign_in, scopes in ((report["sign_in"], ["chat", "threads"]), (mcp["sign_in"], ["chat"])):
+            assert (sign_in["authorization_servers"], sign_in["scopes"]) == ([issuer.url], scopes)
         assert not any("Authorization" in one["text"] for one in mcp["examples"])
-        ran = connect(served.url, tmp_path)
+        ran = connect(served.url)
         assert f"Clients can sign in with OAuth at {issuer.url}" in ran.stdout
         token = issuer.token(sub="ann")
-        with_token = found(served.url, tmp_path, token)
+        with_token = found(served.url, token)
         assert with_token["access"] == "key_accepted"
         assert with_token["protocols"]["mcp"]["names"][0] == "chat"
