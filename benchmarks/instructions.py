@@ -77,7 +77,9 @@ def beside(idle: dict[str, int], alone: dict[str, int]) -> Sequence[str]:
     return lines + [f"{kind:30}{alone[kind]:12,}{idle[kind]:12,}{idle[kind] / alone[kind] - 1:+8.1%}" for kind in chats]
 
 
-def with_agents(counting: Callable[[Mapping[str, str]], Mapping[str, float]]) -> tuple[Mapping[str, float], ...]:
+def with_agents(
+    counting: Callable[[Mapping[str, str]], Mapping[str, float]],
+) -> tuple[Mapping[str, float], Mapping[str, float]]:
     """Count with the plugins of agents idle, and without them. No other plugin is loaded."""
     with tempfile.TemporaryDirectory() as folder:
         idle = counting({**install_agents(Path(folder)), PLUGINS: ",".join(map(_name, AGENTS))})

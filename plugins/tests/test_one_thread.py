@@ -112,7 +112,7 @@ async def send(client: A2AClient, text: str, **named: str) -> Task:
 
 
 def state(task: Task) -> str:
-    return TaskState.Name(task.status.state).removeprefix("TASK_STATE_")
+    return str(TaskState.Name(task.status.state)).removeprefix("TASK_STATE_")
 
 
 def time_of(event: dict[str, Any]) -> datetime:

@@ -113,7 +113,8 @@ def _difference(chat: Reply, other: Reply) -> str:
 async def _ask(probe: Probe, address: Address) -> Survey:
     access = await find_access(probe)
     endpoints = await find_all(Asked(probe, address, access))
-    sign_in, problems = None, []
+    sign_in: SignIn | None = None
+    problems: list[str] = []
     if access.challenge:
         unknown = await probe.post(CHAT, {}, with_key=False)
         sign_in, problems = await find_sign_in(probe, address, address.url + API, unknown)
