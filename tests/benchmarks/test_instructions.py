@@ -4,12 +4,15 @@ import pytest
 
 from benchmarks.instructions import BESIDE_AGENTS, beside_agents, count_calls, with_agents
 
+NOISE = {"routed GET with a parameter": 0.5, "chat, memory": 0.5, "SSE of 10 deltas": 1.0, "chat, SQLite": 3.0}
+"""Calls a request by which two counts may differ: timers and commits may fall into one count and not into the other."""
+
 
 def test_requests_call_as_many_functions_with_idle_plugins_of_agents_as_without_them() -> None:
+    assert NOISE.keys() == {*BESIDE_AGENTS}
     idle, alone = with_agents(count_calls)
-    for kind in BESIDE_AGENTS:
-        # Timers of the event loop may fall into one count and not into the other: less than one call in two requests.
-        assert idle[kind] == pytest.approx(alone[kind], abs=0.5), kind
+    for kind, noise in NOISE.items():
+        assert idle[kind] == pytest.approx(alone[kind], abs=noise), kind
 
 
 def test_the_table_shows_both_counts_and_their_difference() -> None:
