@@ -102,7 +102,7 @@ def beside_agents(idle: Mapping[str, float], alone: Mapping[str, float], what: s
     """What to print: the counts of both, and how they differ."""
     lines = [f"{f'{what} a request':36}{'alone':>12}{'MCP and A2A idle':>20}"]
     rows = ((kind, alone[kind], idle[kind]) for kind in BESIDE_AGENTS)
-    return lines + [f"{kind:36}{one:12,.1f}{other:20,.1f}{other / one - 1:+9.2%}" for kind, one, other in rows]
+    return lines + [f"{kind:36}{one:12,.0f}{other:20,.0f}{other / one - 1:+9.2%}" for kind, one, other in rows]
 
 
 def count_calls(environment: Mapping[str, str] = MappingProxyType({})) -> dict[str, float]:
