@@ -459,7 +459,7 @@ class Calls:
 class Refused(msgspec.Struct, frozen=True):
     """The result of a call that goes no further."""
 
-    result: Mapping[str, Any]
+    result: dict[str, Any]
 
 
 def advice(request: Request, error: DomainError | HTTPError) -> str | None:
