@@ -182,7 +182,7 @@ FIRST_PARTY_AUTH = {
     **dict.fromkeys(
         (
             "oidc_issuer", "oidc_audience", "oidc_jwks_url", "oidc_algorithms", "oidc_leeway", "oidc_scopes",
-            "oidc_contact_claim", "oidc_pass_claims", "oidc_ca_file", "oidc_timeout",
+            "oidc_requested_scopes", "oidc_contact_claim", "oidc_pass_claims", "oidc_ca_file", "oidc_timeout",
         ),
         "jimsapi-oidc",
     ),
