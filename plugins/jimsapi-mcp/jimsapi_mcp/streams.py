@@ -35,7 +35,7 @@ class CallStream:
         self._request = request
         self._call = call
         self._open_call = open_call
-        self._progress = None if call.token is None else Progress(call.token)
+        self._progress = None if call.token is None else Progress(call.token, call.notified)
         self._stored: StoredRun | None = None
         """The run that another request has begun, as it was when this call began to read it."""
         self._next: StoredRun | None = None
@@ -122,7 +122,8 @@ class CallStream:
             if self._refused:
                 result["isError"] = True
         else:
-            result = await self._calls.conclude(self._request, self._call, outcome, run)
+            notified = 0 if self._progress is None else self._progress.number
+            result = await self._calls.conclude(self._request, self._call, outcome, run, notified)
         return result_event(self._call.id, self._calls.finished(self._call.client, result))
 
     async def _forms(self, outcome: Outcome) -> AsyncGenerator[bytes, None]:

@@ -168,7 +168,7 @@ async def test_arguments_that_a_model_can_correct_are_an_error_of_the_tool(
         ({**chat("hi"), "inputResponses": [], "requestState": "s"}, 400, -32602),
         ({**chat("hi"), "requestState": "s"}, 400, -32602),
         ({**chat("hi"), "requestState": 3}, 400, -32602),
-        ({**chat("hi"), "requestState": f"{'0' * 32}.9999999999.{'0' * 64}"}, 400, -32602),
+        ({**chat("hi"), "requestState": f"{'0' * 32}.9999999999.0.{'0' * 64}"}, 400, -32602),
     ],
 )
 async def test_a_malformed_call_is_a_protocol_error(
