@@ -72,7 +72,7 @@ class Client(msgspec.Struct, frozen=True):
     def require_tasks(self) -> None:
         """Raise `RpcError` if the client has not declared the extension for tasks."""
         if not self.tasks:
-            needed = {"requiredCapabilities": {"extensions": {TASKS: {}}}}
+            needed: dict[str, Any] = {"requiredCapabilities": {"extensions": {TASKS: {}}}}
             raise RpcError(MISSING_CAPABILITY, f"The client must declare the extension {TASKS}", needed)
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 import orjson
@@ -113,7 +113,7 @@ class RefusedParams(RpcError):
         self.request_id = request_id
 
 
-def is_name(value: Any) -> bool:
+def is_name(value: Any) -> TypeGuard[RequestId]:
     """Return whether a value may be the identifier of a request, or a progress token."""
     if isinstance(value, str):
         return len(value) <= MAX_TEXT

@@ -35,7 +35,7 @@ class CallStream:
         self._request = request
         self._call = call
         self._open_call = open_call
-        self._progress = None if call.token is None else Progress(call.token)
+        self._progress = None if call.token is None else Progress(call.token, call.notified)
         self._stored: StoredRun | None = None
         """The run that another request has begun, as it was when this call began to read it."""
         self._next: StoredRun | None = None
@@ -73,18 +73,26 @@ class CallStream:
                         yield part
                     else:
                         outcome = await self._outcome(part)
-            if self._open_call.cancelled or outcome is None:  # a cancelled request gets no response
+            if self._is_cancelled() or outcome is None:  # a cancelled request gets no response
                 return
-            self._next = None
             async for event in self._forms(outcome):
                 yield event
-            if self._open_call.cancelled:
+            if self._is_cancelled():
                 return
-            if self._next is None:
+            following = self._take_next()
+            if following is None:
                 yield await self._response(outcome)
                 return
-            self._follow(self._next)
-            items = spoken_stored_run(self._calls.service, self._next)
+            self._follow(following)
+            items = spoken_stored_run(self._calls.service, following)
+
+    def _is_cancelled(self) -> bool:
+        return self._open_call.cancelled
+
+    def _take_next(self) -> StoredRun | None:
+        """Return the run with which the call goes on, once; None if it ends."""
+        following, self._next = self._next, None
+        return following
 
     def _follow(self, run: StoredRun) -> None:
         self._stored = run
@@ -114,7 +122,8 @@ class CallStream:
             if self._refused:
                 result["isError"] = True
         else:
-            result = await self._calls.conclude(self._request, self._call, outcome, run)
+            notified = 0 if self._progress is None else self._progress.number
+            result = await self._calls.conclude(self._request, self._call, outcome, run, notified)
         return result_event(self._call.id, self._calls.finished(self._call.client, result))
 
     async def _forms(self, outcome: Outcome) -> AsyncGenerator[bytes, None]:

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -14,7 +14,7 @@ from jimsapi_mcp.results import OUTPUT_SCHEMA
 LONGEST_WAIT = 50
 """Seconds that `chat_get` may wait. Clients in TypeScript give a request up after 60."""
 
-Model = type[msgspec.Struct]
+Model = TypeVar("Model", bound=msgspec.Struct)
 
 
 class ChatArguments(msgspec.Struct):
@@ -152,7 +152,7 @@ def get_arguments(arguments: Mapping[str, Any]) -> GetArguments:
     return found
 
 
-def _converted(arguments: Mapping[str, Any], model: type[Any]) -> Any:
+def _converted(arguments: Mapping[str, Any], model: type[Model]) -> Model:
     try:
         return convert_body(arguments, model)
     except ValidationError as fault:

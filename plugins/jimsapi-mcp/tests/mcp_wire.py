@@ -9,8 +9,8 @@ import httpx
 PATH = "/mcp"
 META = "io.modelcontextprotocol/"
 BOTH = "application/json, text/event-stream"
-TASKS = {"extensions": {"io.modelcontextprotocol/tasks": {}}}
-FORMS = {"elicitation": {}}
+TASKS: dict[str, Any] = {"extensions": {"io.modelcontextprotocol/tasks": {}}}
+FORMS: dict[str, Any] = {"elicitation": {}}
 _NAMES = {"tools/call": "name", "resources/read": "uri", "tasks/get": "taskId", "tasks/update": "taskId"}
 _NAMES["tasks/cancel"] = "taskId"
 

@@ -131,7 +131,7 @@ def test_a_started_call_outlives_its_client_and_is_waited_for(client: httpx.Clie
 
 
 def test_a_busy_thread_is_answered_with_409_if_no_message_may_wait() -> None:
-    with Served("--app", "tests.apps.scripted:app", "--reject-busy") as server, server.client() as client:
+    with Served("--app", "tests.apps.scripted:app", "--thread-busy", "reject") as server, server.client() as client:
         door = str(uuid4())
         with held(client, door, modern("tools/call", chat(f"hold {door}; send late", thread="t"))):
             for era in (modern, legacy):

@@ -56,6 +56,11 @@ async def bot(ctx: ThreadContext) -> None:
         first = await ctx.ask("first", "First?")
         second = await ctx.ask("second", "Second?")
         ctx.send_message(f"{first} {second}")
+    elif said == "busy":
+        for key in ("first", "second"):
+            await ctx.update_agent_status(f"Asking the {key}")
+            await ctx.ask(key, f"{key}?")
+        ctx.send_message("done")
     elif said == "hold":
         await ctx.update_agent_status("Holding")
         await asyncio.Event().wait()
@@ -182,6 +187,19 @@ async def test_one_call_may_ask_several_questions(client: TestClient) -> None:
     assert text(found) == "a b"
 
 
+async def test_the_numbers_of_progress_rise_when_a_call_is_repeated(client: TestClient) -> None:
+    told: list[int] = []
+    params: Any = chat("busy")
+    for answer in ("a", "b", None):
+        request = modern("tools/call", params, capabilities=FORMS, meta={"progressToken": "t"})
+        *notified, last = events(await client.post(PATH, **request))
+        told += [one["params"]["progress"] for one in notified]
+        if answer is not None:
+            params = again("busy", last["result"], accepted(answer=answer))
+    assert told == sorted(set(told))
+    assert len(told) >= 3
+
+
 async def test_a_repeated_response_gets_the_same_answer_and_runs_nothing_again(client: TestClient) -> None:
     asked = await ask(client, "text")
     params = again("text", asked, accepted(answer="red"))
@@ -246,12 +264,13 @@ async def test_an_answer_by_another_protocol_ends_the_call(client: TestClient) -
 async def test_a_state_that_was_changed_is_refused(client: TestClient) -> None:
     asked = await ask(client, "text")
     state = asked["requestState"]
-    run, expires, signature = state.split(".")
+    run, expires, notified, signature = state.split(".")
     other = (await ask(client, "text"))["requestState"].split(".")[0]
     for changed in (
-        f"{run}.{int(expires) + 1}.{signature}",
-        f"{other}.{expires}.{signature}",
-        f"{run}.{expires}.{'0' * 64}",
+        f"{run}.{int(expires) + 1}.{notified}.{signature}",
+        f"{run}.{expires}.7.{signature}",
+        f"{other}.{expires}.{notified}.{signature}",
+        f"{run}.{expires}.{notified}.{'0' * 64}",
         f"{run}.{expires}",
         f"{state}x",
         f" {state}",

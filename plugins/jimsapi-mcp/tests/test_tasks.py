@@ -70,6 +70,7 @@ async def test_a_call_of_a_client_with_tasks_is_a_task_at_once(client: TestClien
     run = (await client.get(f"/api/v1/runs/{task['taskId']}")).json()
     assert run["status"] in ("queued", "running")
     assert (await ask(client, "get", task))["status"] == "working"
+    await ask(client, "cancel", task)
 
 
 async def test_a_task_ends_with_the_result_of_the_call(client: TestClient) -> None:
@@ -201,7 +202,7 @@ async def test_a_task_outlives_the_server_that_began_it(tmp_path: Path) -> None:
 
 async def test_a_task_whose_server_stopped_has_failed(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/jims.db"
-    async with TestClient(create_api(bot, store=store)) as client:
+    async with TestClient(create_api(bot, store=store, drain_time=2)) as client:
         task = await begin(client, "wait")
         async with asyncio.timeout(20):
             while (await client.get(f"/api/v1/runs/{task['taskId']}")).json()["status"] != "running":
