@@ -234,6 +234,11 @@ async def test_a_task_has_a_limited_number_of_configurations(client: httpx.Async
     second = await result(client, "ListTaskPushNotificationConfigs", rest)
     assert [config["id"] for page in (first, second) for config in page["configs"]] == [f"{n}" for n in range(10)]
     assert second["nextPageToken"] == ""
+    path = f"/a2a/tasks/{task['id']}/pushNotificationConfigs"
+    page = {"pageSize": 2, "pageToken": first["nextPageToken"]}
+    by_http = (await client.get(path, params=page, headers=VERSION)).json()
+    assert [config["id"] for config in by_http["configs"]] == ["7", "8"]
+    assert (await client.get(path, params={"pageSize": -1}, headers=VERSION)).status_code == 400
     await result(client, "CancelTask", {"id": task["id"]})
 
 
