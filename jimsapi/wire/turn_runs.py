@@ -35,8 +35,9 @@ MOST_READ = 50
 """How many runs of a thread are compared at most to find one. Nearly always the first is the one."""
 AT_ONCE = 10
 """How many runs of a list are read at once."""
-EVENTS_BEFORE = 30
-"""How many events before a message are searched for a question that the message may answer."""
+EVENTS_BEFORE = 10
+"""How many events before a message are searched for a question that its text may answer. A run ends with its question,
+so only events that were added outside of runs are between the two."""
 _BESIDE = 8
 """The number of events that are looked for beside a message."""
 _USER = USER_MESSAGE.rpartition("_")[0]

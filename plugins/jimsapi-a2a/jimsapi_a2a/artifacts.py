@@ -23,7 +23,7 @@ from jimsapi.wire import (
 from jimsapi_a2a.parts import data_part, message, text_part, timestamp
 
 _NOT_SHOWN = ("comm.", "context.", "state.", "message.", "question.", "once.", "jims.")
-"""The beginnings of types of events that are no output of a task: what it is told, remembers and asks."""
+"""The beginnings of types of events that are no output of a task, such as messages of the user and states."""
 
 
 class Speech:
@@ -62,7 +62,7 @@ class Speech:
 
 def artifacts_of(items: Iterable[SpokenItem], speech: Speech) -> list[dict[str, Any]]:
     """Return the whole artifacts of a run. `speech` collects the rest of what it said."""
-    found = (told for item in items for told in speech.next(item))
+    found = (update for item in items for update in speech.next(item))
     return [artifact for artifact, continues, _ in found if not continues]  # a stored message is one piece
 
 

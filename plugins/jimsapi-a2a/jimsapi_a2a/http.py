@@ -9,12 +9,14 @@ import orjson
 from jimsapi.asgi import ErrorResponse, HTTPError, Request, Response
 from jimsapi.runs import RunService
 from jimsapi.threads import DomainError
-from jimsapi.wire import data_event, read_json
-from jimsapi_a2a.encoding import Encoder, json_response, with_headers
-from jimsapi_a2a.errors import A2AError, a2a_error, of_answer
+from jimsapi.wire import read_json
+from jimsapi_a2a.encoding import Binding, Encoder, json_response, with_headers
+from jimsapi_a2a.errors import A2AError, of_answer
 from jimsapi_a2a.methods import Methods, check_version
 
 A2A_JSON = "application/a2a+json"
+
+_BINDING = Binding(A2A_JSON, lambda value: value, lambda error: error.in_http(), b"error", has_statuses=True)
 
 
 async def call(
@@ -42,17 +44,8 @@ async def call(
             params.update(named)
         reply = await methods.table[name](request, params)
     except (A2AError, DomainError, HTTPError) as error:
-        found = a2a_error(request, error)
-        return with_headers(json_response(found.in_http(), found.kind.status, A2A_JSON), found)
-    return Encoder(request, service, A2A_JSON).response(reply, _as_it_is, _error_event)
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
-
-
-def _error_event(error: A2AError) -> bytes:
-    return b"event: error\n" + data_event(error.in_http())
+        return Encoder(request, service, _BINDING).error(error)
+    return Encoder(request, service, _BINDING).response(reply)
 
 
 def reword(answer: Response) -> Response:

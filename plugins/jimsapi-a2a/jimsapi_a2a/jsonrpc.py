@@ -8,15 +8,14 @@ import orjson
 from jimsapi.asgi import ErrorResponse, HTTPError, Request, Response, ValidationError
 from jimsapi.runs import RunService
 from jimsapi.threads import DomainError
-from jimsapi.wire import data_event, read_json
-from jimsapi_a2a.encoding import Encoder, json_response, with_headers
+from jimsapi.wire import read_json
+from jimsapi_a2a.encoding import Binding, Encoder, json_response, with_headers
 from jimsapi_a2a.errors import (
     INVALID_PARAMS,
     INVALID_REQUEST,
     METHOD_NOT_FOUND,
     PARSE_ERROR,
     A2AError,
-    a2a_error,
     of_answer,
 )
 from jimsapi_a2a.methods import Methods, check_version
@@ -24,6 +23,8 @@ from jimsapi_a2a.parts import JSON
 
 MAX_ID = 255
 """Characters of the identifier of a request."""
+RequestId = str | int | float | None
+"""The identifier of a request; None if it has none that an answer can repeat."""
 
 
 class Call(msgspec.Struct):
@@ -40,33 +41,37 @@ async def call(request: Request, service: RunService, methods: Methods) -> Respo
 
     Raises `HTTPError` if the body is not JSON by its content type or is too long.
     """
-    request_id: str | int | float | None = None
+    request_id: RequestId = None
     try:
-        body = await _read(request, service)
+        try:
+            body = await _read(request, service)
+        except ValidationError:  # it is JSON that no store accepts
+            request_id = await _id_of_unstorable(request)
+            raise
         request_id = _id_of(body)
         name = _method_of(body, request_id)
         check_version(request)
         method = methods.table.get(name)
         if method is None:
             raise A2AError(METHOD_NOT_FOUND, f"There is no method {name[:100]!r}")
-        params = body.get("params", {})
+        params = body.get("params")
+        params = {} if params is None else params
         if not isinstance(params, dict):
             raise A2AError(INVALID_PARAMS, "params must be an object")
         reply = await method(request, params)
     except HTTPError as error:
         if error.status in (413, 415):
             raise
-        return _error(request, request_id, error)
+        return Encoder(request, service, _binding(request_id)).error(error)
     except (A2AError, DomainError) as error:
-        return _error(request, request_id, error)
+        return Encoder(request, service, _binding(request_id)).error(error)
+    return Encoder(request, service, _binding(request_id)).response(reply)
 
-    def wrap(value: Any) -> dict[str, Any]:
-        return {"jsonrpc": "2.0", "id": request_id, "result": value}
 
-    def wrap_error(error: A2AError) -> bytes:
-        return data_event(_failed(request_id, error))
-
-    return Encoder(request, service, JSON).response(reply, wrap, wrap_error)
+def _binding(request_id: RequestId) -> Binding:
+    """Return how the answers to a request with this identifier are encoded."""
+    head = {"jsonrpc": "2.0", "id": request_id}
+    return Binding(JSON, lambda value: {**head, "result": value}, lambda error: {**head, "error": error.in_json_rpc()})
 
 
 async def _read(request: Request, service: RunService) -> dict[str, Any]:
@@ -85,7 +90,16 @@ async def _read(request: Request, service: RunService) -> dict[str, Any]:
     return body
 
 
-def _id_of(body: dict[str, Any]) -> str | int | float | None:
+async def _id_of_unstorable(request: Request) -> RequestId:
+    """Return the identifier of a request whose body has a NUL, for example."""
+    try:
+        body = orjson.loads(await request.body())
+    except orjson.JSONDecodeError:
+        return None
+    return _id_of(body) if isinstance(body, dict) else None
+
+
+def _id_of(body: dict[str, Any]) -> RequestId:
     """Return the identifier of a request; None if it has none that an answer can repeat."""
     request_id = body.get("id")
     is_short = not isinstance(request_id, str) or len(request_id) <= MAX_ID
@@ -93,7 +107,7 @@ def _id_of(body: dict[str, Any]) -> str | int | float | None:
     return request_id if is_id and is_short else None
 
 
-def _method_of(body: dict[str, Any], request_id: str | int | float | None) -> str:
+def _method_of(body: dict[str, Any], request_id: RequestId) -> str:
     if body.get("jsonrpc") != "2.0":
         raise A2AError(INVALID_REQUEST, 'A request has "jsonrpc": "2.0"')
     if request_id is None:
@@ -105,22 +119,11 @@ def _method_of(body: dict[str, Any], request_id: str | int | float | None) -> st
     return name
 
 
-def _failed(request_id: str | int | float | None, error: A2AError) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "id": request_id, "error": error.in_json_rpc()}
-
-
-def _error(
-    request: Request, request_id: str | int | float | None, error: A2AError | HTTPError | DomainError
-) -> Response:
-    found = a2a_error(request, error)
-    return with_headers(json_response(_failed(request_id, found), 200, JSON), found)
-
-
 def reword(answer: Response) -> Response:
     """Return an error that comes before a method, such as 401, in the form of JSON-RPC, with its own status."""
     content = answer.content if isinstance(answer, ErrorResponse) else orjson.loads(answer.body or b"{}")
     headers = [pair for pair in answer.raw_headers if pair[0] not in (b"content-length", b"content-type")]
     error = of_answer(answer.status, content, headers)
-    response = with_headers(json_response(_failed(None, error), answer.status, JSON), error)
+    response = with_headers(json_response(_binding(None).wrap_error(error), answer.status, JSON), error)
     response.names_connection = answer.names_connection
     return response

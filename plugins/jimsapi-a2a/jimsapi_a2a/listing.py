@@ -1,6 +1,6 @@
 """`ListTasks`: the tasks of the caller, in pages."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any, cast
 
@@ -8,7 +8,7 @@ import msgspec
 
 from jimsapi.asgi import Request, convert_body
 from jimsapi.runs import THREADS, Admission, Lists, RunService
-from jimsapi.threads import ListedRun, RunFilter, RunStatus, ThreadNotFound
+from jimsapi.threads import QUESTION_ASKED, ListedRun, RunFilter, RunStatus, StoredRun, ThreadNotFound
 from jimsapi_a2a import tasks
 from jimsapi_a2a.contexts import Contexts
 from jimsapi_a2a.errors import A2AError, invalid
@@ -41,6 +41,11 @@ class _Wanted(msgspec.Struct, frozen=True):
     states: tuple[str, ...]
     updated_from: datetime | None
     only: RunFilter
+
+    def may_have(self, run: StoredRun) -> bool:
+        """Return whether the task of a run may be of the list. It saves reading tasks that are complete for sure."""
+        is_complete = run.status is RunStatus.COMPLETED and all(one.event_type != QUESTION_ASKED for one in run.events)
+        return not is_complete or tasks.COMPLETED in self.states
 
     def has(self, task: Task) -> bool:
         """Return whether a task is of the list."""
@@ -124,20 +129,20 @@ class Listing:
                 )
             except ThreadNotFound:  # it was deleted meanwhile
                 return found, None
-            found += [task async for task in self._first_of(request, page.runs) if wanted.has(task)]
+            found += [task async for task in self._first_of(request, page.runs, wanted) if wanted.has(task)]
             examined += limit
             cursor = page.next
             if cursor is None or len(found) >= size or examined >= most:
                 return found, cursor
 
-    async def _first_of(self, request: Request, runs: list[ListedRun]) -> AsyncIterator[Task]:
-        """Yield the tasks of the caller that runs began."""
+    async def _first_of(self, request: Request, runs: Sequence[ListedRun], wanted: _Wanted) -> AsyncIterator[Task]:
+        """Yield the tasks of the caller that runs began, without those that can be in no wanted state."""
         for listed in runs:
             try:
-                task = await self._tasks.of_run(request, listed.run_id)
+                task = await self._tasks.of_run_if(request, listed.run_id, wanted.may_have)
             except A2AError:
                 continue
-            if task.id == str(listed.run_id):
+            if task is not None and task.id == str(listed.run_id):
                 yield task
 
 

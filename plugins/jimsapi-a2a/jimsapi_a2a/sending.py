@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from jimsapi.wire import (
     begin_turn,
     failure,
     idempotency_key,
+    note_run,
     refusal,
     spoken_items,
 )
@@ -66,16 +68,12 @@ class Sending:
         at_once = body.configuration is not None and bool(body.configuration.return_immediately)
         begun = await self._begin(request, body, background=at_once)
         run = begun.run
-        if run.acceptance is not None:
-            await asyncio.shield(run.acceptance)
-        if (error := refusal(run)) is not None:
-            raise error
         if at_once:
             return Reply(await self._current(request, begun), run=run)
         await asyncio.wait((run.answer,), timeout=ANSWER_WITHIN)
         if run.answer.done():
             return Reply(await self._ended(request, begun), run=run)
-        return Reply(later=self._later(request, begun), run=run)
+        return Reply(later=partial(self._later, request, begun), run=run)
 
     async def stream(self, request: Request, params: Any) -> Reply:
         """Answer a message with the stream of its task."""
@@ -95,12 +93,13 @@ class Sending:
     async def _begin(
         self, request: Request, body: SendMessage, *, watched: bool = False, background: bool = False
     ) -> Begun:
+        """Begin the run of a message, and wait until a thread has accepted it. Raises as `begin_turn` does."""
         await self._push.check(request, body)
         sent = body.message
         content = content_of(sent.parts)
         turn = Turn(
             content.message,
-            metadata=_metadata(body, content),
+            metadata=_metadata(request, body, content),
             files=content.files,
             file_ids=content.file_ids,
             key=f"a2a-{sha256(sent.message_id.encode()).hexdigest()}",
@@ -123,6 +122,11 @@ class Sending:
             selectors=place.selectors,
             contact=place.contact,
         )
+        if run.acceptance is not None:
+            await asyncio.shield(run.acceptance)
+        note_run(request, run)  # an earlier request may have been the same
+        if (error := refusal(run)) is not None:
+            raise error
         await self._push.begun(request, body, task.id if task is not None else str(run.known_as), run)
         return Begun(run, body, task)
 
@@ -163,8 +167,8 @@ class Sending:
         if begun.history_length == 0:
             return shown
         parts = [msgspec.to_builtins(part) for part in sent.parts]
-        told = [{name: value for name, value in part.items() if value is not None} for part in parts]
-        said = message(sent.message_id, sent.role, told, taskId=task_id, contextId=context_id)
+        shown_parts = [{name: value for name, value in part.items() if value is not None} for part in parts]
+        said = message(sent.message_id, sent.role, shown_parts, taskId=task_id, contextId=context_id)
         return {**shown, "history": [said]}
 
     async def _current(self, request: Request, begun: Begun) -> dict[str, Any]:
@@ -214,18 +218,24 @@ async def only(task: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
     yield {"task": task}
 
 
-def _metadata(body: SendMessage, content: Content) -> dict[str, Any]:
+def _metadata(request: Request, body: SendMessage, content: Content) -> dict[str, Any]:
     """Return what the pipeline reads as `ctx.metadata`, by the names of A2A."""
     sent = body.message
     configuration = body.configuration
     found = {
         "metadata": {**(body.metadata or {}), **(sent.metadata or {})},
         "data": list(content.data),
-        "extensions": sent.extensions,
+        "extensions": list(dict.fromkeys([*_wanted_extensions(request), *(sent.extensions or ())])),
         "referenceTaskIds": sent.reference_task_ids,
         "acceptedOutputModes": None if configuration is None else configuration.accepted_output_modes,
     }
     return {name: value for name, value in found.items() if value}
+
+
+def _wanted_extensions(request: Request) -> list[str]:
+    """Return the extensions that a client wants to use (specification, section 3.2.6)."""
+    values = request.headers.getlist("a2a-extensions")
+    return [name.strip() for value in values for name in value.split(",") if name.strip()]
 
 
 def _cannot_continue(task: Task) -> A2AError:

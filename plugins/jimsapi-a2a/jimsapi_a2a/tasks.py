@@ -1,6 +1,6 @@
 """Tasks: a task is a message and all runs that answer it and its questions, and has the identifier of the first run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID
@@ -125,8 +125,16 @@ class Tasks:
 
     async def of_run(self, request: Request, run_id: UUID) -> Task:
         """Return the task that a run belongs to. Raises `A2AError` if the caller may not see it."""
+        found = await self.of_run_if(request, run_id, lambda run: True)
+        assert found is not None
+        return found
+
+    async def of_run_if(self, request: Request, run_id: UUID, wanted: Callable[[StoredRun], bool]) -> Task | None:
+        """Return the same; None if the run is not `wanted`."""
         try:
             run = await self._runs.run(_admission(request), run_id)
+            if not wanted(run):
+                return None
             first = await self.turns.first(run)
             if first is not run:  # another caller may have answered
                 first = await self._runs.run(_admission(request), first.run_id)
@@ -219,11 +227,11 @@ class Tasks:
         return [*([text_part(one.text)] if one.text or not files else []), *files]
 
 
-def status(state: str, time: datetime, told: dict[str, Any] | None = None) -> dict[str, Any]:
+def status(state: str, time: datetime, said: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the status of a task."""
-    if told is None:
+    if said is None:
         return {"state": state, "timestamp": timestamp(time)}
-    return {"state": state, "message": told, "timestamp": timestamp(time)}
+    return {"state": state, "message": said, "timestamp": timestamp(time)}
 
 
 def reason_message(task_id: str, context_id: str, reason: str) -> dict[str, Any]:

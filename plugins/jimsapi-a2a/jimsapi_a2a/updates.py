@@ -71,8 +71,8 @@ class Updates:
             case Status(text, kind):
                 self._is_working = True
                 parts = [text_part(text)]
-                told = message(str(uuid7()), "ROLE_AGENT", parts, metadata={"kind": kind}, **self._named)
-                yield self._status(WORKING, told)
+                said = message(str(uuid7()), "ROLE_AGENT", parts, metadata={"kind": kind}, **self._named)
+                yield self._status(WORKING, said)
             case PiecesMissed():
                 pass  # the whole messages follow
             case _:
@@ -95,8 +95,8 @@ class Updates:
         state = REJECTED if is_refused(self._run, error) else FAILED
         return self._status(state, reason_message(*self._named.values(), text))
 
-    def _status(self, state: str, told: dict[str, Any] | None = None) -> dict[str, Any]:
-        update: dict[str, Any] = {**self._named, "status": status(state, now(), told)}
+    def _status(self, state: str, said: dict[str, Any] | None = None) -> dict[str, Any]:
+        update: dict[str, Any] = {**self._named, "status": status(state, now(), said)}
         if self._speech.used and state != WORKING:
             update["metadata"] = {"usage": self._speech.usage}
         return {"statusUpdate": update}

@@ -77,7 +77,7 @@ def state(task: dict[str, Any]) -> str:
     return found.removeprefix("TASK_STATE_")
 
 
-def told(found: list[dict[str, Any]]) -> list[str]:
+def summary(found: list[dict[str, Any]]) -> list[str]:
     """Return the events of a stream in short."""
     return [_short(event) for event in found]
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from a2a_calls import VERSION, call, error, result, send, state, text_message, texts, told
+from a2a_calls import VERSION, call, error, result, send, state, summary, text_message, texts
 
 from jimsapi import create_api
 from jimsapi.asgi.testing import TestClient
@@ -42,7 +42,7 @@ async def test_a_stream_by_http_has_the_bare_events(client: TestClient) -> None:
     body = text_message("stream Hel; stream lo")
     answer = await client.post("/a2a/message:stream", json=body, headers={**VERSION, "content-type": A2A_JSON})
     found = [json.loads(line[6:]) for line in answer.text.splitlines() if line]
-    assert told(found) == ["task WORKING", "Hel", "+lo", "+.", "statusUpdate COMPLETED"]
+    assert summary(found) == ["task WORKING", "Hel", "+lo", "+.", "statusUpdate COMPLETED"]
 
 
 @pytest.mark.parametrize("version", [None, "", "0.3", "2.0", "1.1", "x", "1", "10.0"])
@@ -90,9 +90,9 @@ async def test_the_version_may_be_in_the_query(client: TestClient) -> None:
         (b'{"jsonrpc":"2.0","id":1,"method":"GetTask"}', -32602, 1),
         (b'{"jsonrpc":"2.0","id":1,"method":"GetTask","params":null}', -32602, 1),
         (b'{"jsonrpc":"2.0","id":1,"method":"GetExtendedAgentCard"}', -32004, 1),
-        (b'{"jsonrpc":"2.0","id":1,"method":"GetTask","params":{"id":"\\u0000"}}', -32602, None),
+        (b'{"jsonrpc":"2.0","id":1,"method":"GetTask","params":{"id":"\\u0000"}}', -32602, 1),
         (b'{"jsonrpc":"2.0","id":1,"method":"GetTask","params":{"id":"\\ud800"}}', -32700, None),
-        (b'{"jsonrpc":"2.0","id":1,"method":"GetTask","params":{"id":18446744073709551616}}', -32602, None),
+        (b'{"jsonrpc":"2.0","id":1,"method":"GetTask","params":{"id":18446744073709551616}}', -32602, 1),
     ],
 )  # fmt: skip
 async def test_a_faulty_request_has_the_code_of_its_fault(

@@ -58,7 +58,6 @@ async def test_the_pipeline_reads_a_file_of_a_message(client: TestClient, conten
         ({"url": "file:///etc/passwd"}, -32005),
         ({"raw": "?"}, -32602),
         ({"raw": "aGk=", "mediaType": "application/x-msdownload"}, -32005),
-        ({"raw": "aGk=", "mediaType": "text/plain", "filename": "../../etc/passwd"}, -32602),
         ({"url": "http://testserver/api/v1/files/unknown"}, -32602),
     ],
 )

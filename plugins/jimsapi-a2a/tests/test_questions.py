@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from a2a_calls import call, error, events, result, send, state, stream, text_message, texts, told
+from a2a_calls import call, error, events, result, send, state, stream, summary, text_message, texts
 
 from jimsapi import JimsApp, ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
@@ -109,10 +109,10 @@ async def test_the_answer_continues_the_same_task(client: TestClient) -> None:
 
 async def test_an_answer_is_streamed_as_updates_of_the_same_task(client: TestClient) -> None:
     begun = await stream(client, "name")
-    assert told(begun) == ["task WORKING", "statusUpdate INPUT_REQUIRED Who are you?"]
+    assert summary(begun) == ["task WORKING", "statusUpdate INPUT_REQUIRED Who are you?"]
     task = begun[0]["task"]
     found = await stream(client, "Ann", taskId=task["id"])
-    assert [event for event in told(found) if event != "task WORKING"] in (
+    assert [event for event in summary(found) if event != "task WORKING"] in (
         ["hello Ann", "+.", "statusUpdate COMPLETED"],
         ["task COMPLETED"],
     )
@@ -198,7 +198,7 @@ async def test_a_task_does_not_go_back_to_its_question_while_its_answer_waits(cl
     assert len(await listed(client, "c")) == 2
     clerk.opened.set()
     watched = events(await call(client, "SubscribeToTask", {"id": task["id"]}))
-    assert told(watched)[-1] in ("statusUpdate COMPLETED", "task COMPLETED")
+    assert summary(watched)[-1] in ("statusUpdate COMPLETED", "task COMPLETED")
     assert texts(await get(client, task)) == ["approved: fine"]
 
 

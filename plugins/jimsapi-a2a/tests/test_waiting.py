@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from a2a_calls import VERSION, call, events, result, send, state, stream, text_message, texts, told
+from a2a_calls import VERSION, call, events, result, send, state, stream, summary, text_message, texts
 
 from jimsapi import create_api
 from jimsapi.asgi.testing import TestClient
@@ -71,7 +71,7 @@ async def test_a_silent_stream_gets_comments(client: TestClient, bot: Scripted) 
         bot.opened["door"].set()
         found += [line async for line in lines]
     got = [json.loads(line[6:])["result"] for line in found if line.startswith("data: ")]
-    assert told(got) == ["task WORKING", "Hel", "+lo", "+.", "statusUpdate COMPLETED"]
+    assert summary(got) == ["task WORKING", "Hel", "+lo", "+.", "statusUpdate COMPLETED"]
 
 
 async def test_a_task_that_fails_late_is_answered_as_a_task(client: TestClient, bot: Scripted) -> None:
@@ -144,6 +144,6 @@ async def test_a_stream_is_resumed_at_the_next_process(served: Served) -> None:
     served.start()
     async with agent(served) as client:
         watched = events(await call(client, "SubscribeToTask", {"id": asked["id"]}))
-        assert told(watched) == ["task INPUT_REQUIRED Refund?"]
+        assert summary(watched) == ["task INPUT_REQUIRED Refund?"]
         found = await stream(client, "yes", taskId=asked["id"])
-        assert told(found)[-1] in ("statusUpdate COMPLETED", "task COMPLETED")
+        assert summary(found)[-1] in ("statusUpdate COMPLETED", "task COMPLETED")

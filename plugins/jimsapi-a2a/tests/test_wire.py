@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from a2a_calls import VERSION, call, error, events, result, send, state, stream, text_message, texts, told
+from a2a_calls import VERSION, call, error, events, result, send, state, stream, summary, text_message, texts
 
 from jimsapi import create_api
 from jimsapi.asgi.testing import TestClient
@@ -55,7 +55,7 @@ async def test_thoughts_tools_and_state_are_not_shown_but_usage_is(client: TestC
 
 async def test_a_stream_begins_with_the_task_and_ends_with_its_last_state(client: TestClient) -> None:
     found = await stream(client, "status Looking; stream Hel; stream lo; send Bye; event 1")
-    assert told(found) == [
+    assert summary(found) == [
         "task WORKING",
         "statusUpdate WORKING Looking",
         "Hel",
@@ -122,7 +122,7 @@ async def test_an_answer_at_once_is_a_task_that_goes_on(client: TestClient, bot:
     bot.opened["door"].set()
     waiting = await call(client, "SubscribeToTask", {"id": task["id"]})
     if "error" not in waiting.text:
-        assert told(events(waiting))[-1] == "statusUpdate COMPLETED"
+        assert summary(events(waiting))[-1] == "statusUpdate COMPLETED"
     assert texts(await result(client, "GetTask", {"id": task["id"]})) == ["done"]
 
 
@@ -133,7 +133,7 @@ async def test_a_message_behind_another_is_submitted_and_then_worked_on(client: 
     assert [state(first) != "SUBMITTED", state(second)] == [True, "SUBMITTED"]
     watching = asyncio.create_task(call(client, "SubscribeToTask", {"id": second["id"]}))
     bot.opened["door"].set()
-    assert told(events(await watching)) == [
+    assert summary(events(await watching)) == [
         "task SUBMITTED",
         "statusUpdate WORKING",
         "two",
@@ -150,7 +150,7 @@ async def test_subscribing_shows_a_task_from_its_beginning(client: TestClient, b
     while not watching.done() and len(bot.opened) < 2:
         bot.opened["door"].set()
         await asyncio.sleep(0)
-    assert told(await sending) == told(events(await watching)) == [
+    assert summary(await sending) == summary(events(await watching)) == [
         "task WORKING", "Hel", "+lo", "+.", "statusUpdate COMPLETED",
     ]  # fmt: skip
     refused = await error(client, "SubscribeToTask", {"id": task["id"]})
@@ -182,7 +182,7 @@ async def test_a_failed_task_says_why(client: TestClient) -> None:
     assert task["status"]["message"]["parts"] == [{"text": "Pipeline error: oh"}]
     assert task["status"]["message"]["role"] == "ROLE_AGENT"
     found = await stream(client, "stream Hel; raise oh")
-    assert told(found)[-1] == "statusUpdate FAILED Pipeline error: oh"
+    assert summary(found)[-1] == "statusUpdate FAILED Pipeline error: oh"
 
 
 async def test_a_message_to_a_task_that_has_ended_is_refused(client: TestClient) -> None:
@@ -264,17 +264,17 @@ async def test_a_message_that_waits_too_long_is_rejected(bot: Scripted) -> None:
         await held
         assert state(waited) == "REJECTED"
         assert "send this one again" in waited["status"]["message"]["parts"][0]["text"]
-        assert told(streamed)[-1].startswith("statusUpdate REJECTED")
+        assert summary(streamed)[-1].startswith("statusUpdate REJECTED")
         assert texts(await send(client, "send two", contextId="c", message_id="late")) == ["two"]
 
 
-async def test_limits_are_told_with_the_time_to_wait(bot: Scripted) -> None:
+async def test_a_limit_is_answered_with_the_time_to_wait(bot: Scripted) -> None:
     async with TestClient(create_api(bot, store="memory:", rate_limit="1/min")) as client:
-        assert "ratelimit" in (await call(client, "SendMessage", text_message("send x"))).headers
-        response = await call(client, "SendMessage", text_message("send x"))
+        assert "ratelimit" in (await call(client, "SendMessage", text_message("send x", contextId="c"))).headers
+        response = await call(client, "SendMessage", text_message("send x", contextId="c"))
         assert (response.status_code, response.json()["error"]["data"][0]["reason"]) == (200, "RATE_LIMITED")
         assert int(response.headers["retry-after"]) > 0
-        by_http = await client.post("/a2a/message:send", json=text_message("x"), headers=VERSION)
+        by_http = await client.post("/a2a/message:send", json=text_message("x", contextId="c"), headers=VERSION)
         assert (by_http.status_code, by_http.json()["error"]["status"]) == (429, "RESOURCE_EXHAUSTED")
 
 
