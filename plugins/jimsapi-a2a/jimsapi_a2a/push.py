@@ -92,7 +92,7 @@ class PushNotifications:
             await self._checked(given, FIELD)
 
     async def begun(self, request: Request, body: SendMessage, task_id: str) -> None:
-        """Store the configuration that came with a message that a thread has accepted. If it is repeated, store it once.
+        """Store the configuration that came with a message that a thread has accepted. A repeated one has it once.
 
         Raises `A2AError` or `StoreUnavailable`.
         """
