@@ -40,8 +40,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def served(folder: Path) -> Iterator[Served]:
     """An agent that signs its calls and calls private addresses."""
-    options = ("--app", "a2a_agent:app", "--webhook-secret", SECRET, "--webhook-allow-private", "--verbose")
-    with Served(*options, folder=folder, env={"AGENT_FOLDER": str(folder)}) as server:
+    options = ("--app", "a2a_agent:app", "--webhook-secret", SECRET, "--webhook-allow-private", "--drain-time", "2")
+    with Served(*options, "--verbose", folder=folder, env={"AGENT_FOLDER": str(folder)}) as server:
         yield server
         log = server.stderr
     assert not [secret for secret in SECRETS if secret in log]
