@@ -12,7 +12,7 @@ from jimsapi_a2a.contexts import Contexts
 from jimsapi_a2a.http import A2A_JSON, HttpBinding
 from jimsapi_a2a.links import Links
 from jimsapi_a2a.methods import Methods
-from jimsapi_a2a.params import ListTasks, SendMessage, TaskQuery
+from jimsapi_a2a.params import ConfigPage, ListTasks, SendMessage, TaskQuery
 from jimsapi_a2a.push import PushNotifications
 from jimsapi_a2a.tasks import Tasks
 
@@ -122,11 +122,11 @@ def add_http_routes(router: Router, binding: HttpBinding) -> None:
         named = {"taskId": request.path_params["id"]}
         return await binding.call(request, "CreateTaskPushNotificationConfig", named, needs_body=True)
 
-    @router.get(configurations, responses={**_ERRORS, **_NO_TASK}, **options)
+    @router.get(configurations, query=ConfigPage, responses={**_ERRORS, **_NO_TASK}, **options)
     async def list_push(request: Request) -> Response:
         """List the configurations of push notifications of a task."""
         named = {"taskId": request.path_params["id"]}
-        return await binding.call(request, "ListTaskPushNotificationConfigs", named)
+        return await binding.call(request, "ListTaskPushNotificationConfigs", named, query=ConfigPage)
 
     @router.get(f"{configurations}/{{config_id}}", responses={**_ERRORS, **_NO_TASK}, **options)
     async def get_push(request: Request) -> Response:
