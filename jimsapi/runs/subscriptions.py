@@ -34,6 +34,8 @@ logger = logging.getLogger("jimsapi.webhooks")
 
 LOOK_EVERY = 5.0
 """Seconds after which a process looks for subscriptions that are due."""
+WAKES_WITHIN = 60.0
+"""Seconds up to which a process looks exactly when a subscription is due again."""
 PAUSE = 0.02
 """Seconds between two looks, so that a busy process does not look after each of its runs."""
 HOLD = 30.0
@@ -365,7 +367,7 @@ class Subscriptions:
 
     async def _delay(self, subscription: Subscription, seconds: float, notice: str | None, calls: int) -> None:
         await self._kept.delay(subscription.subscription_id, seconds, notice, calls)
-        if seconds < LOOK_EVERY:
+        if seconds < WAKES_WITHIN:
             asyncio.get_running_loop().call_later(seconds, self._look_now.set)
 
     async def _forget(self, subscription: Subscription) -> None:

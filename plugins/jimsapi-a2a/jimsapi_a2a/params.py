@@ -120,6 +120,13 @@ class ListTasks(msgspec.Struct, rename="camel"):
             raise invalid("statusTimestampAfter", text) from None
 
 
+class ConfigPage(msgspec.Struct, rename="camel"):
+    """The parameters of `ListTaskPushNotificationConfigs`, beside the identifier of the task."""
+
+    page_size: Annotated[int, msgspec.Meta(ge=0, le=MAX_PAGE)] | None = None
+    page_token: str | None = None
+
+
 def send_message(params: Any) -> SendMessage:
     """Return the parameters of a message. Raises `ValidationError`, or `A2AError` if a required part is empty."""
     body = convert_body(params, SendMessage)

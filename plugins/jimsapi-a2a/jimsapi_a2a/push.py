@@ -5,7 +5,6 @@ has ended, and when it needs input, with the task as the stream shows it. The ru
 addresses (unless `--webhook-allow-private`), retries, and a signature if the server has a secret.
 """
 
-import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -15,7 +14,7 @@ import msgspec
 import orjson
 
 from jimsapi.asgi import Request
-from jimsapi.runs import Admission, LiveRun, Notice, RunService
+from jimsapi.runs import Admission, Notice, RunService
 from jimsapi.threads import RunNotFound, Subscription, ThreadNotFound, derived_id, uuid7
 from jimsapi_a2a.errors import INVALID_PARAMS, PUSH_NOT_SUPPORTED, TASK_NOT_FOUND, A2AError, invalid
 from jimsapi_a2a.params import SendMessage
@@ -92,17 +91,14 @@ class PushNotifications:
         if given is not None:
             await self._checked(given, FIELD)
 
-    async def begun(self, request: Request, body: SendMessage, task_id: str, run: LiveRun) -> None:
-        """Store the configuration that came with a message. A message that is repeated has it once.
+    async def begun(self, request: Request, body: SendMessage, task_id: str) -> None:
+        """Store the configuration that came with a message that a thread has accepted. A repeated one has it once.
 
-        It waits until a thread has accepted the message. If none does, the task does not exist, and nothing is stored.
         Raises `A2AError` or `StoreUnavailable`.
         """
         given = _given(body)
         if given is None:
             return
-        if run.acceptance is not None:
-            await asyncio.shield(run.acceptance)
         config = await self._checked(given, FIELD)
         if not config.id:
             parts = (config.url, config.token, config.scheme, config.credentials)

@@ -127,7 +127,7 @@ class Sending:
         note_run(request, run)  # an earlier request may have been the same
         if (error := refusal(run)) is not None:
             raise error
-        await self._push.begun(request, body, task.id if task is not None else str(run.known_as), run)
+        await self._push.begun(request, body, task.id if task is not None else str(run.known_as))
         return Begun(run, body, task)
 
     async def _answering(self, request: Request, task: Task, sent: Message, content: Content, turn: Turn) -> Turn:

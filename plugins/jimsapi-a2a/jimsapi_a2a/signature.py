@@ -43,13 +43,15 @@ class CardSigner:
         return {"keys": [{**public, "kid": self._key_id, "alg": self._algorithm, "use": "sig"}]}
 
     def sign(self, card: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the card with its signatures.
+        """Return the card with a signature for each form in which clients verify it. One that is valid is enough.
 
-        The specification signs required fields even if they are empty, and the official clients verify a card from
-        which everything empty was removed. If the two differ, each has a signature: a client needs one that is valid.
+        The specification keeps required fields that are empty. The official clients remove everything that is empty,
+        and the one for JavaScript (1.3.0) also the security schemes, which it has converted before it verifies.
         """
         content = {name: value for name, value in card.items() if name != "signatures"}
-        forms = dict.fromkeys(rfc8785.dumps(form) for form in (_without_empty(content), content))
+        cleaned = _without_empty(content)
+        unsecured = {name: value for name, value in cleaned.items() if name != "securitySchemes"}
+        forms = dict.fromkeys(map(rfc8785.dumps, (content, cleaned, unsecured)))
         return {**content, "signatures": [self._signature(form) for form in forms]}
 
     def _signature(self, payload: bytes) -> dict[str, str]:

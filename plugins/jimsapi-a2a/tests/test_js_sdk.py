@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def served(folder: Path) -> Iterator[Served]:
     files = f"file://{folder}/files"
-    options = ("--app", "a2a_agent:app", "--webhook-allow-private", "--files-store", files, "--files-types", "text/*")
+    options = ("--app", "a2a_agent:app", "--drain-time", "2", "--files-store", files, "--files-types", "text/*")
     with Served(*options, folder=folder, env={"AGENT_FOLDER": str(folder)}) as server:
         yield server
 
