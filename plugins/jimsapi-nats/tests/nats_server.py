@@ -113,7 +113,7 @@ class NatsServer:
             for number in range(1, last + 1):
                 headers = (await stream.get_msg(STREAM, number)).headers or {}
                 if headers.get("Nats-Msg-Id") == message_id:
-                    return headers[name]
+                    return str(headers[name])
             raise LookupError(message_id)
         finally:
             await client.close()
