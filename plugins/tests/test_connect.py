@@ -212,9 +212,8 @@ def test_the_examples_for_pages_name_routes_that_answer(site: Site, who: str) ->
 def test_a_server_with_other_options_is_asked_as_it_is(docs: str) -> None:
     options = ("--without-plugin", "openai,agui", "--docs", docs, "--mcp-path", "/agents/mcp", "--mcp-tool", "ask")
     with Served(*SCRIPTED, *options) as served:
-        ran = connect(served.url)
         report = found(served.url)
-    assert (ran.returncode, report["access"]) == (0, "public")
+    assert report["access"] == "public"
     for name in ("openai", "agui"):
         assert report["protocols"][name]["served"] is False
         assert f"pip install 'jimsapi[{name}]'" in report["protocols"][name]["install"]
@@ -223,7 +222,7 @@ def test_a_server_with_other_options_is_asked_as_it_is(docs: str) -> None:
         assert mcp["served"] is False
     else:
         assert (mcp["url"], mcp["names"][0]) == (f"{served.url}/agents/mcp", "ask")
-    assert "Authorization" not in ran.stdout
+    assert "Authorization" not in json.dumps(report)
 
 
 def test_an_issuer_of_oauth_is_named_and_mcp_clients_need_no_key(issuer: Any) -> None:
@@ -234,8 +233,6 @@ def test_an_issuer_of_oauth_is_named_and_mcp_clients_need_no_key(issuer: Any) ->
         for sign_in, scopes in ((report["sign_in"], ["chat", "threads"]), (mcp["sign_in"], ["chat"])):
             assert (sign_in["authorization_servers"], sign_in["scopes"]) == ([issuer.url], scopes)
         assert not any("Authorization" in one["text"] for one in mcp["examples"])
-        ran = connect(served.url)
-        assert f"Clients can sign in with OAuth at {issuer.url}" in ran.stdout
         token = issuer.token(sub="ann")
         with_token = found(served.url, token)
         assert with_token["access"] == "key_accepted"
