@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any, TypeGuard
 
 from jimsapi.asgi.connection import Connection, Request
 from jimsapi.asgi.errors import HTTPError
@@ -54,6 +54,7 @@ class Gate:
     ) -> None:
         self._providers = [_Provider(built) for built in providers]
         self._notes = {provider.name: provider.notes for provider in self._providers}
+        self._oauth_challenge = _oauth_challenge(providers)
         self._service = service
         self._on_admission = on_admission
 
@@ -76,10 +77,11 @@ class Gate:
         headers = request.scope["headers"]
         # Most requests repeat no field, which a dict shows at a third of the cost of counting.
         if len(dict(headers)) < len(headers) and [name for name, _ in headers].count(b"authorization") > 1:
-            challenges = self._challenges(set(), 'error="invalid_request"')
+            challenges = self._challenges(request, set(), 'error="invalid_request"')
             raise HTTPError(400, "Send one Authorization header", challenges)
         invalid: set[str] = set()
         denied = unavailable = False
+        scopes: tuple[str, ...] = ()  # those that a denied token must have
         for provider in self._providers:
             try:
                 identity: object = await provider.implementation.authenticate(request)
@@ -89,6 +91,7 @@ class Gate:
                 logger.debug("auth provider %s rejected credentials: %s", provider.name, _reason(error, request))
             except AccessDenied as error:
                 denied = True
+                scopes += error.scopes
                 outcome = "denied"
                 logger.debug("auth provider %s denied access: %s", provider.name, _reason(error, request))
             except AuthUnavailable as error:
@@ -112,25 +115,35 @@ class Gate:
                     outcome = "unavailable"
                     provider.log_fault(logging.ERROR, f"returned {type(identity).__name__} instead of Identity")
             self._record(provider, outcome)
-        self._refuse(invalid, denied, unavailable)
-
-    def _refuse(self, invalid: set[str], denied: bool, unavailable: bool) -> NoReturn:
         if denied:
-            raise HTTPError(403, "Forbidden")
+            raise HTTPError(403, "Forbidden", _step_up(request, scopes))
         if unavailable:
             raise HTTPError(503, "Authentication is unavailable", {"retry-after": RETRY_AFTER})
-        raise HTTPError(401, "Unauthorized", self._challenges(invalid, 'error="invalid_token"'))
+        raise HTTPError(401, "Unauthorized", self._challenges(request, invalid, 'error="invalid_token"'))
 
-    def _challenges(self, invalid: set[str], error: str) -> dict[str, str]:
-        """The `WWW-Authenticate` header (RFC 9110, 11.6.1). Bearer challenges include the error (RFC 6750, 3.1)."""
+    def _challenges(self, request: Connection, invalid: set[str], error: str) -> dict[str, str]:
+        """The `WWW-Authenticate` header (RFC 9110, 11.6.1). Bearer challenges include the error (RFC 6750, 3.1).
+
+        The challenge that names the authorization servers comes first, since some clients read no other one. It has the
+        parameters of the challenges that it replaces.
+        """
+        resource = request.resource_challenge()
+        replaced = self._oauth_challenge if resource is not None else None
+        fault = False
         offered: dict[str, None] = {}
         for provider in self._providers:
             if provider.challenge is None:
                 continue
             faulty = provider.name in invalid or "invalid_request" in error
-            bearer = provider.challenge.lower().startswith("bearer")
+            if provider.challenge == replaced:
+                fault |= faulty
+                continue
             separator = ", " if " " in provider.challenge else " "
-            offered[provider.challenge + separator + error if bearer and faulty else provider.challenge] = None
+            with_error = faulty and _is_bearer(provider.challenge)
+            offered[provider.challenge + separator + error if with_error else provider.challenge] = None
+        if resource is not None:
+            parts = (resource, (replaced or "").partition(" ")[2], error if fault else "")
+            offered = {", ".join(filter(None, parts)): None, **offered}
         return {"www-authenticate": ", ".join(offered)} if offered else {}
 
     def _record(self, provider: "_Provider", outcome: str) -> None:
@@ -175,6 +188,37 @@ def security_schemes(providers: Sequence[Built]) -> dict[str, Mapping[str, Any]]
                 raise PluginError(f"{built.entry}: what {built.hook} built {fault}; {built.entry.remedy}")
             schemes[_NOT_IN_A_NAME.sub("_", built.name)] = dict(scheme)
     return schemes
+
+
+def authorization_servers(providers: Sequence[Built]) -> tuple[str, ...]:
+    """Return the authorization servers of the providers, each once."""
+    return tuple(dict.fromkeys(issuer for one in _of_oauth(providers) for issuer in one.authorization_servers))
+
+
+def oauth_scopes(providers: Sequence[Built]) -> tuple[str, ...]:
+    """Return the scopes that clients request of these servers, each once."""
+    return tuple(dict.fromkeys(name for one in _of_oauth(providers) for name in getattr(one, "oauth_scopes", ())))
+
+
+def _of_oauth(providers: Sequence[Built]) -> list[Any]:
+    """Return the providers that have authorization servers."""
+    return [built.value for built in providers if getattr(built.value, "authorization_servers", ())]
+
+
+def _oauth_challenge(providers: Sequence[Built]) -> str | None:
+    """The challenge of the first of these providers, if it is one for bearer tokens."""
+    challenge = next((getattr(provider, "challenge", None) for provider in _of_oauth(providers)), None)
+    return challenge if _is_bearer(challenge) else None
+
+
+def _step_up(request: Connection, scopes: Sequence[str]) -> dict[str, str]:
+    """The header with which OAuth clients request a token with more scopes (RFC 6750, 3.1), if that would help."""
+    challenge = request.resource_challenge(scopes, "insufficient_scope") if scopes else None
+    return {} if challenge is None else {"www-authenticate": challenge}
+
+
+def _is_bearer(challenge: object) -> TypeGuard[str]:
+    return isinstance(challenge, str) and challenge.lower().startswith("bearer")
 
 
 def _is_security_scheme(scheme: object) -> bool:

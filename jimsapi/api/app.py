@@ -7,9 +7,10 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from jimsapi.api.admission import Gate, GateWithHeaders, security_schemes
+from jimsapi.api.admission import Gate, GateWithHeaders, authorization_servers, oauth_scopes, security_schemes
 from jimsapi.api.chat import chat_routes
 from jimsapi.api.contacts import contact_routes
 from jimsapi.api.feedback import feedback_routes
@@ -22,7 +23,7 @@ from jimsapi.api.metrics import (
     metrics_text,
 )
 from jimsapi.api.probes import probe_routes
-from jimsapi.api.runs import run_ended, run_routes
+from jimsapi.api.runs import run_ended, run_ended_cloud_event, run_routes
 from jimsapi.api.stream import stream_routes
 from jimsapi.api.threads import thread_routes
 from jimsapi.api.usage import usage_routes
@@ -65,9 +66,11 @@ from jimsapi.runs.replicas import Replicas
 from jimsapi.runs.resolver import declared_headers, takes_context
 from jimsapi.runs.service import RunService
 from jimsapi.runs.sinks import SinkQueue, is_durable
+from jimsapi.runs.subscriptions import Subscriptions
 from jimsapi.runs.threads import ThreadService
 from jimsapi.runs.watchdog import Watchdog
 from jimsapi.runs.work import Worker
+from jimsapi.threads.cloud_events import CLOUD_EVENTS_TYPE
 from jimsapi.threads.run import ContextLimits, StoredRun
 from jimsapi.threads.store import ThreadStore
 from jimsapi.wire.errors import handle_domain_errors
@@ -76,6 +79,9 @@ if TYPE_CHECKING:
     from jimsapi.runs.webhooks import Webhooks
 
 logger = logging.getLogger("jimsapi")
+
+AREA = "/api/v1"
+"""The path of the chat API, which is an OAuth protected resource if a provider has authorization servers."""
 
 VERSION = importlib.metadata.version(OWN_DISTRIBUTION)
 EXPOSED_HEADERS = (
@@ -210,7 +216,7 @@ class Api(App):
         self.origins = core.websocket_origin
         self.cors = Cors(core.cors_origin, EXPOSED_HEADERS) if core.cors_origin else None
         self.admit = gate(composition, service)
-        self.security_schemes = security_schemes(composition.providers)
+        self.security_schemes = MappingProxyType(security_schemes(composition.providers))
         cancels = core.on_disconnect == "cancel"
         for router in (chat_routes(service, cancels=cancels), stream_routes(service, cancels=cancels)):
             self.include(router)
@@ -223,6 +229,7 @@ class Api(App):
         if core.docs != "off":
             self.docs(public=core.docs == "public")
         resources = add_plugin_routes(self, plugins, service, composition.settings)
+        self._declare_resources(composition.providers)
         self._observers = composition.observers_of("on_request")
         self.on_request.extend((*self._observers.calls, *self._on_request))
         for built in composition.wrappers("jimsapi_asgi_wrapper"):
@@ -241,6 +248,14 @@ class Api(App):
                 "NO AUTHENTICATION IS CONFIGURED: the API is public; set --api-key, or restrict the network%s", note
             )
         return resources
+
+    def _declare_resources(self, providers: Sequence[Built]) -> None:
+        """Serve the metadata of the OAuth protected resources, if a provider has authorization servers."""
+        if servers := authorization_servers(providers):
+            try:
+                self.resource_metadata(servers, scopes=oauth_scopes(providers), areas=(AREA,))
+            except RouteConflict as conflict:
+                raise StartError(f"cannot serve the metadata of OAuth protected resources: {conflict}") from conflict
 
     def report_observer(self, observer: Observer, error: BaseException) -> None:
         """Log the first failure of an observer, with the name of its plugin."""
@@ -339,6 +354,7 @@ def run_service(composition: Composition, peers: Peers | None = None) -> RunServ
         durable_sinks=[DurableSink(built.value, built.name) for built in sinks if is_durable(built.value)],
         on_run=composition.observers_of("on_run"),
         webhooks=build_webhooks(core, store, disclosure),
+        subscriptions=Subscriptions(core.webhook_keys, allow_private=core.webhook_allow_private),
         disclosure=disclosure,
         resources=composition.resources,
         peers=peers,
@@ -376,10 +392,19 @@ def build_webhooks(core: CoreOptions, store: ThreadStore, disclosure: Disclosure
         return None
     from jimsapi.runs.webhooks import Webhooks  # it imports an HTTP client
 
-    def body(run: StoredRun) -> bytes:
-        return run_ended(disclosure.stored(run))
+    as_cloud_event = core.webhook_format == "cloudevents"
+    make = run_ended_cloud_event if as_cloud_event else run_ended
 
-    return Webhooks(core.webhook_keys, store, body, allow_private=core.webhook_allow_private)
+    def body(run: StoredRun) -> bytes:
+        return make(disclosure.stored(run))
+
+    return Webhooks(
+        core.webhook_keys,
+        store,
+        body,
+        content_type=CLOUD_EVENTS_TYPE if as_cloud_event else "application/json",
+        allow_private=core.webhook_allow_private,
+    )
 
 
 def add_plugin_routes(app: App, plugins: PluginManager, service: RunService, settings: Settings) -> list[Built]:
@@ -389,7 +414,7 @@ def add_plugin_routes(app: App, plugins: PluginManager, service: RunService, set
     """
     resources = []
     for implementation in plugins.implementations("jimsapi_routes"):
-        router = Router()
+        router = Router(security_schemes=app.security_schemes)
         returned = implementation(router=router, service=service, settings=settings)
         resources.append(Built(implementation.entry, implementation.hook, returned))
         try:

@@ -97,9 +97,11 @@ class ServiceCollector(Collector):
             "jims_webhooks_stored", "Webhooks in the store that wait for their first call or a retry.", value=in_store
         )
         webhooks = CounterMetricFamily("jims_webhook_deliveries", "Webhooks by outcome.", labels=("outcome",))
+        outcomes = service.subscriptions.outcomes.copy()
         if service.webhooks is not None:
-            for outcome, count in list(service.webhooks.outcomes.items()):
-                webhooks.add_metric((outcome,), count)
+            outcomes.update(service.webhooks.outcomes)
+        for outcome, count in outcomes.items():
+            webhooks.add_metric((outcome,), count)
         yield webhooks
 
 

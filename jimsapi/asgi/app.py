@@ -27,6 +27,7 @@ from .extension import EXTENSION, exchange_of
 from .open_work import OpenWork
 from .openapi import build_document
 from .problem import VARY, problem, wants_problem
+from .protected_resource import ProtectedResources
 from .record import CLIENT_GONE, OTHER_METHOD, UNMATCHED, Observer, RequestRecord
 from .response import ErrorResponse, JSONResponse, Response
 from .route import METHODS, Match, Route
@@ -96,7 +97,7 @@ class App(Router):
         security_schemes: Mapping[str, Mapping[str, Any]] | None = None,
         drain_time: float = DRAIN_TIME,
     ) -> None:
-        super().__init__()
+        super().__init__(security_schemes=security_schemes)
         _check_arguments(admit, origins, cors)
         self.title = title
         self.version = version
@@ -106,7 +107,6 @@ class App(Router):
         self.admit = admit
         self.origins = origins
         self.cors = cors
-        self.security_schemes = security_schemes or {}
         self.drain_time = drain_time
         self.open_work = OpenWork()
         self.drain_announced = False
@@ -116,6 +116,7 @@ class App(Router):
         self.startup_error: BaseException | None = None
         self._handlers: dict[type[BaseException], ExceptionHandler] = {HTTPError: _http_error}
         self.wrapped: ASGIApp | None = None  # the app in its wrappers
+        self.protected_resources: ProtectedResources | None = None
         self._awaiting_first_frame = 0
         self._entered = 0
         self._failed_observers: set[int] = set()  # by id, since an observer may not be hashable
@@ -416,16 +417,18 @@ class App(Router):
 
     @contextmanager
     def temporary_declarations(self) -> Iterator[None]:
-        """Return a context for a lifespan that declares routes, wrappers or observers.
+        """Return a context for a lifespan that declares routes, wrappers, observers or protected resources.
 
         These are added to those of the app, and removed when the context is left. Then the app accepts new ones again.
         """
+        resources = self.protected_resources
         table, wrapped, observers = self._table, self.wrapped, self.on_request.copy()
         self._table = RouteTable(self.routes, table.rewords)
         try:
             yield
         finally:
             self._table, self.wrapped, self.on_request[:] = table, wrapped, observers
+            self.protected_resources = resources
 
     def add(self, route: Route) -> None:
         """Add a `Route` object. Raises as `Router.add` does."""
@@ -545,6 +548,31 @@ class App(Router):
         @self.get(docs_path, public=True, summary="The documentation, for people", tags=("docs",))
         async def docs(request: Request) -> Response:
             return docs_page(self.title, request.scope.get("root_path", "").rstrip("/"), openapi_path)
+
+    def resource_metadata(
+        self, authorization_servers: Collection[str], *, scopes: Collection[str] = (), areas: Collection[str] = ()
+    ) -> None:
+        """Serve the metadata of this app's OAuth protected resources (RFC 9728), and name it in challenges.
+
+        Clients read there where they get a token after a 401: from one of the `authorization_servers`, which are
+        issuers, such as `https://id.example.org/realms/chat`. A token needs `scopes`. If there are none, it needs the
+        scope of the route.
+
+        The resources are each route that is declared with `resource`, each path of `areas`, such as `/api/v1`, and the
+        app as a whole. Any other private route belongs to the resource that contains its path. The metadata is at
+        `/.well-known/oauth-protected-resource` before the path of the resource, and after it. It is public, also for
+        pages of other origins.
+
+        Call it when all routes are declared. `admit` then sends `Connection.resource_challenge` with its 401. Raises
+        `TypeError` for a text in place of a collection, and `RouteConflict` if a path of the metadata has a handler.
+        """
+        from .resource_metadata import find_resources, metadata_routes  # only apps with resources need it
+
+        if any(isinstance(texts, str) for texts in (authorization_servers, scopes, areas)):
+            raise TypeError("resource_metadata needs collections of texts, such as tuples, and not one text.")
+        supported = find_resources(self.routes, areas)
+        self.protected_resources = ProtectedResources(authorization_servers, scopes, supported)
+        self.include(metadata_routes(self.protected_resources))
 
     async def _run_lifespan(self, receive: Receive, send: Send) -> None:
         """Run the lifespan. A failed start is reported by a message, since servers ignore an exception raised here."""

@@ -3,7 +3,8 @@
 Each part is decoded when it is first used.
 """
 
-from collections.abc import AsyncIterator, Coroutine, Mapping
+import re
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
@@ -22,6 +23,8 @@ MAX_BODY = 1_048_576
 _LINGERING_LENGTH = 65_536
 _HTTP_1 = ("1.0", "1.1")
 _FRAMING_HEADERS = frozenset((b"content-length", b"transfer-encoding", b"expect"))
+_AUTHORITY = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _WATCHED_HEADERS = {*_FRAMING_HEADERS, b"content-type", b"content-encoding", b"x-request-id"}
 
 NOTHING_NOTED: Mapping[str, Any] = MappingProxyType({})
@@ -103,6 +106,35 @@ class Connection:
         For `Location` and for URLs in answers. `path` begins with a slash.
         """
         return quote(self.scope.get("root_path", "").rstrip("/") + path)
+
+    def public_url(self, path: str = "") -> str:
+        """Return the absolute URL of a path within this app, as the client sees it. Without a path, that of the app.
+
+        Scheme and host are those of this request, so a proxy has to pass on `Host`, and the server has to trust its
+        `X-Forwarded-Proto`. A client can send any `Host`: do not store the URL or send it to somebody else. A `Host`
+        that is not a host and a port (RFC 9110, section 7.2) counts as missing. The URL is then that of the server.
+        A WebSocket's URL begins with `http` or `https` too.
+        """
+        scheme = "https" if self.scope.get("scheme") in ("https", "wss") else "http"
+        host = self.headers.get("host") or ""
+        if not _AUTHORITY.fullmatch(host):
+            host = _server_authority(self.scope)
+        return f"{scheme}://{host.lower().removesuffix(_DEFAULT_PORTS[scheme])}{self.link(path)}"
+
+    def resource_challenge(self, missing: Iterable[str] = (), error: str = "") -> str | None:
+        """Return the challenge that names the metadata of the OAuth protected resource of this route (RFC 9728, 5.1).
+
+        It is for `WWW-Authenticate`: of a 401, and of a 403 with the error `insufficient_scope` and the scopes that the
+        caller is `missing` (RFC 6750, section 3.1). Clients read it only if it comes before other challenges.
+
+        Returns None outside of a route, and if the app has no authorization servers (see `App.resource_metadata`).
+        """
+        route = self.route
+        resources = None if route is None or route.app is None else route.app.protected_resources
+        if route is None or resources is None:
+            return None
+        url = self.public_url(resources.metadata_path(route.path))
+        return resources.challenge(url, route.scope, missing, error)
 
     @property
     def headers(self) -> Headers:
@@ -376,6 +408,14 @@ def local_path(scope: Scope) -> str:
     if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
         path = path[len(root) :]
     return path or "/"
+
+
+def _server_authority(scope: Scope) -> str:
+    """Return host and port of the server's own address; of a Unix socket, and of an unknown address, `localhost`."""
+    host, port = scope.get("server") or ("", None)
+    if not host or not port:
+        return "localhost"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _parse_cookies(header: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import msgspec
 
 from .open_work import OpenWork
+from .protected_resource import ProtectedResources
 from .response import Response
 from .types import ASGIApp
 
@@ -26,10 +27,11 @@ class RouteConflict(ValueError):
 
 
 class RouteApp(Protocol):
-    """The app that has a route: its open work, and the app in its wrappers if it has any."""
+    """The app that has a route: its open work, the app in its wrappers and its protected resources if it has any."""
 
     open_work: OpenWork
     wrapped: ASGIApp | None
+    protected_resources: ProtectedResources | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class Route:
     """One path with its methods, its handler, its rules of access and its documentation (see `Router.route`).
 
     `path` is the template as declared, with the prefixes of its routers. `scope` is for the app's `admit`. If
-    `websocket` is true, the route serves WebSockets and `methods` is empty. `app` is set by the app that has the route.
+    `resource` is true, the path is an OAuth protected resource of its own. If `websocket` is true, the route serves
+    WebSockets and `methods` is empty. `app` is set by the app that has the route.
     """
 
     path: str
@@ -61,6 +64,7 @@ class Route:
     subprotocols: tuple[str, ...] = ()
     origins: frozenset[str] = frozenset()
     first_frame: bool = False
+    resource: bool = False
     app: RouteApp | None = field(default=None, repr=False, compare=False)
 
 

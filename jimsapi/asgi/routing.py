@@ -6,6 +6,7 @@ from dataclasses import replace
 from inspect import iscoroutinefunction, isroutine
 from operator import itemgetter
 from os import PathLike
+from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import unquote
 from uuid import UUID
@@ -92,6 +93,8 @@ class RouteTable:
         if self.sealed is not None:
             raise RuntimeError(f"{_methods_and_path(route)} cannot be added to this router: {self.sealed}.")
         _check_handler(route.handler, route.path)
+        if route.resource:
+            _check_resource(route)
         if route.websocket:
             node, names = self._grow(self._websockets, route)
             methods: tuple[str, ...] = (_HANDSHAKE,)
@@ -164,10 +167,14 @@ class Router:
     A segment of a path may be a parameter: `{id}` (text), `{id:uuid}` (dashed or 32 hexadecimal digits), `{n:int}`
     (64 bits), and as the last segment `{rest:path}` (the rest of the path with its slashes). If several routes with the
     method match, literal segments take precedence, then UUIDs, integers, text and `path`.
+
+    `security_schemes` are the ways in which callers send credentials to the app that this router is for: Security
+    Scheme Objects of OpenAPI 3.1 (section 4.8.27), by name. The mapping is read-only.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, security_schemes: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self._table = RouteTable()
+        self.security_schemes: Mapping[str, Mapping[str, Any]] = MappingProxyType(dict(security_schemes or {}))
 
     @property
     def routes(self) -> list[Route]:
@@ -182,6 +189,7 @@ class Router:
         public: bool = False,
         probe: bool = False,
         scope: str | None = None,
+        resource: bool = False,
         name: str | None = None,
         summary: str | None = None,
         body: Model | None = None,
@@ -203,6 +211,9 @@ class Router:
         - `public`: the app does not call `admit`.
         - `probe`: the request gets no request id and no log line, and is answered even while the app refuses requests.
         - `scope`: the scope that `admit` may require of the caller.
+        - `resource`: this path is an OAuth protected resource of its own (RFC 9728), for clients that look for its
+          authorization servers, such as those of MCP. `App.resource_metadata` serves the metadata. The path has no
+          parameters, since a resource has one URL, and the route is not public.
         - `reword`: for other protocols, converts the response `{"detail": …}` to an error to the response that is sent.
           This covers errors of the handler, of `admit`, and unexpected ones.
         - `max_body`: the limit for the body, in bytes, instead of the app's.
@@ -230,8 +241,8 @@ class Router:
           the app has `admit`.
         - `tags`: the groups in which the route is listed.
 
-        Raises `ValueError` for an invalid path or handler, `TypeError` if `files` is one text, and `RouteConflict` if
-        the path has a handler for a method.
+        Raises `ValueError` for an invalid path or handler and for a `resource` that cannot be one, `TypeError` if
+        `files` is one text, and `RouteConflict` if the path has a handler for a method.
         """
         if isinstance(files, str):
             raise TypeError(f"files={files!r} is one text: pass a list of the names, such as [{files!r}].")
@@ -252,6 +263,7 @@ class Router:
                     public=public,
                     probe=probe,
                     scope=scope,
+                    resource=resource,
                     name=name or str(getattr(handler, "__name__", type(handler).__name__)),
                     summary=summary,
                     body=body,
@@ -607,6 +619,15 @@ def _check_threaded(handler: Any, path: str, stoppable: bool) -> None:
             f"{subject} runs in a thread, which nothing can stop. Remove `time_limit` and `cancel_on_disconnect`, and "
             "limit the calls within the handler."
         )
+
+
+def _check_resource(route: Route) -> None:
+    """Raise `ValueError` if a route cannot be an OAuth protected resource."""
+    subject = f"{_methods_and_path(route)} ({_full_name(route.handler)}) cannot be a resource"
+    if route.public:
+        raise ValueError(f"{subject}: it is public, so nobody needs a token for it. Remove `public` or `resource`.")
+    if "{" in route.path:
+        raise ValueError(f"{subject}: its path has parameters, and a resource has one URL. Remove `resource`.")
 
 
 def _full_name(handler: Callable[..., Any]) -> str:

@@ -162,13 +162,21 @@ def jimsapi_adapt_app(obj: Any, settings: Settings) -> JimsApp | None:
     """
 
 
-@builds(Build(async_methods=("authenticate",), optional_async_methods=("readmit",), named=True))
+@builds(
+    Build(
+        async_methods=("authenticate",),
+        optional_async_methods=("readmit",),
+        named=True,
+        texts=("authorization_servers", "oauth_scopes"),
+    )
+)
 def jimsapi_auth_provider(settings: Settings) -> AuthProvider | None:
     """Build an auth provider, which authenticates callers. `AuthProvider` documents its methods.
 
     Return an object with `name` and `async authenticate(connection)`, and optionally `challenge`, `security_scheme`,
-    `async readmit(connection, identity)` and `async ping()`. Return None if the provider is not configured. If it is
-    configured incompletely, return a provider that rejects every caller: a server without any provider is public.
+    `authorization_servers`, `oauth_scopes`, `async readmit(connection, identity)` and `async ping()`. Return None if
+    the provider is not configured. If it is configured incompletely, return a provider that rejects every caller: a
+    server without any provider is public.
 
     For each request, jimsapi calls the providers until one returns an `Identity`. If one rejects the request, the
     providers after it can still admit it. The order is key, authentik, then the others by distribution name;
@@ -355,6 +363,11 @@ def jimsapi_routes(router: Router, service: RunService, settings: Settings) -> A
     may name the `scope` that it requires: `chat`, `threads`, or one of your own. `service.chat(inbound,
     request.admission)` answers a message. If another route has the same path and method, the server does not start.
 
+    `router.security_schemes` has the Security Scheme Objects (OpenAPI 3.1) of the configured auth providers by their
+    names, for protocols that describe how callers send credentials. If clients of your protocol look for authorization
+    servers, as those of MCP do, declare the route with `resource=True`: it is then an OAuth protected resource of its
+    own (RFC 9728).
+
     `jimsapi keys new --scope` also calls this hook, with a service that answers nothing, to learn the scopes of the
     routes. So open nothing here: return an async context manager that opens it.
 
@@ -385,7 +398,8 @@ def jimsapi_pipeline_wrapper(settings: Settings) -> Callable[[Pipeline, str], Pi
 
     Return a function that takes a pipeline and its name in metrics and returns a pipeline, or None. It is called at
     start, once for each pipeline of the app. The pipeline that it returns must raise what the wrapped one raises. The
-    wrapper of the first plugin is the outermost.
+    wrapper of the first plugin is the outermost. A wrapper that needs the tool calls and events of a run gets them with
+    `ctx.observe`.
 
         @hookimpl
         def jimsapi_pipeline_wrapper():

@@ -1,5 +1,6 @@
 """The protocols of the objects that hooks build, and the errors that these objects raise."""
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import msgspec
@@ -52,8 +53,17 @@ class InvalidCredentials(AuthError):
 class AccessDenied(AuthError):
     """The credentials are valid, but the caller may not use this API.
 
-    The caller gets 403, unless another provider admits it.
+    The caller gets 403, unless another provider admits it. If a token lacks a scope, pass all `scopes` that it must
+    have. If the provider has `authorization_servers`, the 403 then names them in a challenge, with the error
+    `insufficient_scope` (RFC 6750, section 3.1), and OAuth clients ask for a token with these scopes.
     """
+
+    scopes: tuple[str, ...] = ()
+
+    def __init__(self, *args: object, scopes: Iterable[str] = ()) -> None:
+        super().__init__(*args)
+        if scopes:
+            self.scopes = tuple(scopes)
 
 
 class AuthUnavailable(AuthError):
@@ -73,6 +83,12 @@ class AuthProvider(Protocol):
     - `security_scheme`: how callers send the credentials, as a Security Scheme Object of OpenAPI 3.1 (section 4.8.27),
       for example `{"type": "apiKey", "in": "header", "name": "x-ticket"}`. The OpenAPI document has it, and the page
       `/docs` offers a field for it. By default, it is the HTTP scheme of `challenge`.
+    - `authorization_servers`: the OAuth authorization servers whose access tokens the provider accepts, as a list of
+      their issuers, verbatim (RFC 8414, section 2). The challenge of a 401 then names a document that lists them, so
+      that clients can find out where they get a token (RFC 9728). That challenge is the first of the answer, with the
+      parameters of `challenge` if this is `Bearer`.
+    - `oauth_scopes`: the scopes that clients request of these servers, as a list. By default, it is the scope of the
+      route.
     - `async readmit(connection, identity)`: checks the caller of an open WebSocket again. jimsapi calls it before each
       message of a WebSocket that this provider has admitted; `identity` is the last one that the provider returned. It
       returns and raises as `authenticate` does. Implement it if credentials are valid once or for a short time: without

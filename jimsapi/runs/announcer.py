@@ -1,4 +1,4 @@
-"""Notifies sinks of stored events, and observers and webhooks of runs that ended."""
+"""Notifies sinks of stored events, and observers, webhooks and subscriptions of runs that ended."""
 
 import asyncio
 import logging
@@ -10,6 +10,7 @@ from jimsapi.runs.durable_sinks import DurableSinks
 from jimsapi.runs.live import LiveRun, RunRecord
 from jimsapi.runs.observers import Observers
 from jimsapi.runs.sinks import SinkQueue
+from jimsapi.runs.subscriptions import Subscriptions
 from jimsapi.threads.event import EventRow, sink_event
 from jimsapi.threads.run import QUEUED
 
@@ -20,7 +21,7 @@ logger = logging.getLogger("jimsapi.runs")
 
 
 class Announcer:
-    """Notifies sinks, observers and webhooks. Sinks and webhooks have queues, so a run does not wait for them."""
+    """Notifies sinks, observers, webhooks and subscriptions. All but observers have queues: no run waits for them."""
 
     def __init__(
         self,
@@ -28,11 +29,13 @@ class Announcer:
         durable_sinks: DurableSinks,
         on_run: Observers[RunRecord],
         webhooks: "Webhooks | None",
+        subscriptions: Subscriptions,
     ) -> None:
         self.sinks = tuple(sinks)
         self.durable_sinks = durable_sinks
         self._has_sinks = bool(self.sinks or durable_sinks.sinks)
         self.webhooks = webhooks
+        self.subscriptions = subscriptions
         self._on_run = on_run
 
     async def start(self) -> None:
@@ -40,13 +43,14 @@ class Announcer:
         await self.durable_sinks.start()
         if self.webhooks is not None:
             self.webhooks.start()
+        self.subscriptions.start()
         for sink in self.sinks:
             sink.start()
 
     async def flush(self, seconds: float) -> None:
-        """Wait up to `seconds` until the queues of the sinks and webhooks are delivered."""
+        """Wait up to `seconds` until the queues of the sinks, webhooks and subscriptions are delivered."""
         webhooks = () if self.webhooks is None else (self.webhooks,)
-        queues = (*self.sinks, *self.durable_sinks.sinks, *webhooks)
+        queues = (*self.sinks, *self.durable_sinks.sinks, *webhooks, self.subscriptions)
         await asyncio.gather(*(queue.flush(seconds) for queue in queues))
 
     async def stop(self) -> None:
@@ -56,6 +60,7 @@ class Announcer:
             await sink.stop()
         if self.webhooks is not None:
             await self.webhooks.stop()
+        await self.subscriptions.stop()
 
     def stored(
         self,
@@ -65,6 +70,7 @@ class Announcer:
         run_id: UUID | None = None,
     ) -> None:
         """Put stored events into the queues of the sinks."""
+        self.subscriptions.changed(thread_id)
         if not (rows and self._has_sinks):
             return
         self.durable_sinks.wake()
@@ -74,13 +80,14 @@ class Announcer:
                 sink.put(events)
 
     def ended(self, run: LiveRun, duration: float) -> None:
-        """Call the webhook and the observers of a run that ended after `duration` seconds."""
+        """Call the webhook, the subscriptions and the observers of a run that ended after `duration` seconds."""
         if run.thread is None:
             return
         if run.background and run.status is QUEUED:
             return  # it has not ended: another process continues it
         if run.inbound.webhook_url is not None:
             self._call_webhook(run.run_id, run.inbound.webhook_url)
+        self.subscriptions.changed(run.thread.thread_id)
         if self._on_run.calls:
             self._on_run.notify(run.record(duration))
 

@@ -17,6 +17,7 @@ class ScopeMissing(DomainError):
 
     def __init__(self, scope: str) -> None:
         super().__init__(f"These credentials lack the scope {scope}")
+        self.scope = scope
 
 
 class PipelineFailed(DomainError):

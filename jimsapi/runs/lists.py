@@ -2,8 +2,11 @@
 
 from typing import Any, cast
 
+import msgspec
+
 from jimsapi.runs.admission import Admission
 from jimsapi.runs.inbound import check_contact
+from jimsapi.runs.keys import caller_of
 from jimsapi.runs.lacking import method_of
 from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import InputRefused
@@ -20,14 +23,20 @@ class Lists:
     def __init__(self, service: RunService) -> None:
         self._service = service
 
-    async def runs(self, admission: Admission, limit: int, after: str | None, only: RunFilter) -> RunPage:
+    async def runs(
+        self, admission: Admission, limit: int, after: str | None, only: RunFilter, *, own: bool = False
+    ) -> RunPage:
         """Return a page of runs, newest first: `limit` runs, after the cursor `after` if it is given.
+
+        `own`: only those that the caller began. A store of a plugin for an earlier version may return others, too.
 
         Raises `ContactForbidden`, `InputRefused` (no contact, or an invalid one), `ThreadNotFound` (of
         `only.thread_id`), `InvalidCursor` or `StoreLacks`.
         """
         if only.contact_id is not None or only.thread_id is None:
             _check(admission, only.contact_id, "a contact_id or a thread_id")
+        if own:
+            only = msgspec.structs.replace(only, caller=caller_of(admission))
         page = await self._read("runs", admission.identity.contact_id, limit, after, only)
         return cast(RunPage, page)
 

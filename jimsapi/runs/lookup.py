@@ -55,10 +55,15 @@ class Runs:
         The items come from memory if this process has them, otherwise from the store.
         """
         stored = await self.run(admission, run_id)
-        if after == THE_END:
-            return None
-        stream = self._service.watch(run_id)
-        return self._poll_store(stored, after) if stream is None else self._reader(stream, run_id, after)
+        return None if after == THE_END else self.follow(stored, after)
+
+    def follow(self, run: StoredRun, after: int = 0) -> AsyncIterator[Read]:
+        """Iterate over the items of a run's stream that follow position `after`.
+
+        It checks no permissions: the caller of this function has found out that its own caller may see the run.
+        """
+        stream = self._service.watch(run.run_id)
+        return self._poll_store(run, after) if stream is None else self._reader(stream, run.run_id, after)
 
     async def of(self, admission: Admission, run: LiveRun, after: int = 0) -> AsyncIterator[Read]:
         """Do the same for a run that the caller began, or for the earlier run with the same idempotency key."""

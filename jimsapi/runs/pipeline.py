@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, cast
 
+from jimsapi.runs.skill import Skill
 from jimsapi.runs.worker_threads import WorkerThreads
 from jimsapi.threads.context import ThreadContext
 from jimsapi.threads.event import ASSISTANT_MESSAGE, ASSISTANT_MESSAGE_WITH_BUTTONS, USER_MESSAGE
@@ -73,6 +74,8 @@ class JimsApp:
     lifespan: Callable[[], AbstractAsyncContextManager[Any]] | None
     private_events: tuple[str, ...]
     restarts: int
+    description: str | None
+    skills: tuple[Skill, ...]
 
     def __init__(
         self,
@@ -87,6 +90,8 @@ class JimsApp:
         restarts: int = 0,
         threaded: bool = False,
         threads: int = THREADS,
+        description: str | None = None,
+        skills: Sequence[Skill] = (),
     ) -> None:
         if threads < 1:
             raise ValueError(f"threads is {threads}: a pipeline needs at least one")
@@ -103,6 +108,8 @@ class JimsApp:
             "lifespan": lifespan,
             "private_events": _private(private_events),
             "restarts": restarts,
+            "description": description,
+            "skills": _skills(skills),
         }
         for field_name, value in values.items():
             object.__setattr__(self, field_name, value)
@@ -224,6 +231,13 @@ def _private(patterns: Sequence[str]) -> tuple[str, ...]:
                 f"private_events has {pattern!r}, but messages (comm.*) and {QUESTION_ASKED} cannot be private"
             )
     return tuple(patterns)
+
+
+def _skills(skills: Sequence[Skill]) -> tuple[Skill, ...]:
+    for skill in skills:
+        if not isinstance(skill, Skill):
+            raise TypeError(f"skills must have objects of the class Skill only, not {skill!r}")
+    return tuple(skills)
 
 
 def _is_kind(kind: Callable[[Any], bool], value: object) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import orjson
 
 from jimsapi.runs.admission import Admission
 from jimsapi.runs.announcer import Announcer
@@ -17,7 +18,15 @@ from jimsapi.runs.errors import QuestionClosed, QuestionNotFound, ScopeMissing
 from jimsapi.runs.inbound import storable_json, with_beside
 from jimsapi.runs.live import LiveRun
 from jimsapi.threads.errors import InputRefused, StoreUnavailable, ThreadNotFound
-from jimsapi.threads.event import EventRow, NewEvent, id_beside, id_with_room, message_event, row_id
+from jimsapi.threads.event import (
+    MESSAGE_CLIENT_ID,
+    EventRow,
+    NewEvent,
+    id_beside,
+    id_with_room,
+    message_event,
+    row_id,
+)
 from jimsapi.threads.ids import derived_id
 from jimsapi.threads.questions import (
     CONTACT,
@@ -105,7 +114,7 @@ class Questions:
             raise InputRefused("answers", "several_turns", "The questions are of several messages: answer each", None)
         beside = {"turn": turns.pop(), "answers": {each.question.key: each.value for each in asked}}
         message = await self._message(thread, run, asked)
-        entering = with_beside(inbound, message, [(MESSAGE_ANSWERS, beside)])
+        entering = with_beside(inbound, message, [*_client_ids(run.entering), (MESSAGE_ANSWERS, beside)])
         return Answering(thread, entering, is_of_other_contact=is_of_other_contact)
 
     async def _message(self, thread: ThreadRecord, run: LiveRun, asked: Sequence["Asked"]) -> NewEvent:
@@ -278,6 +287,16 @@ class Questions:
                 closing = NewEvent(closing_id(question.question_id), QUESTION_CLOSED, data)
                 stored = await self.store.append(thread.thread_id, None, [closing])
                 self._announcer.stored(thread.thread_id, stored, thread.contact_id)
+
+
+def _client_ids(entering: Sequence[NewEvent]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the type and data of the event with the client's identifier of a message, for a message with answers."""
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for event in entering[:-1]:
+        if event.event_type == MESSAGE_CLIENT_ID:
+            data = orjson.loads(event.data)
+            found.append((event.event_type, {name: data[name] for name in data if name != "message_id"}))
+    return found
 
 
 def _ids_of_message(message_id: UUID) -> list[UUID]:

@@ -38,6 +38,7 @@ from jimsapi.runs.sinks import QUEUE_LIMIT, SinkQueue
 from jimsapi.runs.spending import Spending
 from jimsapi.runs.state import limits_state, runs_state
 from jimsapi.runs.stream import Read, RunStream, Streams
+from jimsapi.runs.subscriptions import Notifier, Subscriptions
 from jimsapi.runs.work import Worker, Workers, WorkQueue
 from jimsapi.threads.errors import DomainError, InputRefused, KeyMismatch, RunNotFound, StoreUnavailable, StoreUnusable
 from jimsapi.threads.event import (
@@ -57,6 +58,7 @@ from jimsapi.threads.prices import prices
 from jimsapi.threads.run import OPEN, QUEUED, RUNNING, AdoptedRun, ById, Selector, Settled, ThreadRecord
 from jimsapi.threads.storable import dump_storable
 from jimsapi.threads.store import ThreadStore
+from jimsapi.threads.trace_context import TraceContext
 from jimsapi.threads.usage import UsageTotal
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ class RunService:
     - `sinks` get the stored events. `durable_sinks` get them from the outbox of the store.
     - `on_run` get the record of each run that has ended.
     - `webhooks` calls the `webhook_url` of a run that has ended. If it is None, the service rejects such messages.
+    - `subscriptions` calls the receivers that plugins have subscribed to runs. By default, its calls are not signed.
     - `disclosure` decides what callers read of a failure, and of events. By default, it hides the app's private events.
     - `peers` are other processes that answer messages with the same store, whose live streams this one reads.
       `replicas` are those that the links of plugins reach. The first link that carries notices shares the rate limits.
@@ -95,6 +98,7 @@ class RunService:
         durable_sinks: Sequence[DurableSink] = (),
         on_run: Observers[RunRecord] | Sequence[Callable[[RunRecord], None]] = (),
         webhooks: "Webhooks | None" = None,
+        subscriptions: Subscriptions | None = None,
         disclosure: Disclosure | None = None,
         resources: Any = None,
         peers: Peers | None = None,
@@ -120,8 +124,14 @@ class RunService:
         self.streams = Streams(self.disclosure.is_private)
         self._runs = Registry()
         observers = on_run if isinstance(on_run, Observers) else Observers(on_run)
+        subscriptions = subscriptions or Subscriptions()
+        subscriptions.store = store
         self._announcer = Announcer(
-            sinks, DurableSinks(durable_sinks, store, self.owner, self.disclosure.redact), observers, webhooks
+            sinks,
+            DurableSinks(durable_sinks, store, self.owner, self.disclosure.redact),
+            observers,
+            webhooks,
+            subscriptions,
         )
         self._calls = PipelineCalls(
             app, store, self._runs, self.disclosure, self.limits.run_timeout, resources, self._announcer, self.outage
@@ -217,6 +227,7 @@ class RunService:
     def store(self, store: ThreadStore) -> None:
         self._flow.use(store)
         self._calls.store = self._housekeeping.store = self._announcer.durable_sinks.store = store
+        self.subscriptions.store = store
         if self._worker is not None:
             self._worker.store = store
 
@@ -266,6 +277,18 @@ class RunService:
     def webhooks(self) -> "Webhooks | None":
         """The component that calls webhooks; None if webhooks are not configured."""
         return self._announcer.webhooks
+
+    @property
+    def subscriptions(self) -> Subscriptions:
+        """The receivers that plugins have subscribed to runs."""
+        return self._announcer.subscriptions
+
+    def use_notifier(self, notifier: Notifier) -> None:
+        """Let a plugin notify receivers of its own of what becomes of runs. It calls this from `jimsapi_routes`.
+
+        `subscriptions.add` adds a receiver. Raises `ValueError` if another plugin has the same kind.
+        """
+        self.subscriptions.use(notifier)
 
     def wrap_pipelines(self, wrap: Callable[[Pipeline, str], Pipeline]) -> None:
         """Replace each pipeline by the one that `wrap(pipeline, name)` returns, for example to add a tracing span.
@@ -358,6 +381,7 @@ class RunService:
         answers_in_text: bool = False,
         client_id: str | None = None,
         makes: ForkPlan | ThreadPlan | None = None,
+        trace_context: TraceContext | None = None,
     ) -> LiveRun:
         """Begin a run and return it at once. To wait for the answer, await `LiveRun.wait_for_answer()`.
 
@@ -377,6 +401,8 @@ class RunService:
         - `makes` is a thread that is made for the message, in place of the one that `selectors` find: a fork, or a
           thread that begins with other events. It is made when the message has passed all limits, and once for a
           request that is repeated with the same `key`. The answers of a message are to questions that this thread has.
+        - `trace_context` is the trace that the run continues, if the message itself has one. The pipeline reads it as
+          `ctx.trace_context`. It is not stored, so a process that takes over the run does not have it.
 
         Raises:
             ContactForbidden, InputRefused, ServerDraining, TooManyRuns, QuotaExceeded: nothing was stored.
@@ -410,6 +436,7 @@ class RunService:
             answers_in_text,
             makes,
             hands_over=hands_over,
+            trace_context=trace_context,
         )
         if (watched or background) and not hands_over:
             run.attach(self.streams.open(run.run_id))
@@ -426,15 +453,26 @@ class RunService:
         watched: bool = False,
         files: Sequence[SentFile] = (),
         history: Sequence[NewEvent] = (),
+        trace_context: TraceContext | None = None,
     ) -> LiveRun:
         """Begin to answer a message outside of every thread. The pipeline sees `history`, then this message.
 
-        Nothing is stored. It has the same limits and metrics, and raises the same errors, as `begin`.
+        Nothing is stored. It has the same limits and metrics, and raises the same errors, as `begin`. `trace_context`
+        is that of `begin`.
         """
         thread_config = self._check(inbound, admission)
         events = entering(inbound, has_files=True) if files else entering(inbound)
         quota_keys = self._admit(inbound, admission)
-        run = LiveRun(inbound, admission, self._loop, events, quota_keys=quota_keys, in_thread=False, sent_files=files)
+        run = LiveRun(
+            inbound,
+            admission,
+            self._loop,
+            events,
+            quota_keys=quota_keys,
+            in_thread=False,
+            sent_files=files,
+            trace_context=trace_context,
+        )
         if watched:
             run.attach(self.streams.open(run.run_id, in_store=False))
             run.expect_acceptance()

@@ -17,7 +17,7 @@ import random
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ from uuid import UUID
 import httpx
 
 from jimsapi.runs.plugin_code import PLUGIN_EXITS, own_task_is_cancelled
-from jimsapi.runs.signing import signatures
+from jimsapi.runs.signing import signatures, webhook_id
 from jimsapi.runs.tasks import EndlessTask, ServiceTask
 from jimsapi.threads.errors import InputRefused, RunNotFound, StoreUnavailable
 from jimsapi.threads.outbox import WEBHOOK_HOLD, Outbox
@@ -102,6 +102,127 @@ class Undelivered(Exception):
         self.outcome = outcome
 
 
+class Receivers:
+    """Calls URLs that callers chose, and signs the calls as Standard Webhooks 1.0.0 describes.
+
+    A call connects to public addresses only, follows no redirect, reads only the status, and has a time limit.
+
+    - `keys`: each key makes a signature. Without keys, calls are not signed.
+    - `allow_private` permits addresses that are not public, and URLs without TLS.
+    """
+
+    def __init__(self, keys: Sequence[bytes], *, allow_private: bool = False, resolver: Resolver | None = None) -> None:
+        self._keys = tuple(keys)
+        self._allow_private = allow_private
+        self._resolve = resolver or self._look_up
+        # httpx's client would log whole URLs, use proxies and keep cookies, so this uses only its transport.
+        # Connections are not reused: the next webhook with the same address may have another host.
+        self._transport = httpx.AsyncHTTPTransport(
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        )
+        # These threads are separate, so that a name server that does not answer does not block asyncio's threads. A
+        # lookup may take longer than its call, so there are twice as many threads as calls.
+        self._threads = ThreadPoolExecutor(2 * CALLS_AT_ONCE, "webhook names")
+
+    def check(self, url: str, field: str = "webhook_url") -> httpx.URL:
+        """Parse a URL, the value of `field`. Raises `InputRefused` if it is invalid. The call checks the host."""
+        try:
+            parsed = httpx.URL(url) if len(url) <= MAX_URL else None
+            host = "" if parsed is None else parsed.host
+        except (httpx.InvalidURL, UnicodeError):  # `UnicodeError`: a name with a faulty `xn--`
+            raise _refusal(field, "is not a URL") from None
+        if parsed is None:
+            raise _refusal(field, f"should have at most {MAX_URL} characters")
+        if parsed.scheme != "https" and not (self._allow_private and parsed.scheme == "http"):
+            raise _refusal(field, "should begin with https://")
+        if not host:
+            raise _refusal(field, "should name a host")
+        if parsed.port is not None and not 0 < parsed.port < 65536:
+            raise _refusal(field, "should name a port from 1 to 65535")
+        if parsed.userinfo:
+            raise _refusal(field, "should contain no user and no password")
+        if not self._allow_private and _is_private_literal(host):
+            raise _refusal(field, "should have a public address")
+        return parsed
+
+    async def call(self, url: httpx.URL, body: bytes, headers: Mapping[str, str], webhook_id: str) -> None:
+        """Make one call. Raises `Undelivered` if it fails.
+
+        `headers` has the content type. `webhook_id` is the same for each call that repeats an earlier one.
+        """
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT):
+                response = await self._post(url, body, headers, webhook_id)
+        except TimeoutError:
+            raise Undelivered(f"no answer within {CALL_TIMEOUT:g} s", retry=True) from None
+        except httpx.ConnectError as error:
+            raise Undelivered(f"no connection: {error}", retry=True) from None
+        except httpx.TransportError as error:
+            raise Undelivered(type(error).__name__, retry=True) from None
+        if response.is_success:
+            return
+        status = response.status_code
+        retry = status in _RETRIED_STATUSES or status >= 500
+        raise Undelivered(f"the answer was {status}", retry=retry, delay=_retry_after(response.headers))
+
+    async def close(self) -> None:
+        """Close the connections. No call may be open."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._transport.aclose()
+
+    async def _post(self, url: httpx.URL, body: bytes, headers: Mapping[str, str], webhook_id: str) -> httpx.Response:
+        """Resolve the host, send the request, and return the answer without its body.
+
+        Raises `Undelivered` or `httpx.TransportError`.
+        """
+        try:
+            found = await self._resolve(url.raw_host.decode(), url.port or (443 if url.scheme == "https" else 80))
+        except (OSError, UnicodeError):
+            raise Undelivered("its host name cannot be resolved", retry=True) from None
+        addresses = [address for address in found if self._allow_private or is_public(address)]
+        if not addresses:
+            raise Undelivered("its host has no public address", outcome="refused")
+        *others, last = addresses[:ADDRESSES]
+        for address in others:
+            with suppress(httpx.ConnectError, httpx.ConnectTimeout):
+                return await self._send(url, address, body, headers, webhook_id)
+        return await self._send(url, last, body, headers, webhook_id)
+
+    async def _send(
+        self, url: httpx.URL, address: str, body: bytes, headers: Mapping[str, str], webhook_id: str
+    ) -> httpx.Response:
+        """Send the request to `address`, which was checked. Resolving the host again could return another address."""
+        request = httpx.Request(
+            "POST",
+            url.copy_with(host=address),
+            headers={**headers, "host": url.netloc.decode(), "user-agent": "jimsapi", **self._signed(webhook_id, body)},
+            content=body,
+            extensions={
+                # Certificates have the host's name without a final dot.
+                "sni_hostname": url.raw_host.decode().rstrip("."),
+                "timeout": {"connect": CONNECT_TIMEOUT},  # `CALL_TIMEOUT` limits the whole call
+            },
+        )
+        response = await self._transport.handle_async_request(request)
+        # The body is not read, since its size is unknown. In a task of its own: if httpcore is cancelled while it
+        # closes a response, its pool loses a place.
+        await asyncio.shield(asyncio.create_task(response.aclose()))
+        return response
+
+    def _signed(self, webhook_id: str, body: bytes) -> dict[str, str]:
+        """Return the headers by which a receiver recognizes a call that comes again, and verifies its sender."""
+        timestamp = int(time.time())
+        headers = {"webhook-id": webhook_id, "webhook-timestamp": str(timestamp)}
+        if self._keys:
+            headers["webhook-signature"] = signatures(self._keys, webhook_id, timestamp, body)
+        return headers
+
+    async def _look_up(self, host: str, port: int) -> Sequence[str]:
+        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
 class Webhook:
     """The webhook of a run that has ended, and the number of its calls."""
 
@@ -120,7 +241,7 @@ class Webhooks:
 
     - `keys`: each key makes a signature.
     - `store`: the store of the runs.
-    - `body` makes the payload of a run that has ended.
+    - `body` makes the payload of a run that has ended, and `content_type` is its type.
     - `allow_private` permits addresses that are not public, and URLs without TLS.
     - `retry_after`: seconds between a failed call and the next one.
 
@@ -135,25 +256,17 @@ class Webhooks:
         store: ThreadStore,
         body: Callable[[StoredRun], bytes],
         *,
+        content_type: str = "application/json",
         allow_private: bool = False,
         resolver: Resolver | None = None,
         retry_after: Sequence[float] = RETRY_AFTER,
     ) -> None:
         self.outcomes: Counter[str] = Counter()
-        self._keys = tuple(keys)
         self._store = store
         self._body = body
-        self._allow_private = allow_private
-        self._resolve = resolver or self._look_up
+        self._content_type = content_type
+        self._receivers = Receivers(keys, allow_private=allow_private, resolver=resolver)
         self._retry_after = tuple(retry_after)
-        # httpx's client would log whole URLs, use proxies and keep cookies, so this uses only its transport.
-        # Connections are not reused: the next webhook with the same address may have another host.
-        self._transport = httpx.AsyncHTTPTransport(
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0)
-        )
-        # These threads are separate, so that a name server that does not answer does not block asyncio's threads. A
-        # lookup may take longer than its call, so there are twice as many threads as calls.
-        self._threads = ThreadPoolExecutor(2 * CALLS_AT_ONCE, "webhook names")
         self._pending: set[Webhook] = set()
         self._ready: dict[str, deque[Webhook]] = {}
         self._calls: Counter[str] = Counter()
@@ -169,25 +282,8 @@ class Webhooks:
         self._all_called.set()
 
     def check(self, url: str) -> httpx.URL:
-        """Parse the URL of a webhook. Raises `InputRefused` if it is invalid. The call resolves and checks the host."""
-        try:
-            parsed = httpx.URL(url) if len(url) <= MAX_URL else None
-            host = "" if parsed is None else parsed.host
-        except (httpx.InvalidURL, UnicodeError):  # `UnicodeError`: a name with a faulty `xn--`
-            raise _refusal("is not a URL") from None
-        if parsed is None:
-            raise _refusal(f"should have at most {MAX_URL} characters")
-        if parsed.scheme != "https" and not (self._allow_private and parsed.scheme == "http"):
-            raise _refusal("should begin with https://")
-        if not host:
-            raise _refusal("should name a host")
-        if parsed.port is not None and not 0 < parsed.port < 65536:
-            raise _refusal("should name a port from 1 to 65535")
-        if parsed.userinfo:
-            raise _refusal("should contain no user and no password")
-        if not self._allow_private and _is_private_literal(host):
-            raise _refusal("should have a public address")
-        return parsed
+        """Parse the URL of a webhook, as `Receivers.check` does."""
+        return self._receivers.check(url)
 
     def start(self) -> None:
         """Look for webhooks that are due, in the running loop."""
@@ -247,8 +343,7 @@ class Webhooks:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
         await self._hand_over()
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        await self._transport.aclose()
+        await self._receivers.close()
 
     async def _hand_over(self) -> None:
         """Leave what this process has not delivered to other processes, or the next start.
@@ -380,7 +475,7 @@ class Webhooks:
             logger.error(text, webhook.run_id, webhook.url.host, webhook.calls, fault)
             await self._end(webhook, fault.outcome)
             return
-        delay = max(self._pause_of(webhook), fault.delay * _spread())
+        delay = max(self._pause_of(webhook), fault.delay * spread())
         text = "run %s: its webhook at %s is called again in %.0f s: %s"
         logger.info(text, webhook.run_id, webhook.url.host, delay, fault)
         loop = asyncio.get_running_loop()
@@ -402,11 +497,13 @@ class Webhooks:
     def _pause_of(self, webhook: Webhook) -> float:
         """Return the seconds until the next call of a webhook that was called."""
         pauses = self._retry_after or (0.0,)
-        return pauses[min(webhook.calls, len(pauses)) - 1] * _spread()
+        return pauses[min(webhook.calls, len(pauses)) - 1] * spread()
 
     def _leave_memory(self, webhook: Webhook) -> None:
         self._pending.discard(webhook)
         self._of_hosts[webhook.url.host] -= 1
+        if not self._of_hosts[webhook.url.host]:
+            del self._of_hosts[webhook.url.host]
         if self._left:
             self._room.set()
 
@@ -422,20 +519,8 @@ class Webhooks:
     async def _deliver(self, webhook: Webhook) -> None:
         """Make one call. Raises `Undelivered` if it fails."""
         body = await self._payload(webhook.run_id)
-        try:
-            async with asyncio.timeout(CALL_TIMEOUT):
-                response = await self._post(webhook, body)
-        except TimeoutError:
-            raise Undelivered(f"no answer within {CALL_TIMEOUT:g} s", retry=True) from None
-        except httpx.ConnectError as error:
-            raise Undelivered(f"no connection: {error}", retry=True) from None
-        except httpx.TransportError as error:
-            raise Undelivered(type(error).__name__, retry=True) from None
-        if response.is_success:
-            return
-        status = response.status_code
-        retry = status in _RETRIED_STATUSES or status >= 500
-        raise Undelivered(f"the answer was {status}", retry=retry, delay=_retry_after(response.headers))
+        headers = {"content-type": self._content_type}
+        await self._receivers.call(webhook.url, body, headers, webhook_id(webhook.run_id))
 
     async def _payload(self, run_id: UUID) -> bytes:
         """Return the body of a call. Raises `Undelivered`.
@@ -452,67 +537,15 @@ class Webhooks:
             raise Undelivered("the run's end is not stored yet", retry=True)
         return self._body(run)
 
-    async def _post(self, webhook: Webhook, body: bytes) -> httpx.Response:
-        """Resolve the host, send the request, and return the answer without its body.
 
-        Raises `Undelivered` or `httpx.TransportError`.
-        """
-        try:
-            url = webhook.url
-            found = await self._resolve(url.raw_host.decode(), url.port or (443 if url.scheme == "https" else 80))
-        except (OSError, UnicodeError):
-            raise Undelivered("its host name cannot be resolved", retry=True) from None
-        addresses = [address for address in found if self._allow_private or is_public(address)]
-        if not addresses:
-            raise Undelivered("its host has no public address", outcome="refused")
-        *others, last = addresses[:ADDRESSES]
-        for address in others:
-            with suppress(httpx.ConnectError, httpx.ConnectTimeout):
-                return await self._send(webhook, address, body)
-        return await self._send(webhook, last, body)
-
-    async def _send(self, webhook: Webhook, address: str, body: bytes) -> httpx.Response:
-        """Send the request to `address`, which was checked. Resolving the host again could return another address."""
-        webhook_id = f"run_{webhook.run_id.hex}"  # the same for each call, whichever process makes it
-        timestamp = int(time.time())
-        request = httpx.Request(
-            "POST",
-            webhook.url.copy_with(host=address),
-            headers={
-                "host": webhook.url.netloc.decode(),
-                "content-type": "application/json",
-                "user-agent": "jimsapi",
-                "webhook-id": webhook_id,
-                "webhook-timestamp": str(timestamp),
-                "webhook-signature": signatures(self._keys, webhook_id, timestamp, body),
-            },
-            content=body,
-            extensions={
-                # Certificates have the host's name without a final dot.
-                "sni_hostname": webhook.url.raw_host.decode().rstrip("."),
-                "timeout": {"connect": CONNECT_TIMEOUT},  # `CALL_TIMEOUT` limits the whole call
-            },
-        )
-        response = await self._transport.handle_async_request(request)
-        # The body is not read, since its size is unknown. In a task of its own: if httpcore is cancelled while it
-        # closes a response, its pool loses a place.
-        await asyncio.shield(asyncio.create_task(response.aclose()))
-        return response
-
-    async def _look_up(self, host: str, port: int) -> Sequence[str]:
-        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
-        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
-
-
-def _spread() -> float:
+def spread() -> float:
     """Return a random factor, which spreads the retries of calls that failed at the same time."""
     return random.uniform(1.0, 1.1)
 
 
-def _refusal(fault: str) -> InputRefused:
+def _refusal(field: str, fault: str) -> InputRefused:
     """The error for an invalid URL. It does not quote the URL, whose query may have a secret."""
-    return InputRefused("webhook_url", "webhook_url", f"The URL of a webhook {fault}", None)
+    return InputRefused(field, "webhook_url", f"The URL of a webhook {fault}", None)
 
 
 def _is_private_literal(host: str) -> bool:

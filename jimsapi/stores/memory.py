@@ -14,6 +14,7 @@ from uuid import UUID
 import msgspec
 
 from jimsapi.stores.memory_outbox import HistoryPage, MemoryOutbox
+from jimsapi.stores.memory_subscriptions import MemorySubscriptions
 from jimsapi.threads.activity import MODEL_USAGE
 from jimsapi.threads.errors import (
     EventNotFound,
@@ -353,6 +354,7 @@ class MemoryStore:
         self._contact_usage: dict[str, dict[tuple[date, str, UUID], UsageTotal]] = {}
         self._caller_usage: dict[UUID, dict[tuple[date, str], UsageTotal]] = {}
         self.outbox = MemoryOutbox(self._committed, self._history, self._has_event, self._has_run)
+        self.subscriptions = MemorySubscriptions(self._committed, self._has_run)
         self._config = _NO_DATA  # the newest thread's config; the next thread shares it if it has an equal one
 
     async def __aenter__(self) -> Self:
@@ -663,6 +665,7 @@ class MemoryStore:
                 and only.thread_id in (None, thread.thread_id)
                 and may_see(thread.contact_id, acting_for)
                 and may_see(thread.contact_id, only.contact_id)
+                and only.caller in (None, run.caller)
                 and only.accepts(run.status, run.accepted_at.replace(tzinfo=UTC))
             ):
                 yield run.record()

@@ -51,6 +51,8 @@ _QUOTED = r'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*
 _PARAMETER = rf"{_TOKEN}[ \t]*=[ \t]*(?:{_TOKEN}|{_QUOTED})"
 _CHALLENGE = re.compile(rf"{_TOKEN}(?: +(?:{_TOKEN68}|{_PARAMETER}(?:[ \t]*,[ \t]*{_PARAMETER})*))?")
 
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749, section 3.3
+
 _ALIKE = (string.digits, "abcdef", "ghijklmnopqrstuvwxyz", "ABCDEF", "GHIJKLMNOPQRSTUVWXYZ")
 _NEXT = str.maketrans("".join(_ALIKE), "".join(alike[1:] + alike[0] for alike in _ALIKE))
 """Each letter and digit, and another one that stands in the same places, also in hexadecimal digits."""
@@ -430,13 +432,35 @@ class AuthProviderContract(NamedContract):
     async def test_the_server_answers_401_to_others_with_a_well_formed_challenge(self) -> None:
         async with self.opened() as provider:
             challenge = getattr(provider, "challenge", None)
+            has_servers = bool(getattr(provider, "authorization_servers", ()))
         if challenge is not None:
             assert _CHALLENGE.fullmatch(challenge), f"{challenge!r} is not a challenge (RFC 9110, 11.3)"
         async with self.client() as client:
             for credential in ({}, *self.wrong, *listed(self.malformed), *listed(self.expired)):
                 answer = await send(client, credential)
                 assert answer.status_code == 401
-                assert answer.headers.get("www-authenticate", "").startswith(challenge or "")
+                offered = answer.headers.get("www-authenticate", "")
+                if has_servers:
+                    assert offered.startswith('Bearer resource_metadata="'), f"{offered!r} names no metadata first"
+                    assert (challenge or "").partition(" ")[2] in offered
+                else:
+                    assert offered.startswith(challenge or "")
+
+    async def test_the_server_names_its_authorization_servers_and_the_scopes_that_clients_request(self) -> None:
+        async with self.opened() as provider:
+            servers = tuple(getattr(provider, "authorization_servers", ()))
+            scopes = tuple(getattr(provider, "oauth_scopes", ()))
+        for issuer in servers:
+            assert _is_issuer(issuer), f"{issuer!r} is not an issuer: a URL without query and fragment (RFC 8414, 2)"
+        for scope in scopes:
+            assert _SCOPE.fullmatch(scope), f"{scope!r} is not the name of a scope (RFC 6749, 3.3)"
+        if not servers:
+            return
+        async with self.client() as client:
+            url = (await send(client, {})).headers["www-authenticate"].split('"')[1]
+            metadata = (await client.get(url)).json()
+        assert set(servers) <= set(metadata["authorization_servers"])
+        assert set(scopes) <= set(metadata.get("scopes_supported", ()))
 
     @needs("denied")
     async def test_the_server_answers_403_to_denied_callers(self) -> None:
@@ -566,6 +590,14 @@ def scope(credential: Credential) -> dict[str, Any]:
 async def send(client: TestClient, credential: Credential) -> httpx.Response:
     """Return the server's response to a request with these credentials."""
     return await client.get(PATH, headers=raw(credential))
+
+
+def _is_issuer(text: str) -> bool:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        return False
+    return url.scheme in ("https", "http") and bool(url.host) and not url.query and not url.fragment
 
 
 def described(decision: object) -> str:

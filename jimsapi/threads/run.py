@@ -267,6 +267,7 @@ class RunFilter(msgspec.Struct, frozen=True):
     - `contact_id` and `thread_id`: the run is of this contact, and of this thread.
     - `accepted_from` and `accepted_before`: the run was accepted at or after the first time, and before the second one.
       Both have the time zone UTC.
+    - `caller`: the run is of this caller, as `RunPlan.caller` has it.
     """
 
     statuses: tuple[RunStatus, ...] = ()
@@ -274,6 +275,7 @@ class RunFilter(msgspec.Struct, frozen=True):
     thread_id: UUID | None = None
     accepted_from: datetime | None = None
     accepted_before: datetime | None = None
+    caller: UUID | None = None
 
     def accepts(self, status: RunStatus, accepted_at: datetime) -> bool:
         """Return whether a run with this status and time meets the conditions that concern these two."""

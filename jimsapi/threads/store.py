@@ -89,6 +89,7 @@ class ThreadStore(Protocol):
     - `outbox`: what durable sinks have not received yet. If a sink is registered in it, each transaction that stores
       events adds them to it, in the order of each thread. The events that a fork copies are among them. None if the
       store has no outbox: a server with durable sinks then does not start, and webhooks are lost with their process.
+    - `subscriptions`: a `SubscriptionStore`. A store without this attribute keeps none.
     - `shareable`: whether several processes can open the same store at the same time. A store without it cannot be
       served with `--workers`.
     """

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         event_data_json,
         file_url,
         history_of,
+        newest_events,
         open_run_of,
         said,
         text_of,
@@ -63,9 +64,11 @@ if TYPE_CHECKING:
         one_text,
         spoken_items,
         spoken_run,
+        spoken_stored_run,
         stored_items,
     )
     from jimsapi.wire.turn import ThreadNames, Turn, answer_of, begin_turn, newest_of_user
+    from jimsapi.wire.turn_runs import AskedQuestion, TurnRuns
 
 __all__ = [
     "EVENT_STREAM",
@@ -73,6 +76,7 @@ __all__ = [
     "TRANSIENT",
     "AgentItem",
     "Answered",
+    "AskedQuestion",
     "Change",
     "Failed",
     "Finished",
@@ -96,6 +100,7 @@ __all__ = [
     "ToolEnded",
     "ToolStarted",
     "Turn",
+    "TurnRuns",
     "UserSaid",
     "agent_items",
     "answer_of",
@@ -116,6 +121,7 @@ __all__ = [
     "history_of",
     "idempotency_key",
     "named_file",
+    "newest_events",
     "newest_of_user",
     "note_run",
     "one_text",
@@ -130,6 +136,7 @@ __all__ = [
     "said",
     "spoken_items",
     "spoken_run",
+    "spoken_stored_run",
     "stop_left",
     "stored_items",
     "text_of",
@@ -165,6 +172,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "event_data_json",
                 "file_url",
                 "history_of",
+                "newest_events",
                 "open_run_of",
                 "said",
                 "text_of",
@@ -201,8 +209,10 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "one_text",
                 "spoken_items",
                 "spoken_run",
+                "spoken_stored_run",
                 "stored_items",
             ),
+            "jimsapi.wire.turn_runs": ("AskedQuestion", "TurnRuns"),
             "jimsapi.wire.turn": ("ThreadNames", "Turn", "answer_of", "begin_turn", "newest_of_user"),
         },
     )

@@ -111,6 +111,9 @@ def error_content(request: Connection, error: HTTPError | DomainError) -> ErrorC
         raise error
     status, headers = STATUS[kind]
     content = {"detail": _TEXT_FOR_CALLERS.get(kind) or str(error)}
+    if isinstance(error, ScopeMissing):
+        challenge = request.resource_challenge((error.scope,), "insufficient_scope")
+        headers = {**headers, "www-authenticate": challenge} if challenge is not None else headers
     if isinstance(error, ThreadBusy) and error.run_id is not None:
         content["run_id"] = str(error.run_id)
     if isinstance(error, QuotaExceeded):

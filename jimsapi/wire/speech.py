@@ -18,6 +18,7 @@ from jimsapi.threads.activity import ANSWER_SOURCE, MODEL_REASONING, MODEL_USAGE
 from jimsapi.threads.errors import DomainError
 from jimsapi.threads.event import ASSISTANT_MESSAGE, ASSISTANT_MESSAGE_WITH_BUTTONS, NewEvent
 from jimsapi.threads.questions import QUESTION_ASKED, Question, load_question
+from jimsapi.threads.run import StoredRun
 
 
 class MessageStarted(msgspec.Struct, frozen=True):
@@ -155,10 +156,15 @@ async def spoken_run(
 
     Raises `RunNotFound` if the caller may not see the run, before the first item.
     """
-    items = await Runs(service).watch(cast(Admission, request.admission), run_id)
-    assert items is not None  # only a reader that has read all gets None
+    stored = await Runs(service).run(cast(Admission, request.admission), run_id)
+    async for spoken in spoken_stored_run(service, stored):
+        yield spoken
+
+
+async def spoken_stored_run(service: RunService, run: StoredRun) -> AsyncIterator[SpokenItem | PiecesMissed]:
+    """Yield the items of a run as `spoken_run` does. The caller of this function has checked who may see the run."""
     speech = _Speech()
-    async for _, item in items:
+    async for _, item in Runs(service).follow(run):
         if isinstance(item, Gap):
             yield PiecesMissed()
         for spoken in speech.next(item):

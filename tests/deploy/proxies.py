@@ -8,7 +8,7 @@ import shutil
 import ssl
 import subprocess
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -203,6 +203,46 @@ class Caddy(Proxy):
             "JIMSAPI_WAIT": "10s" if len(self.upstreams) > 1 else "40s",  # as the compose files say
             "JIMSAPI_UPSTREAMS": " ".join(f"127.0.0.1:{port}" for port in self.upstreams),
         }
+
+
+class CaddyBelow(Proxy):
+    """Caddy with several servers below paths of one host, over TLS with a certificate of `authority`.
+
+    `servers` has the port of each server by its path, which is empty for the root of the host. Caddy removes the path
+    from requests, unless it is in `kept`. Requests for the metadata of OAuth protected resources whose path has the
+    path of a server behind the well-known part (RFC 9728, 3.1) go to that server as they are.
+    """
+
+    def __init__(self, folder: Path, *, kept: Collection[str] = ()) -> None:
+        super().__init__(folder, ())
+        self.servers: dict[str, int] = {}
+        self.authority = trustme.CA()
+        self._kept = kept
+
+    def command(self) -> list[str]:
+        certificate = self.authority.issue_cert("127.0.0.1")
+        certificate.cert_chain_pems[0].write_to_path(self.folder / "chain.pem")
+        certificate.private_key_pem.write_to_path(self.folder / "key.pem")
+        lines = ["{", "admin off", "auto_https off", "skip_install_trust", "}", f"{self.url} {{"]
+        lines.append(f"tls {self.folder / 'chain.pem'} {self.folder / 'key.pem'}")
+        for path, port in sorted(self.servers.items(), reverse=True):  # the root comes last
+            server = f"{{\nreverse_proxy 127.0.0.1:{port} {{\ntransport http {{\nkeepalive 4s\n}}\n}}\n}}"
+            if path:
+                lines.append(f"handle /.well-known/oauth-protected-resource{path}* {server}")
+            lines.append(f"{'handle' if path in self._kept or not path else 'handle_path'} {path}/* {server}")
+        file = self.folder / "Caddyfile"
+        file.write_text("\n".join([*lines, "}"]) + "\n", encoding="utf-8")
+        return [program("caddy"), "run", "--adapter", "caddyfile", "--config", str(file)]
+
+    def env(self) -> Mapping[str, str]:
+        return {"XDG_DATA_HOME": str(self.folder), "XDG_CONFIG_HOME": str(self.folder)}
+
+    @property
+    def tls(self) -> ssl.SSLContext:
+        """How a client connects to it: it trusts the authority."""
+        context = ssl.create_default_context()
+        self.authority.configure_trust(context)
+        return context
 
 
 class Traefik(Proxy):

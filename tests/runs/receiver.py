@@ -82,6 +82,11 @@ class Receiver:
         async with asyncio.timeout(30):
             return await self.calls.get()
 
+    def hang_up(self) -> None:
+        """Close the connections of calls that have no answer."""
+        for writer in self._open:
+            writer.transport.abort()
+
     def url(self, host: str = "127.0.0.1", target: str = "/hook") -> str:
         """Where to call it, by the name of `host`."""
         return f"{'https' if self._tls else 'http'}://{host}:{self.port}{target}"

@@ -678,6 +678,18 @@ async def test_one_host_cannot_take_all_the_room(monkeypatch: pytest.MonkeyPatch
         await until(webhooks, delivered=1)
 
 
+async def test_a_host_that_was_called_leaves_nothing_behind() -> None:
+    async with Receiver() as receiver, calling(resolver=Names(["127.0.0.1"])) as (service, webhooks):
+        run_id = await a_run(service)
+        for number in range(20):
+            webhooks.put(run_id, receiver.url(f"{number}.example"))
+        await until(webhooks, delivered=20)
+        assert not webhooks._of_hosts
+        async with asyncio.timeout(30):
+            while webhooks._calls:
+                await asyncio.sleep(0.001)
+
+
 async def test_without_an_outbox_webhooks_beyond_the_limit_are_dropped_and_counted(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -37,6 +37,7 @@ RUNNING = UUID("01a213b0770577a0982ec52dcae350df")
 WAITING = UUID("01a213b07709729e9d6cd61c63e8f70f")
 ANNS_THREAD = UUID("01a213b077017cef850df0f1cee3450f")
 VERSION_7 = """
+    DROP TABLE jimsapi_subscriptions;
     DROP TABLE jimsapi_outbox;
     DROP TABLE jimsapi_sinks;
     DROP TABLE jimsapi_dead_letters;

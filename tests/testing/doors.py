@@ -456,6 +456,20 @@ class MalformedChallenge(Sound):
     challenge = "Door realm=acme corp"
 
 
+class OffersServers(Sound):
+    authorization_servers = ("https://id.example.org/realms/chat",)
+    oauth_scopes = ("chat",)
+
+
+class IssuerWithoutAddress(Sound):
+    authorization_servers = ("realms/chat",)
+
+
+class ScopeOfThreeWords(Sound):
+    authorization_servers = ("https://id.example.org/realms/chat",)
+    oauth_scopes = ("chat and threads",)
+
+
 class WorksOnce(Sound):
     """Its second life finds a door that its first one closed."""
 

@@ -59,6 +59,8 @@ FAULTS: Faults = {
     "ShowsTheSecret": ("no_secret_is_logged_raised_or_shown",),
     "TextOption": ("no_secret_is_logged_raised_or_shown",),
     "MalformedChallenge": ("the_server_answers_401_to_others_with_a_well_formed_challenge",),
+    "IssuerWithoutAddress": ("the_server_names_its_authorization_servers",),
+    "ScopeOfThreeWords": ("the_server_names_its_authorization_servers",),
     "WorksOnce": ("it_can_be_closed_and_built_again",),
     "StartsOnce": ("it_can_be_closed_and_built_again", "a_server_with_it_starts_stops_and_starts_again"),
     "LeavesATask": ("it_can_be_closed_and_built_again", "a_server_with_it_starts_stops_and_starts_again"),
@@ -170,6 +172,10 @@ class TestKnowsThemAgain(TestSound):
     version = "KnowsThemAgain"
 
 
+class TestOffersServers(TestSound):
+    version = "OffersServers"
+
+
 def signed(person, year=2999):
     nonce = secrets.token_hex(8)
     return {"x-door": f"{person}/{year}/{nonce}:{acme_door.sign('sesame-sesame', nonce)}"}
@@ -257,12 +263,12 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> ContractRun:
         "doors.py",
         CONTRACT,
         FAULTS,
-        ("TestKnowsThemAgain", "TestWithoutDates", "TestDatedAgain", "TestOneTime"),
+        ("TestKnowsThemAgain", "TestOffersServers", "TestWithoutDates", "TestDatedAgain", "TestOneTime"),
     )
 
 
 def test_a_provider_that_keeps_the_contract_passes_every_case(ran: ContractRun) -> None:
-    for version in ("TestSound", "TestKnowsThemAgain"):
+    for version in ("TestSound", "TestKnowsThemAgain", "TestOffersServers"):
         assert ran.of_class(version) == dict.fromkeys(cases_of(AuthProviderContract) - ONCE)
 
 

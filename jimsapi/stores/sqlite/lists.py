@@ -38,7 +38,7 @@ RUNS_EXAMINED = 10_000
 THREADS_MERGED = 1000
 """The most threads of a contact whose runs are read thread by thread, each with a statement of its own: about 20 ms."""
 
-_COLUMNS = "run_id, r.thread_id, status, accepted_at, started_at, finished_at, failure"
+_COLUMNS = "run_id, r.thread_id, status, accepted_at, started_at, finished_at, failure, caller"
 _RANGE = "run_id >= ?2 AND run_id < ?3 ORDER BY run_id DESC LIMIT ?4"
 _NEWEST = f"SELECT {_COLUMNS} FROM jimsapi_runs r WHERE ?1 IS NULL AND {_RANGE}"
 _OPEN = f"""
@@ -79,13 +79,14 @@ def read_runs(
     statuses = frozenset(only.statuses or RunStatus)
     accepted_from = "" if only.accepted_from is None else time_text(only.accepted_from.replace(tzinfo=None))
     accepted_before = "~" if only.accepted_before is None else time_text(only.accepted_before.replace(tzinfo=None))
+    caller = None if only.caller is None else only.caller.hex
     page: list[ListedRun] = []
     examined, last = 0, ""
     for row in _examined(connection, acting_for, only, (least.hex, edge.hex, RUNS_EXAMINED + 1)):
         if examined == RUNS_EXAMINED:
             return RunPage(page, encode_id_cursor("runs", UUID(last)))
         examined, last = examined + 1, row[0]
-        if row[2] in statuses and accepted_from <= row[3] < accepted_before:
+        if row[2] in statuses and accepted_from <= row[3] < accepted_before and caller in (None, row[7]):
             record = _record(connection, row)
             if record is None or not all(may_see(record.contact_id, one) for one in (acting_for, only.contact_id)):
                 continue
@@ -115,7 +116,7 @@ def _examined(
 
 def _record(connection: sqlite3.Connection, row: Any) -> ListedRun | None:
     """Return the record of a run; None if another program has deleted its thread."""
-    run_id, thread, status, accepted_at, started_at, finished_at, failure = row
+    run_id, thread, status, accepted_at, started_at, finished_at, failure, _ = row
     found = thread_by_id(connection, thread)
     if found is None:
         return None

@@ -259,7 +259,32 @@ _VERSION_8 = (
     "CREATE INDEX jimsapi_dead_letters_thread ON jimsapi_dead_letters (thread_id)",
 )
 
-MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7, _VERSION_8)
+_VERSION_9 = (
+    # The receivers of runs that plugins notify. Those that are settled have no time at which they are due.
+    """
+    CREATE TABLE jimsapi_subscriptions (
+        run_id CHAR(32) NOT NULL,
+        kind TEXT NOT NULL,
+        name TEXT NOT NULL,
+        subscription_id CHAR(32) NOT NULL,
+        thread_id CHAR(32) NOT NULL,
+        caller CHAR(32),
+        data TEXT NOT NULL,
+        due_at DATETIME,
+        call_at DATETIME,
+        notice TEXT,
+        calls INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (run_id, kind, name)
+    ) WITHOUT ROWID
+    """,
+    "CREATE UNIQUE INDEX jimsapi_subscriptions_id ON jimsapi_subscriptions (subscription_id)",
+    "CREATE INDEX jimsapi_subscriptions_due ON jimsapi_subscriptions (due_at) WHERE due_at IS NOT NULL",
+    "CREATE INDEX jimsapi_subscriptions_thread ON jimsapi_subscriptions (thread_id)",
+)
+
+MIGRATIONS = (
+    _VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7, _VERSION_8, _VERSION_9,
+)  # fmt: skip
 """The statements of each version, from the first one on."""
 SCHEMA_VERSION = len(MIGRATIONS)
 

@@ -27,6 +27,7 @@ from jimsapi.stores.sqlite.schema import (
     refuse_file,
     refuse_place,
 )
+from jimsapi.stores.sqlite.subscriptions import SQLiteSubscriptions, forget_deleted
 from jimsapi.stores.sqlite.writer import Work, Writer
 from jimsapi.threads.errors import StoreUnavailable, StoreUnusable
 from jimsapi.threads.event import THREAD_CREATED, Event, EventRow, NewEvent, utc_now
@@ -104,6 +105,7 @@ class SQLiteStore:
         self.keep_keys = KEEP_KEYS
         self.max_restarts = 0
         self.outbox = SQLiteOutbox(self._read, self._write_to_outbox)
+        self.subscriptions = SQLiteSubscriptions(self._read, self._write)
 
     async def __aenter__(self) -> Self:
         self._damage = None
@@ -295,6 +297,7 @@ class SQLiteStore:
         while count := await self._write(partial(writes.purge, cutoff=cutoff, limit=PURGED_AT_ONCE)):
             purged += count
         await self._write(writes.purge_webhooks)
+        await self._write(forget_deleted)
         known_since = keys_known_since(utc_now(), self.keep_keys)
         while await self._write(partial(writes.purge_keys, used_before=known_since, limit=PURGED_AT_ONCE)):
             pass

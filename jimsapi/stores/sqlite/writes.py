@@ -727,6 +727,7 @@ def _delete(connection: sqlite3.Connection, threads: Iterable[str]) -> list[UUID
         connection.execute("DELETE FROM jimsapi_threads WHERE thread_id = ?", (thread,))
         connection.execute("DELETE FROM jimsapi_feedback WHERE thread_id = ?", (thread,))
         connection.execute("DELETE FROM jimsapi_dead_letters WHERE thread_id = ?", (thread,))
+        connection.execute("DELETE FROM jimsapi_subscriptions WHERE thread_id = ?", (thread,))
         search.forget(connection, thread)
         connection.execute("DELETE FROM jimsapi_thread_usage WHERE thread_id = ?", (thread,))
         connection.execute("DELETE FROM threads WHERE thread_id = ?", (thread,))

@@ -21,6 +21,8 @@ class StoreTests(Contract):
     """Whether the store has the methods of `PortableStore`, so that `jimsapi store copy` can copy it."""
     has_outbox: ClassVar[bool] = True
     """Whether the store has an `outbox`, which durable sinks and lasting webhooks need."""
+    has_subscriptions: ClassVar[bool] = True
+    """Whether the store keeps `subscriptions`, by which plugins notify receivers of runs."""
 
     @pytest.fixture
     async def store(self) -> AsyncIterator[ThreadStore]:

@@ -24,6 +24,7 @@ from jimsapi.testing.store.pages import Pages
 from jimsapi.testing.store.runs import RunEndings
 from jimsapi.testing.store.samples import make_event, make_key, make_plan, take_turn
 from jimsapi.testing.store.searches import Searches
+from jimsapi.testing.store.subscriptions import SubscriptionsOfRuns
 from jimsapi.testing.store.takeovers import Takeovers
 from jimsapi.testing.store.transfers import Transfers
 from jimsapi.testing.store.usage import UsageTotals
@@ -47,6 +48,7 @@ class ThreadStoreContract(
     Deletion,
     Housekeeping,
     Outboxes,
+    SubscriptionsOfRuns,
     Pages,
     Lists,
     Contexts,
@@ -72,7 +74,8 @@ class ThreadStoreContract(
 
     For a store that loses everything when it is closed, declare `reopen_store = DoesNotApply("it is in memory")`. For a
     store without the methods of `PortableStore`, which `jimsapi store copy` needs, declare `is_portable = False`.
-    For a store without an outbox, which durable sinks need, declare `has_outbox = False`.
+    For a store without an outbox, which durable sinks need, declare `has_outbox = False`. For one that keeps no
+    subscriptions (`SubscriptionStore`), declare `has_subscriptions = False`.
 
     pytest then runs every case against the store. Each case calls `open_store`. The last case calls it many times: it
     executes random operations on stores, closes and opens them in between, and compares each store with a model. Every

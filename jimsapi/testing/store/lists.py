@@ -107,6 +107,20 @@ class Lists(StoreTests):
                 await store.runs(acting_for, 10, None, RunFilter(thread_id=wanted))
             assert refused.value.thread_id == wanted
 
+    async def test_a_list_has_only_runs_of_the_caller_that_it_names(self, store: ThreadStore) -> None:
+        callers = [uuid7(), uuid7()]
+        plans = [make_plan(f"c{number}", caller=callers[number % 2]) for number in range(5)]
+        plans.append(make_plan("c0", caller=callers[1]))
+        for plan in (*plans, make_plan("c9")):
+            await store.accept(plan)
+        for caller in (*callers, uuid7()):
+            expected = [plan.run_id for plan in reversed(plans) if plan.caller == caller]
+            for limit in (1, 1000):
+                listed = await all_runs(store, None, RunFilter(caller=caller), limit)
+                assert [run.run_id for run in listed] == expected
+        both = RunFilter(contact_id="c0", caller=callers[0])
+        assert [run.run_id for run in await all_runs(store, None, both)] == [plans[0].run_id]
+
     async def test_a_list_has_only_runs_that_were_accepted_between_its_times(self, store: ThreadStore) -> None:
         for number in range(4):
             await take_turn(store, f"c{number}")

@@ -206,7 +206,7 @@ class Issuer:
 
     async def _discover_url(self) -> str:
         """The URL of the keys in the discovery document (OpenID Connect Discovery, 4.1 to 4.3)."""
-        document = await self._get(self.name.rstrip("/") + "/.well-known/openid-configuration", "discovery document")
+        document = await self._get(discovery_url(self.name), "discovery document")
         if document.get("issuer") != self.name:
             raise Fault("malformed", "its discovery document names another issuer than --oidc-issuer")
         url = document.get("jwks_uri")
@@ -235,6 +235,11 @@ class Issuer:
 async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait({task})
+
+
+def discovery_url(issuer: str) -> str:
+    """Return the URL of an issuer's discovery document (OpenID Connect Discovery, 4.1)."""
+    return issuer.rstrip("/") + "/.well-known/openid-configuration"
 
 
 def is_web_address(text: str) -> bool:

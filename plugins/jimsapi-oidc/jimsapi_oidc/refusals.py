@@ -1,5 +1,7 @@
 """The reasons why a token is rejected: a message for the log, and one of a few labels for the metrics."""
 
+from collections.abc import Collection
+
 from jimsapi import AccessDenied, AuthUnavailable, InvalidCredentials
 
 
@@ -12,10 +14,10 @@ class TokenInvalid(InvalidCredentials):
 
 
 class TokenDenied(AccessDenied):
-    """The token is valid, but lacks a scope or the contact."""
+    """The token is valid, but lacks the contact, or a scope: clients then request a token with `scopes`."""
 
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, reason: str, message: str, scopes: Collection[str] = ()) -> None:
+        super().__init__(message, scopes=scopes)
         self.reason = reason
 
 

@@ -17,7 +17,8 @@ from jimsapi.asgi.testing import TestClient
 pytestmark = pytest.mark.anyio
 
 CHAT = "/api/v1/chat"
-BEARER = 'Bearer realm="jimsapi"'
+METADATA = "http://testserver/.well-known/oauth-protected-resource/api/v1"
+BEARER = f'Bearer resource_metadata="{METADATA}", scope="chat", realm="jimsapi"'
 INVALID = BEARER + ', error="invalid_token"'
 
 Forge = Callable[[FakeIssuer, Any], str]

@@ -51,7 +51,7 @@ _COUNT = f"SELECT count(*) FROM (SELECT FROM ({{source}}) e LIMIT {RUNS_EXAMINED
 # of which another program has deleted the thread is left out.
 _RUNS = f"""
     WITH examined AS MATERIALIZED (
-        SELECT e.run_id, e.thread_id, e.status, e.accepted_at, e.started_at, e.finished_at, e.failure
+        SELECT e.run_id, e.thread_id, e.status, e.accepted_at, e.started_at, e.finished_at, e.failure, e.caller
         FROM ({{source}}) e
         WHERE e.run_id >= $2 AND e.run_id < $3
         ORDER BY e.run_id DESC
@@ -71,7 +71,7 @@ _RUNS = f"""
         WHERE x.status = ANY ($4::text[])
             AND ($5::timestamptz IS NULL OR x.accepted_at >= $5) AND ($6::timestamptz IS NULL OR x.accepted_at < $6)
             AND ($7::text IS NULL OR t.contact_id = $7) AND ($8::text IS NULL OR t.contact_id = $8)
-            AND ($10::uuid IS NULL OR x.thread_id = $10)
+            AND ($10::uuid IS NULL OR x.thread_id = $10) AND ($11::uuid IS NULL OR x.caller = $11)
         ORDER BY x.run_id DESC
         LIMIT $9
     ) f ON true
@@ -125,6 +125,7 @@ async def read_runs(
         only.contact_id,
         limit + 1,
         only.thread_id,
+        only.caller,
     )
     last, more = found[0][:2]
     listed = [_run(row[2:]) for row in found if row[2] is not None]

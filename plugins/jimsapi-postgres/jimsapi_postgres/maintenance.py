@@ -15,7 +15,8 @@ from jimsapi_postgres.url import Target, connect_arguments
 TABLES = (
     "threads", "thread_events", "jimsapi_threads", "jimsapi_feedback", "jimsapi_search", "jimsapi_search_threads",
     "jimsapi_thread_usage", "jimsapi_contact_usage", "jimsapi_caller_usage", "jimsapi_outbox", "jimsapi_sinks",
-    "jimsapi_dead_letters", "jimsapi_webhooks", "jimsapi_runs", "jimsapi_owners", "jimsapi_idempotency",
+    "jimsapi_dead_letters", "jimsapi_webhooks", "jimsapi_subscriptions", "jimsapi_runs", "jimsapi_owners",
+    "jimsapi_idempotency",
 )  # fmt: skip
 
 _NO_THREAD = "NOT EXISTS (SELECT FROM threads t WHERE t.thread_id = r.thread_id)"

@@ -66,7 +66,7 @@ _MISSING_PRIVILEGES = """
             'jimsapi_search', 'jimsapi_search_threads',
             'jimsapi_thread_usage', 'jimsapi_contact_usage', 'jimsapi_caller_usage',
             'jimsapi_outbox', 'jimsapi_sinks', 'jimsapi_dead_letters', 'jimsapi_webhooks',
-            'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency'
+            'jimsapi_subscriptions', 'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency'
         ]) name,
         unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) privilege
     WHERE NOT has_table_privilege(name, privilege) AND (privilege <> 'UPDATE' OR name LIKE 'jimsapi%')
@@ -164,7 +164,8 @@ CHANGES: tuple[tuple[Change, ...], ...] = (
         Script("usage_tables_7"),
         Script("rights_7"),
     ),
-    (Script("tables_8"), Script("rights_8"), *(Script(name) for name in _FUNCTIONS)),
+    (Script("tables_8"), Script("rights_8")),
+    (Script("tables_9"), Script("rights_9"), *(Script(name) for name in _FUNCTIONS)),
 )
 """What each version changes, from the first one on."""
 

@@ -102,6 +102,7 @@ from jimsapi_postgres.search import (
     read_search_cursor,
     search,
 )
+from jimsapi_postgres.subscriptions import PostgresSubscriptions, forget_deleted
 from jimsapi_postgres.url import parse_url
 
 T = TypeVar("T")
@@ -401,7 +402,7 @@ _MISSING_TABLES = """
         'threads', 'thread_events', 'jimsapi_threads', 'jimsapi_feedback',
             'jimsapi_search', 'jimsapi_search_threads', 'jimsapi_thread_usage', 'jimsapi_contact_usage',
             'jimsapi_caller_usage', 'jimsapi_outbox', 'jimsapi_sinks', 'jimsapi_dead_letters', 'jimsapi_webhooks',
-            'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency'
+            'jimsapi_subscriptions', 'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency'
     ]) name
     WHERE to_regclass(name) IS NULL
 """
@@ -429,6 +430,7 @@ class PostgresStore:
         self.on_commit: Callable[[CommitRecord], None] | None = None
         self.on_turn: Callable[[UUID], None] | None = None
         self.outbox = PostgresOutbox(self._do, self._write)
+        self.subscriptions = PostgresSubscriptions(self._do, self._write)
         self._owners: set[UUID] = set()
         self._waiting: set[UUID] = set()
         self._owner: UUID | None = None
@@ -891,6 +893,7 @@ class PostgresStore:
     async def purge(self, older_than: timedelta) -> int:
         await self._purge(_PURGE_KEYS, self.keep_keys)
         await self._write(lambda connection: connection.execute(_PURGE_WEBHOOKS), self._housekeeping)
+        await self._write(forget_deleted, self._housekeeping)
         await self._write(lambda connection: connection.execute(_PURGE_OWNERS, KEEP_OWNERS), self._housekeeping)
         return await self._purge(_PURGE, older_than)
 

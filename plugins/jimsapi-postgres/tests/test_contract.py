@@ -16,7 +16,7 @@ EMPTY = """
     TRUNCATE threads, thread_events, jimsapi_threads, jimsapi_feedback,
         jimsapi_runs, jimsapi_owners, jimsapi_idempotency,
         jimsapi_thread_usage, jimsapi_contact_usage, jimsapi_caller_usage,
-        jimsapi_outbox, jimsapi_sinks, jimsapi_dead_letters, jimsapi_webhooks
+        jimsapi_outbox, jimsapi_sinks, jimsapi_dead_letters, jimsapi_webhooks, jimsapi_subscriptions
 """
 ALL_OTHERS_ARE_SILENT = """
     INSERT INTO jimsapi_owners SELECT DISTINCT owner, '-infinity'::timestamptz FROM jimsapi_runs WHERE owner <> $1

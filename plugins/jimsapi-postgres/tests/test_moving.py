@@ -138,7 +138,7 @@ def test_a_database_of_vedana_is_upgraded_with_no_row_changed(
     assert "version 1: CREATE INDEX CONCURRENTLY jimsapi_events_order ON thread_events" in listed
     assert "ix_threads_contact_id" not in listed
     assert "version 5: ALTER TABLE jimsapi_runs ADD COLUMN IF NOT EXISTS beside json\n" in listed
-    assert "version 8: CREATE OR REPLACE FUNCTION jimsapi_context_1\n" in listed
+    assert "version 9: CREATE OR REPLACE FUNCTION jimsapi_context_1\n" in listed
     assert listed.endswith(f"would be upgraded from version 0 to {len(MIGRATIONS)}\n")
     upgraded = command(tmp_path, "migrate", url)
     assert f"upgraded from version 0 to {len(MIGRATIONS)}" in upgraded.stdout
@@ -154,10 +154,10 @@ def test_an_older_database_is_refused_until_it_is_upgraded(
     command(tmp_path, "migrate", url)
     postgres.psql(VERSION_7, database)
     for name in ("check", "stats", "vacuum"):
-        assert "needs 8; upgrade them with `jimsapi store migrate`" in refusal(command(tmp_path, name, url))
+        assert "needs 9; upgrade them with `jimsapi store migrate`" in refusal(command(tmp_path, name, url))
     listed = printed(tmp_path, "migrate", url, "--dry-run").splitlines()
     assert listed[0] == "version 8: CREATE TABLE IF NOT EXISTS jimsapi_outbox"
-    assert {line.partition(":")[0] for line in listed[:-1]} == {"version 8"}
+    assert {line.partition(":")[0] for line in listed[:-1]} == {"version 8", "version 9"}
     assert command(tmp_path, "migrate", url).returncode == 0
     assert "no faults found" in printed(tmp_path, "check", url)
 

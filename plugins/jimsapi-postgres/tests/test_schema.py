@@ -209,6 +209,9 @@ async def test_a_role_without_the_right_to_make_tables_serves_what_another_made(
             await PostgresStore(serving).__aenter__()
         outbox = "jimsapi_outbox, jimsapi_sinks, jimsapi_dead_letters, jimsapi_webhooks"
         postgres.psql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {outbox} TO serving", database)
+        with pytest.raises(StoreUnusable, match=r"lacks.*INSERT on jimsapi_subscriptions"):
+            await PostgresStore(serving).__aenter__()
+        postgres.psql("GRANT SELECT, INSERT, UPDATE, DELETE ON jimsapi_subscriptions TO serving", database)
         async with PostgresStore(serving) as store:
             await store.outbox.register("audit")
             assert await store.outbox.hold("audit", OWNER, 60.0)

@@ -29,6 +29,7 @@ LEAST = """
     GRANT SELECT, INSERT, UPDATE, DELETE ON jimsapi_caller_usage TO serving;
     GRANT SELECT, INSERT, UPDATE, DELETE ON jimsapi_outbox, jimsapi_sinks TO serving;
     GRANT SELECT, INSERT, UPDATE, DELETE ON jimsapi_dead_letters, jimsapi_webhooks TO serving;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON jimsapi_subscriptions TO serving;
     REVOKE EXECUTE ON FUNCTION jimsapi_accept_2 FROM PUBLIC;
 """
 
@@ -73,7 +74,7 @@ async def test_a_role_that_may_write_runs_may_write_the_tables_that_an_upgrade_a
     postgres.psql("GRANT SELECT ON jimsapi_runs TO reading", database)
     try:
         await prepare(parse_url(url), wait=0)
-        for table in ("jimsapi_search", "jimsapi_contact_usage", "jimsapi_outbox", "jimsapi_webhooks"):
+        for table in ("jimsapi_search", "jimsapi_contact_usage", "jimsapi_outbox", "jimsapi_subscriptions"):
             may = [
                 postgres.psql(f"SELECT has_table_privilege('{role}', '{table}', 'INSERT')", database)
                 for role in ("writing", "reading")

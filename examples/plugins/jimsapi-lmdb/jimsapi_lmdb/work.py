@@ -399,6 +399,7 @@ class Work:
                 only.thread_id in (None, record.thread_id)
                 and may_see(record.contact_id, acting_for)
                 and may_see(record.contact_id, only.contact_id)
+                and (only.caller is None or run.caller == only.caller.bytes)
                 and only.accepts(record.status, record.accepted_at)
             ):
                 yield record

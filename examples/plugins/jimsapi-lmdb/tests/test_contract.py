@@ -16,6 +16,7 @@ from jimsapi_lmdb.store import LmdbStore
 class TestLmdb(ThreadStoreContract):
     is_portable = False
     has_outbox = False
+    has_subscriptions = False
 
     @pytest.fixture(autouse=True)
     def place(self, tmp_path: Path) -> None:

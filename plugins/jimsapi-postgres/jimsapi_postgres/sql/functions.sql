@@ -1361,6 +1361,7 @@ DELETE FROM thread_events e WHERE e.thread_id = ANY (of_threads);
 DELETE FROM jimsapi_threads f WHERE f.thread_id = ANY (of_threads);
 DELETE FROM jimsapi_feedback f WHERE f.thread_id = ANY (of_threads);
 PERFORM jimsapi_forget_letters_8(of_threads);
+PERFORM jimsapi_forget_subscriptions_9(of_threads);
 PERFORM jimsapi_forget_7(of_threads);
 DELETE FROM jimsapi_thread_usage f WHERE f.thread_id = ANY (of_threads);
 DELETE FROM threads t WHERE t.thread_id = ANY (of_threads);
@@ -1585,6 +1586,7 @@ IF expired > 0 THEN
     DELETE FROM jimsapi_threads f WHERE f.thread_id = ANY (of_threads);
     DELETE FROM jimsapi_feedback f WHERE f.thread_id = ANY (of_threads);
     PERFORM jimsapi_forget_letters_8(of_threads);
+    PERFORM jimsapi_forget_subscriptions_9(of_threads);
     PERFORM jimsapi_forget_7(of_threads);
     DELETE FROM jimsapi_thread_usage f WHERE f.thread_id = ANY (of_threads);
     DELETE FROM threads t WHERE t.thread_id = ANY (of_threads);
@@ -1600,6 +1602,20 @@ BEGIN
 PERFORM d.number FROM jimsapi_dead_letters d WHERE d.thread_id = ANY (of_threads) ORDER BY d.number FOR UPDATE;
 IF FOUND THEN
     DELETE FROM jimsapi_dead_letters d WHERE d.thread_id = ANY (of_threads);
+END IF;
+END
+$body$;
+
+
+-- Deletes the subscriptions of threads, in the order in which all statements lock subscriptions.
+CREATE OR REPLACE FUNCTION jimsapi_forget_subscriptions_9(of_threads uuid[]) RETURNS void
+LANGUAGE plpgsql AS $body$
+BEGIN
+PERFORM s.subscription_id FROM jimsapi_subscriptions s WHERE s.thread_id = ANY (of_threads)
+ORDER BY s.subscription_id
+FOR UPDATE;
+IF FOUND THEN
+    DELETE FROM jimsapi_subscriptions s WHERE s.thread_id = ANY (of_threads);
 END IF;
 END
 $body$;
