@@ -41,8 +41,8 @@ so only events that were added outside of runs are between the two."""
 _BESIDE = 8
 """The number of events that are looked for beside a message."""
 _USER = USER_MESSAGE.rpartition("_")[0]
-_TOLERANCE = timedelta(seconds=1)
-"""By how much the times of a run and of its events may differ. A search compares identifiers, so it only reads more."""
+_TOLERANCE = timedelta(milliseconds=1)
+"""By how much a run may have started after its message has entered. Both have the time of one transaction."""
 
 
 class AskedQuestion(msgspec.Struct, frozen=True):

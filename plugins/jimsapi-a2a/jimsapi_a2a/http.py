@@ -19,33 +19,39 @@ A2A_JSON = "application/a2a+json"
 _BINDING = Binding(A2A_JSON, lambda value: value, lambda error: error.in_http(), b"error", has_statuses=True)
 
 
-async def call(
-    request: Request,
-    service: RunService,
-    methods: Methods,
-    name: str,
-    named: Mapping[str, Any],
-    *,
-    query: type[msgspec.Struct] | None = None,
-    needs_body: bool = False,
-) -> Response:
-    """Answer a request with the method `name`. `named` are the parameters in its path, and `query` those in its query.
+class HttpBinding:
+    """Calls methods for requests of the binding."""
 
-    A body, which only some methods need, has the others.
-    """
-    try:
-        check_version(request)
-        params: Any = {}
-        if needs_body or request.unread:
-            params = await read_json(request, service)
-        elif query is not None:
-            params = msgspec.to_builtins(request.typed_query(query))
-        if isinstance(params, dict):
-            params.update(named)
-        reply = await methods.table[name](request, params)
-    except (A2AError, DomainError, HTTPError) as error:
-        return Encoder(request, service, _BINDING).error(error)
-    return Encoder(request, service, _BINDING).response(reply)
+    def __init__(self, service: RunService, methods: Methods) -> None:
+        self._service = service
+        self._methods = methods
+
+    async def call(
+        self,
+        request: Request,
+        name: str,
+        named: Mapping[str, Any],
+        *,
+        query: type[msgspec.Struct] | None = None,
+        needs_body: bool = False,
+    ) -> Response:
+        """Answer a request with the method `name`. `named` are the parameters in its path, `query` those in its query.
+
+        A body, which only some methods need, has the others.
+        """
+        encoder = Encoder(request, self._service, _BINDING)
+        try:
+            check_version(request)
+            params: Any = {}
+            if needs_body or request.unread:
+                params = await read_json(request, self._service)
+            elif query is not None:
+                params = msgspec.to_builtins(request.typed_query(query))
+            if isinstance(params, dict):
+                params.update(named)
+            return encoder.response(await self._methods.table[name](request, params))
+        except (A2AError, DomainError, HTTPError) as error:
+            return encoder.error(error)
 
 
 def reword(answer: Response) -> Response:

@@ -1,6 +1,5 @@
 """The routes of the agent: its card, the JSON-RPC binding, and the HTTP+JSON binding."""
 
-from functools import partial
 from typing import Any
 
 from jimsapi.asgi import HTTPError, JSONResponse, Request, Response, Router
@@ -10,7 +9,7 @@ from jimsapi.wire import EVENT_STREAM
 from jimsapi_a2a import A2AOptions, http, jsonrpc
 from jimsapi_a2a.card import AGENT, KEYS, PATH, AgentCard, signer_of
 from jimsapi_a2a.contexts import Contexts
-from jimsapi_a2a.http import A2A_JSON
+from jimsapi_a2a.http import A2A_JSON, HttpBinding
 from jimsapi_a2a.links import Links
 from jimsapi_a2a.methods import Methods
 from jimsapi_a2a.params import ConfigPage, ListTasks, SendMessage, TaskQuery
@@ -74,11 +73,11 @@ def add_routes(router: Router, service: RunService, settings: Settings) -> None:
         """
         return await jsonrpc.call(request, service, methods)
 
-    add_http_routes(router, partial(http.call, service=service, methods=methods))
+    add_http_routes(router, HttpBinding(service, methods))
 
 
-def add_http_routes(router: Router, call: Any) -> None:
-    """Add the routes of the HTTP+JSON binding. `call(request, name=…, named=…)` answers a request."""
+def add_http_routes(router: Router, binding: HttpBinding) -> None:
+    """Add the routes of the HTTP+JSON binding."""
     options: dict[str, Any] = {"scope": CHAT, "reword": http.reword, "tags": ("a2a",)}
     router.reword_below(AGENT, http.reword)
     tasks = f"{AGENT}/tasks"
@@ -86,26 +85,26 @@ def add_http_routes(router: Router, call: Any) -> None:
     @router.post(f"{AGENT}/message:send", body=SendMessage, responses=_MESSAGE, **options)
     async def send_message(request: Request) -> Response:
         """Send a message, and wait until its task ends or needs input."""
-        return await call(request, name="SendMessage", named={}, needs_body=True)
+        return await binding.call(request, "SendMessage", {}, needs_body=True)
 
     @router.post(f"{AGENT}/message:stream", body=SendMessage, responses={**_MESSAGE, **_STREAM}, **options)
     async def stream_message(request: Request) -> Response:
         """Send a message, and stream its task."""
-        return await call(request, name="SendStreamingMessage", named={}, needs_body=True)
+        return await binding.call(request, "SendStreamingMessage", {}, needs_body=True)
 
     @router.get(tasks, query=ListTasks, responses=_ERRORS, **options)
     async def list_tasks(request: Request) -> Response:
         """List the caller's tasks, newest first."""
-        return await call(request, name="ListTasks", named={}, query=ListTasks)
+        return await binding.call(request, "ListTasks", {}, query=ListTasks)
 
     @router.get(f"{tasks}/{{id}}", query=TaskQuery, responses={**_ERRORS, **_NO_TASK}, **options)
     async def get_task(request: Request) -> Response:
         """Show a task. If `:subscribe` follows its identifier, stream it."""
         task_id, action = _action(request)
         if action == "subscribe":
-            return await call(request, name="SubscribeToTask", named={"id": task_id})
+            return await binding.call(request, "SubscribeToTask", {"id": task_id})
         _check_action(action, "")
-        return await call(request, name="GetTask", named={"id": task_id}, query=TaskQuery)
+        return await binding.call(request, "GetTask", {"id": task_id}, query=TaskQuery)
 
     @router.post(f"{tasks}/{{id}}", responses={**_ERRORS, **_NO_TASK, **_STREAM}, **options)
     async def act_on_task(request: Request) -> Response:
@@ -113,7 +112,7 @@ def add_http_routes(router: Router, call: Any) -> None:
         task_id, action = _action(request)
         _check_action(action, "cancel", "subscribe")
         name = "CancelTask" if action == "cancel" else "SubscribeToTask"
-        return await call(request, name=name, named={"id": task_id})
+        return await binding.call(request, name, {"id": task_id})
 
     configurations = f"{tasks}/{{id}}/pushNotificationConfigs"
 
@@ -121,28 +120,28 @@ def add_http_routes(router: Router, call: Any) -> None:
     async def create_push(request: Request) -> Response:
         """Add a configuration of push notifications to a task."""
         named = {"taskId": request.path_params["id"]}
-        return await call(request, name="CreateTaskPushNotificationConfig", named=named, needs_body=True)
+        return await binding.call(request, "CreateTaskPushNotificationConfig", named, needs_body=True)
 
     @router.get(configurations, query=ConfigPage, responses={**_ERRORS, **_NO_TASK}, **options)
     async def list_push(request: Request) -> Response:
         """List the configurations of push notifications of a task."""
         named = {"taskId": request.path_params["id"]}
-        return await call(request, name="ListTaskPushNotificationConfigs", named=named, query=ConfigPage)
+        return await binding.call(request, "ListTaskPushNotificationConfigs", named, query=ConfigPage)
 
     @router.get(f"{configurations}/{{config_id}}", responses={**_ERRORS, **_NO_TASK}, **options)
     async def get_push(request: Request) -> Response:
         """Show a configuration of push notifications of a task."""
-        return await call(request, name="GetTaskPushNotificationConfig", named=_configuration(request))
+        return await binding.call(request, "GetTaskPushNotificationConfig", _configuration(request))
 
     @router.delete(f"{configurations}/{{config_id}}", responses={**_ERRORS, **_NO_TASK}, **options)
     async def delete_push(request: Request) -> Response:
         """Delete a configuration of push notifications of a task."""
-        return await call(request, name="DeleteTaskPushNotificationConfig", named=_configuration(request))
+        return await binding.call(request, "DeleteTaskPushNotificationConfig", _configuration(request))
 
     @router.get(f"{AGENT}/extendedAgentCard", responses=_ERRORS, **options)
     async def extended_card(request: Request) -> Response:
         """Refuse: the public agent card is the only one."""
-        return await call(request, name="GetExtendedAgentCard", named={})
+        return await binding.call(request, "GetExtendedAgentCard", {})
 
 
 def _action(request: Request) -> tuple[str, str]:

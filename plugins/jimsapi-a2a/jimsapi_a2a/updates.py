@@ -63,7 +63,9 @@ class Updates:
             case Finished(result):
                 asked = self._speech.questions
                 if result.questions() and asked:
-                    yield self._status(INPUT_REQUIRED, question_message(asked, *self._named.values()))
+                    yield self._status(
+                        INPUT_REQUIRED, question_message(asked, self._named["taskId"], self._named["contextId"])
+                    )
                 else:
                     yield self._status(COMPLETED)
             case Failed(error):
@@ -93,7 +95,7 @@ class Updates:
             return self._status(CANCELED)
         _, text = failure(self._request, error)
         state = REJECTED if is_refused(self._run, error) else FAILED
-        return self._status(state, reason_message(*self._named.values(), text))
+        return self._status(state, reason_message(self._named["taskId"], self._named["contextId"], text))
 
     def _status(self, state: str, said: dict[str, Any] | None = None) -> dict[str, Any]:
         update: dict[str, Any] = {**self._named, "status": status(state, now(), said)}

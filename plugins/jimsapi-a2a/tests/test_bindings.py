@@ -30,7 +30,12 @@ async def test_both_bindings_answer_alike(client: TestClient) -> None:
     assert "x-run-id" in sent.headers
     shown = await client.get(f"/a2a/tasks/{task['id']}", params={"historyLength": 0}, headers=VERSION)
     assert shown.json() == {name: value for name, value in task.items() if name != "history"}
-    query = {"contextId": "c", "includeArtifacts": "true", "pageSize": 1, "status": "TASK_STATE_COMPLETED"}
+    query: dict[str, Any] = {
+        "contextId": "c",
+        "includeArtifacts": "true",
+        "pageSize": 1,
+        "status": "TASK_STATE_COMPLETED",
+    }
     listed = (await client.get("/a2a/tasks", params=query, headers=VERSION)).json()
     assert listed == await result(client, "ListTasks", {**query, "includeArtifacts": True})
     assert listed["tasks"] == [task]

@@ -86,7 +86,7 @@ async def test_a_task_that_fails_late_is_answered_as_a_task(client: TestClient, 
 def served(tmp_path: Path) -> Iterator[Served]:
     """A real server, with a store that its next process opens."""
     store = f"sqlite:///{tmp_path / 'threads.db'}"
-    options = ("--app", "a2a_bot:app", "--store", store, "--api-key", "the-key-of-this-suite", "--drain-time", "1")
+    options = ("--app", "a2a_bot:app", "--store", store, "--api-key", "the-key-of-this-suite", "--drain-time", "2")
     with Served(*options, folder=Path(__file__).parent) as server:
         yield server
 

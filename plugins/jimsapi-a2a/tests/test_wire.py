@@ -352,15 +352,15 @@ async def test_tasks_are_listed_by_state_and_time(client: TestClient, bot: Scrip
         ({"status": "TASK_STATE_RUNNING"}, "status"),
         ({"statusTimestampAfter": "yesterday"}, "statusTimestampAfter"),
         ({"pageToken": "x"}, "pageToken"),
-        ({"pageToken": "1.x"}, "after"),
+        ({"pageToken": "1.x"}, "pageToken"),
         ({"contextId": 1}, "contextId"),
     ],
 )
 async def test_a_faulty_list_names_its_fault(client: TestClient, params: dict[str, Any], field: str) -> None:
+    await send(client, "send x", contextId="c")
     found = await error(client, "ListTasks", {"contextId": "c", **params})
     assert found["code"] == -32602
-    if field != "after":
-        assert [fault["field"] for fault in found["data"][1]["fieldViolations"]] == [field]
+    assert [fault["field"] for fault in found["data"][1]["fieldViolations"]] == [field]
 
 
 async def test_an_open_server_lists_no_tasks_of_all_contexts(client: TestClient) -> None:
