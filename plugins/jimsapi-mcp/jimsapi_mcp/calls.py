@@ -125,8 +125,6 @@ def tool_call_of(request: Request, client: Client, call: RpcRequest) -> ToolCall
     state = call.params.get("requestState") if client.modern else None
     if inputs is not None and not isinstance(inputs, dict):
         raise RpcError(INVALID_PARAMS, "inputResponses must be an object")
-    if inputs is not None and state is None:
-        raise RpcError(INVALID_PARAMS, "inputResponses need the requestState of the result that asked for them")
     given = call.params.get("_meta")
     meta = given if isinstance(given, Mapping) else {}
     token = meta.get("progressToken")

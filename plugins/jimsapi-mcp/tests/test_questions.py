@@ -179,6 +179,12 @@ async def test_a_response_to_another_question_is_ignored(client: TestClient) -> 
     assert (await call(client, params))["resultType"] == "input_required"
 
 
+@pytest.mark.parametrize("responses", [{}, {"other": accepted(answer="red")}])
+async def test_responses_without_a_state_are_ignored(client: TestClient, responses: Any) -> None:
+    assert (await call(client, {**chat("text"), "inputResponses": responses}))["resultType"] == "input_required"
+    assert text(await call(client, {**chat("hi"), "inputResponses": responses})) == "heard hi"
+
+
 async def test_one_call_may_ask_several_questions(client: TestClient) -> None:
     first = await ask(client, "twice")
     second = await call(client, again("twice", first, accepted(answer="a")))

@@ -164,7 +164,7 @@ async def test_arguments_that_a_model_can_correct_are_an_error_of_the_tool(
         ({"name": 3, "arguments": {}}, 400, -32602),
         ({"arguments": {}}, 400, -32602),
         ({"name": "chat", "arguments": ["hi"]}, 400, -32602),
-        ({**chat("hi"), "inputResponses": {}}, 400, -32602),
+        ({**chat("hi"), "inputResponses": 5}, 400, -32602),
         ({**chat("hi"), "inputResponses": [], "requestState": "s"}, 400, -32602),
         ({**chat("hi"), "requestState": "s"}, 400, -32602),
         ({**chat("hi"), "requestState": 3}, 400, -32602),
