@@ -540,7 +540,18 @@ def test_a_server_that_repeats_the_key_does_not_get_it_printed(connect: Connect)
             assert KEY not in ran.out + ran.err
 
 
-NAMES = ["$(touch /tmp/x)", "`id`", "'; id; '", '"; id; "', "\u202e\x1b[31m", "a\nb", "../..", "-rf", "{}" * 5000]
+NAMES = [
+    "$(touch /tmp/x)",
+    "x\nModels: y\r\b",
+    "`id`",
+    "'; id; '",
+    '"; id; "',
+    "\u202e\x1b[31m",
+    "a\nb",
+    "../..",
+    "-rf",
+    "{}" * 5000,
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -558,7 +569,9 @@ def test_a_name_of_the_server_does_not_get_into_a_command(connect: Connect, name
     assert len(examples) > 8
     for example in examples:
         assert name not in example
-        assert "\x1b" not in example
+    assert not {"\x1b", "\u202e", "\r", "\b"} & {*ran.out}
+    assert ran.out.count("\nModels: ") == 1
+    assert len(ran.out) < 20_000
     command = shlex.split(ran.example("Claude Code, in a terminal"))
     assert re.fullmatch("[a-z0-9][a-z0-9-]*", command[5])
     assert command[6:] == [f"{liar.url}/mcp"]
