@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("jimsapi.mcp")
 
-POLL = 2.0
+POLL = 1.0
 """Seconds between two looks into the store for an answer that another process received, or that came another way."""
 MOST_FORMS = 20
 """How often one question is asked if the responses are not answers."""
@@ -172,6 +172,8 @@ class CallStream:
             if self._progress is not None and now() >= due:
                 due = now() + HEARTBEAT
                 yield self._progress.heartbeat()
+            if self._open_call.received:  # what it says is on its way
+                continue
             open_ids = [one.question_id for one in await self._calls.asking.open_questions(run)]
             newest = await self._calls.asking.newest(run)
             if question.question_id not in open_ids or newest.run_id != run.run_id:

@@ -467,6 +467,8 @@ async def test_pages_that_cors_allows_may_use_the_server(client: TestClient, set
     answer = await client.post(PATH, **legacy("ping", headers={"origin": "https://page.example"}))
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] in ("https://page.example", "*")
+    begun = await client.post(PATH, **legacy("initialize", {}, headers={"origin": "https://page.example"}))
+    assert "mcp-session-id" in begun.headers["access-control-expose-headers"]
     other = await client.post(PATH, **legacy("ping", headers={"origin": "https://other.example"}))
     assert other.status_code == (200 if settings["cors_origin"] == ["*"] else 403)
 
