@@ -90,6 +90,12 @@ class ToolCall(msgspec.Struct, frozen=True):
         return client_id_of(self.client, self.id)
 
     @property
+    def notified(self) -> int:
+        """How many notifications of progress the call has sent before it was repeated."""
+        state = read_state(self.state)
+        return 0 if state is None else state.notified
+
+    @property
     def digest(self) -> str:
         """What tells the call from others, for a state."""
         return digest_of(self.tool, self.arguments)
@@ -119,8 +125,6 @@ def tool_call_of(request: Request, client: Client, call: RpcRequest) -> ToolCall
     state = call.params.get("requestState") if client.modern else None
     if inputs is not None and not isinstance(inputs, dict):
         raise RpcError(INVALID_PARAMS, "inputResponses must be an object")
-    if inputs is not None and state is None:
-        raise RpcError(INVALID_PARAMS, "inputResponses need the requestState of the result that asked for them")
     given = call.params.get("_meta")
     meta = given if isinstance(given, Mapping) else {}
     token = meta.get("progressToken")
@@ -181,11 +185,11 @@ class Calls:
         return {"resultType": "complete", **result, "_meta": {SERVER_KEY: self._info}}
 
     async def conclude(
-        self, request: Request, call: ToolCall, outcome: Outcome, run: StoredRun | None = None
+        self, request: Request, call: ToolCall, outcome: Outcome, run: StoredRun | None = None, notified: int = 0
     ) -> dict[str, Any]:
         """Return the result of a call whose run is as `outcome` says: it asks a person, or it is complete.
 
-        `run` is the stored run, if it is known.
+        `run` is the stored run, if it is known. `notified` is the number of notifications of progress.
         """
         if not outcome.asked:
             return tool_result(outcome, ())
@@ -193,7 +197,7 @@ class Calls:
         questions = await self.asking.open_questions(run)
         answerable = self.asking.answerable(request, run, questions)
         if answerable and call.client.modern and call.client.elicits and call.tool != self._tools.start:
-            return self._input_required(request, call, run, self.asking.requests(answerable))
+            return self._input_required(request, call, run, self.asking.requests(answerable), notified)
         return tool_result(outcome, questions, self.note(request, run, questions))
 
     async def begin(
@@ -330,7 +334,7 @@ class Calls:
         entered = self.asking.entered(answerable, call.inputs)
         if entered.again:
             requests = self.asking.requests(answerable, entered.again)
-            return Refused(self._input_required(request, call, run, requests))
+            return Refused(self._input_required(request, call, run, requests, call.notified))
         if entered.declined:
             await self.asking.close(request, run, DECLINING)
             return Refused(tool_result(outcome, (), DECLINED))
@@ -436,9 +440,9 @@ class Calls:
         return run
 
     def _input_required(
-        self, request: Request, call: ToolCall, run: StoredRun, requests: Mapping[str, Any]
+        self, request: Request, call: ToolCall, run: StoredRun, requests: Mapping[str, Any], notified: int
     ) -> dict[str, Any]:
-        state = self._states.sign(request, run, call.digest)
+        state = self._states.sign(request, run, call.digest, notified)
         return {"resultType": "input_required", "inputRequests": requests, "requestState": state}
 
     def _response(self, call: ToolCall, result: Mapping[str, Any]) -> Response:

@@ -18,17 +18,20 @@ Spoken = SpokenItem | PiecesMissed
 
 
 class Progress:
-    """Makes the notifications of one call. `token` is the client's; the numbers rise by 1."""
+    """Makes the notifications of one call. `token` is the client's; the numbers rise by 1.
 
-    def __init__(self, token: RequestId) -> None:
+    `number` is that of the last notification; a call that is repeated goes on from there.
+    """
+
+    def __init__(self, token: RequestId, number: int) -> None:
         self._token = token
-        self._number = 0
+        self.number = number
         self._status: str | None = None
 
     def event(self, message: str | None) -> bytes:
         """Return the next notification, as a server-sent event."""
-        self._number += 1
-        params: dict[str, Any] = {"progressToken": self._token, "progress": self._number}
+        self.number += 1
+        params: dict[str, Any] = {"progressToken": self._token, "progress": self.number}
         return notification_event(
             "notifications/progress", params if message is None else {**params, "message": message}
         )

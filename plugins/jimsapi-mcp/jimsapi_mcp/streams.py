@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("jimsapi.mcp")
 
-POLL = 2.0
+POLL = 1.0
 """Seconds between two looks into the store for an answer that another process received, or that came another way."""
 MOST_FORMS = 20
 """How often one question is asked if the responses are not answers."""
@@ -35,7 +35,7 @@ class CallStream:
         self._request = request
         self._call = call
         self._open_call = open_call
-        self._progress = None if call.token is None else Progress(call.token)
+        self._progress = None if call.token is None else Progress(call.token, call.notified)
         self._stored: StoredRun | None = None
         """The run that another request has begun, as it was when this call began to read it."""
         self._next: StoredRun | None = None
@@ -122,7 +122,8 @@ class CallStream:
             if self._refused:
                 result["isError"] = True
         else:
-            result = await self._calls.conclude(self._request, self._call, outcome, run)
+            notified = 0 if self._progress is None else self._progress.number
+            result = await self._calls.conclude(self._request, self._call, outcome, run, notified)
         return result_event(self._call.id, self._calls.finished(self._call.client, result))
 
     async def _forms(self, outcome: Outcome) -> AsyncGenerator[bytes, None]:
@@ -171,6 +172,8 @@ class CallStream:
             if self._progress is not None and now() >= due:
                 due = now() + HEARTBEAT
                 yield self._progress.heartbeat()
+            if self._open_call.received:  # what it says is on its way
+                continue
             open_ids = [one.question_id for one in await self._calls.asking.open_questions(run)]
             newest = await self._calls.asking.newest(run)
             if question.question_id not in open_ids or newest.run_id != run.run_id:

@@ -164,11 +164,11 @@ async def test_arguments_that_a_model_can_correct_are_an_error_of_the_tool(
         ({"name": 3, "arguments": {}}, 400, -32602),
         ({"arguments": {}}, 400, -32602),
         ({"name": "chat", "arguments": ["hi"]}, 400, -32602),
-        ({**chat("hi"), "inputResponses": {}}, 400, -32602),
+        ({**chat("hi"), "inputResponses": 5}, 400, -32602),
         ({**chat("hi"), "inputResponses": [], "requestState": "s"}, 400, -32602),
         ({**chat("hi"), "requestState": "s"}, 400, -32602),
         ({**chat("hi"), "requestState": 3}, 400, -32602),
-        ({**chat("hi"), "requestState": f"{'0' * 32}.9999999999.{'0' * 64}"}, 400, -32602),
+        ({**chat("hi"), "requestState": f"{'0' * 32}.9999999999.0.{'0' * 64}"}, 400, -32602),
     ],
 )
 async def test_a_malformed_call_is_a_protocol_error(
@@ -467,6 +467,8 @@ async def test_pages_that_cors_allows_may_use_the_server(client: TestClient, set
     answer = await client.post(PATH, **legacy("ping", headers={"origin": "https://page.example"}))
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] in ("https://page.example", "*")
+    begun = await client.post(PATH, **legacy("initialize", {}, headers={"origin": "https://page.example"}))
+    assert "mcp-session-id" in begun.headers["access-control-expose-headers"]
     other = await client.post(PATH, **legacy("ping", headers={"origin": "https://other.example"}))
     assert other.status_code == (200 if settings["cors_origin"] == ["*"] else 403)
 
