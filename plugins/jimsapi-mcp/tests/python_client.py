@@ -31,7 +31,7 @@ class Person:
     def __init__(self, answers: list[Any]) -> None:
         self._answers = iter(answers)
 
-    async def answer(self, _context: Any, params: Any) -> ElicitResult:
+    async def answer(self, context: Any, params: Any) -> ElicitResult:
         """Answer one."""
         assert isinstance(params, ElicitRequestFormParams)
         tell(asked={"message": params.message, "requestedSchema": params.requested_schema})

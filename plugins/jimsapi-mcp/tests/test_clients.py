@@ -154,7 +154,7 @@ def test_a_client_that_died_reads_what_it_had_started(served: Served, client: Mc
         first.wait_for("progress")
         first.kill()
     assert started["status"] in ("queued", "running")
-    get = {"call": "chat_get", "arguments": {"run_id": started["run_id"]}}
+    get: dict[str, Any] = {"call": "chat_get", "arguments": {"run_id": started["run_id"]}}
     [working] = talk(served, client, get).results
     assert structured(working) == {**started, "status": "running"}
     release(served, name)
