@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -68,7 +69,10 @@ def test_progress_goes_on_after_a_form(asking: Served, client: McpClient) -> Non
     followed = talk(asking, client, {**PAY, "progress": True}, answers=[accept(answer="yes"), accept(answer="so so")])
     assert text_of(followed.results[0]) == "R-20: so so"
     numbers = [one["progress"] for one in followed.results[0]["progress"]]
-    assert numbers == sorted(set(numbers))
+    assert numbers[0] == 1
+    # In 2026-07-28 the call is made again after each form, and some clients give each call a token of its own.
+    again = {1} if client.era == "modern" else set()
+    assert all(later == before + 1 or later in again for before, later in pairwise(numbers))
 
 
 def test_a_form_has_the_fields_of_the_question(registering: Served, client: McpClient) -> None:

@@ -32,6 +32,8 @@ class Browser {
   saveTokens = (tokens) => { this.kept = tokens; };
   codeVerifier = () => this.verifier;
   saveCodeVerifier = (verifier) => { this.verifier = verifier; };
+  discoveryState = () => this.discovered;
+  saveDiscoveryState = (discovered) => { this.discovered = discovered; };
   state = () => "the-state";
   async redirectToAuthorization(url) {
     const answer = await fetch(url, { redirect: "manual" });
