@@ -152,7 +152,7 @@ def served() -> Iterator[Served]:
 def run_suite(url: str, revision: str, folder: Path) -> dict[str, list[tuple[str, str, str]]]:
     """Run what a revision requires; the results by status, each as scenario, check and message."""
     install(HERE)
-    command = [node(), SUITE, "server", "--url", url, "--requirements", revision, "-o", folder]
+    command = [str(node()), str(SUITE), "server", "--url", url, "--requirements", revision, "-o", str(folder)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=RUN_WITHIN, check=False)
     found: dict[str, list[tuple[str, str, str]]] = {}
     for file in sorted(folder.glob("*/checks.json")):
