@@ -9,7 +9,7 @@ from jimsapi.runs import RunService
 from jimsapi.threads import DomainError, Question, RunNotFound, StoredRun
 from jimsapi.wire import error_content, refusal_of
 from jimsapi_mcp.asking import DECLINING
-from jimsapi_mcp.calls import Calls, tool_call_of
+from jimsapi_mcp.calls import Calls
 from jimsapi_mcp.eras import (
     MODERN,
     SESSION_HEADER,
@@ -38,6 +38,7 @@ from jimsapi_mcp.resources import TEMPLATE, Resources
 from jimsapi_mcp.sessions import FormResponse, Reaction
 from jimsapi_mcp.states import States
 from jimsapi_mcp.tasks import Tasks
+from jimsapi_mcp.tool_call import tool_call_of
 from jimsapi_mcp.tools import Tools
 
 LISTS_FRESH_FOR = 300_000

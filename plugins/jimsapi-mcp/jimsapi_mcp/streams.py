@@ -15,9 +15,10 @@ from jimsapi_mcp.messages import INTERNAL_ERROR, RpcError, error_event, notifica
 from jimsapi_mcp.progress import HEARTBEAT, Progress, Spoken, notified
 from jimsapi_mcp.results import Outcome, outcome_of_result, tool_result
 from jimsapi_mcp.sessions import FormResponse, OpenCall, Reaction
+from jimsapi_mcp.tool_call import ToolCall
 
 if TYPE_CHECKING:
-    from jimsapi_mcp.calls import Calls, ToolCall
+    from jimsapi_mcp.calls import Calls
 
 logger = logging.getLogger("jimsapi.mcp")
 
@@ -30,7 +31,7 @@ MOST_FORMS = 20
 class CallStream:
     """The events of one call."""
 
-    def __init__(self, calls: "Calls", request: Request, call: "ToolCall", open_call: OpenCall) -> None:
+    def __init__(self, calls: "Calls", request: Request, call: ToolCall, open_call: OpenCall) -> None:
         self._calls = calls
         self._request = request
         self._call = call
