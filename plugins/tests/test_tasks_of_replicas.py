@@ -17,7 +17,7 @@ a2a = load(A2A / "a2a_calls.py")
 AT_ONCE = {"returnImmediately": True}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def replicas() -> Iterator[tuple[Served, Served]]:
     """Two servers with one database."""
     database = load(PLUGINS / "jimsapi-postgres" / "tests" / "database.py")
@@ -29,11 +29,11 @@ def replicas() -> Iterator[tuple[Served, Served]]:
 
 async def test_a_task_moves_between_replicas(replicas: tuple[Served, Served]) -> None:
     async with replicas[0].async_client() as first, replicas[1].async_client() as second:
-        task = await a2a.send(first, "hold door; send done", contextId="c", message_id="m", configuration=AT_ONCE)
+        task = await a2a.send(first, "hold door; send done", contextId="moving", message_id="m", configuration=AT_ONCE)
         await a2a.send(first, "reached door")
         assert a2a.state(await a2a.result(second, "GetTask", {"id": task["id"]})) == "WORKING"
         watching = asyncio.create_task(a2a.call(second, "SubscribeToTask", {"id": task["id"]}))
-        repeated = asyncio.create_task(a2a.send(second, "hold door; send done", contextId="c", message_id="m"))
+        repeated = asyncio.create_task(a2a.send(second, "hold door; send done", contextId="moving", message_id="m"))
         await a2a.send(first, "open door")
         assert a2a.summary(a2a.events(await watching)) == [
             "task WORKING", "done", "+.", "statusUpdate COMPLETED",
@@ -42,7 +42,7 @@ async def test_a_task_moves_between_replicas(replicas: tuple[Served, Served]) ->
         assert (done["id"], a2a.texts(done)) == (task["id"], ["done"])
         for client in (first, second):
             assert await a2a.result(client, "GetTask", {"id": task["id"]}) == done
-            listed = await a2a.result(client, "ListTasks", {"contextId": "c", "includeArtifacts": True})
+            listed = await a2a.result(client, "ListTasks", {"contextId": "moving", "includeArtifacts": True})
             assert listed["tasks"] == [done]
 
 

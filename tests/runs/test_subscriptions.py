@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import orjson
@@ -25,7 +25,7 @@ from jimsapi.threads.errors import InputRefused, RunNotFound, StoreLacks, StoreU
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import OPEN
 from jimsapi.threads.store import ThreadStore
-from jimsapi.threads.subscriptions import Subscription
+from jimsapi.threads.subscriptions import Subscription, SubscriptionStore
 from tests.apps.scripted import Scripted
 from tests.runs.receiver import KEY, OK, Receiver, answer
 from tests.runs.serving import STORES, ended, inbound, make_store, serving, taken
@@ -100,7 +100,8 @@ async def until(service: RunService, **outcomes: int) -> None:
 
 
 async def unsettled(service: RunService) -> int:
-    return await service.store.subscriptions.count()  # type: ignore[attr-defined] # both stores of these tests keep some
+    kept: SubscriptionStore = service.store.subscriptions  # type: ignore[attr-defined] # these stores keep some
+    return await kept.count()
 
 
 # When a receiver is called.
@@ -359,7 +360,7 @@ async def test_a_receiver_of_a_process_that_died_is_called_after_the_next_start(
         run = await held(dead)
         await dead.subscriptions.add(to(run, receiver.url()), LIMIT)
         await store.subscriptions.take(10, 3600.0)  # type: ignore[attr-defined] # it was about to look
-        async with notifying(store=_Shared(store)) as (service, _):
+        async with notifying(store=cast(ThreadStore, _Shared(store))) as (service, _):
             assert (await receiver.call()).verified() == {"state": "interrupted"}
             await until(service, delivered=1)
         await dead.__aexit__()

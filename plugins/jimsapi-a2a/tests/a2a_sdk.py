@@ -72,7 +72,7 @@ async def events(client: Client, text: str, **fields: Any) -> list[StreamRespons
 
 def state(task: Task) -> str:
     """The state of a task, such as `completed`."""
-    return TaskState.Name(task.status.state).removeprefix("TASK_STATE_").lower()
+    return str(TaskState.Name(task.status.state)).removeprefix("TASK_STATE_").lower()
 
 
 def texts(task: Task) -> list[str]:

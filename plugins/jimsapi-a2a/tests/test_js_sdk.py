@@ -150,7 +150,7 @@ def test_a_task_is_returned_at_once_and_cancelled(served: Served, binding: str) 
 
 
 def test_a_message_that_is_sent_again_is_answered_once(served: Served, binding: str) -> None:
-    same = {"messageId": str(uuid4()), "contextId": str(uuid4())}
+    same: dict[str, Any] = {"messageId": str(uuid4()), "contextId": str(uuid4())}
     first, again, other, listed = converse(
         served,
         binding,

@@ -23,7 +23,6 @@ from a2a.types import (
 )
 from a2a.utils.errors import InvalidParamsError, TaskNotCancelableError, TaskNotFoundError, UnsupportedOperationError
 from a2a_sdk import BINDINGS, SILENCE, connected, events, request, send, state, streamed, texts
-from google.protobuf.json_format import MessageToDict
 
 from tests.plugins.distributions import install
 from tests.serving import ROOT, Served
@@ -209,7 +208,8 @@ async def test_files_reach_the_agent(client: Client) -> None:
 
 async def test_data_of_the_agent_is_an_artifact(client: Client) -> None:
     [artifact] = (await send(client, "data")).artifacts
-    assert MessageToDict(artifact.parts[0].data) == {"city": "Perth", "degrees": 31}
+    data = artifact.parts[0].data.struct_value
+    assert (data["city"], data["degrees"]) == ("Perth", 31)
 
 
 async def test_another_caller_finds_no_task(served: Served, binding: str, client: Client) -> None:
