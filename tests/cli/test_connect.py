@@ -344,7 +344,10 @@ TRUE = {("GET", "/api/v1/chat"): as_json(405, {}, allow="OPTIONS, POST"), ("POST
 
 @dataclass
 class Liar:
-    """A server whose answers are given by method and path; `requests` are those that it got."""
+    """A server whose answers are given by method and path; `requests` are those that it got.
+
+    After a `#`, the path may have the method of JSON-RPC.
+    """
 
     url: str
     answers: dict[tuple[str, str], Answer]
@@ -370,10 +373,12 @@ def lying(answers: dict[tuple[str, str], Answer], otherwise: Answer = NOT_FOUND)
             self.read_and_answer()
 
         def read_and_answer(self) -> None:
-            self.rfile.read(int(self.headers["content-length"] or 0))
+            sent = self.rfile.read(int(self.headers["content-length"] or 0))
             liar.requests.append((self.command, self.path, self.headers["authorization"]))
             self.close_connection = True
-            answer = liar.answers.get((self.command, self.path), otherwise)
+            method = json.loads(sent).get("method") if sent else None
+            places = ((self.command, f"{self.path}#{method}"), (self.command, self.path))
+            answer = next((liar.answers[place] for place in places if place in liar.answers), otherwise)
             if answer.silent:
                 left.wait(30)
                 return
@@ -540,7 +545,18 @@ def test_a_server_that_repeats_the_key_does_not_get_it_printed(connect: Connect)
             assert KEY not in ran.out + ran.err
 
 
-NAMES = ["$(touch /tmp/x)", "`id`", "'; id; '", '"; id; "', "\u202e\x1b[31m", "a\nb", "../..", "-rf", "{}" * 5000]
+NAMES = [
+    "$(touch /tmp/x)",
+    "x\nModels: y\r\b",
+    "`id`",
+    "'; id; '",
+    '"; id; "',
+    "\u202e\x1b[31m",
+    "a\nb",
+    "../..",
+    "-rf",
+    "{}" * 5000,
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -558,7 +574,9 @@ def test_a_name_of_the_server_does_not_get_into_a_command(connect: Connect, name
     assert len(examples) > 8
     for example in examples:
         assert name not in example
-        assert "\x1b" not in example
+    assert not {"\x1b", "\u202e", "\r", "\b"} & {*ran.out}
+    assert ran.out.count("\nModels: ") == 1
+    assert len(ran.out) < 20_000
     command = shlex.split(ran.example("Claude Code, in a terminal"))
     assert re.fullmatch("[a-z0-9][a-z0-9-]*", command[5])
     assert command[6:] == [f"{liar.url}/mcp"]
@@ -598,6 +616,56 @@ def test_a_server_that_asks_for_something_else_than_a_bearer_token_is_named(conn
         ran = connect(liar.url)
     assert ran.status == 0
     assert "Note: the server asks for Basic, Negotiate, and not for a bearer token" in ran.out
+
+
+POST_ONLY = as_json(405, {}, allow="POST")
+
+
+def rpc(result: Any, **headers: str) -> Answer:
+    return as_json(200, {"jsonrpc": "2.0", "id": 1, "result": result}, **headers)
+
+
+def test_tools_are_read_in_the_era_of_mcp_that_a_server_speaks(connect: Connect) -> None:
+    tools = rpc({"tools": [{"name": "ask"}, {"name": "look_up"}]})
+    begun = rpc({"protocolVersion": "2025-11-25", "capabilities": {}})
+    as_stream = Answer(
+        200, b"event: message\r\ndata: " + begun.body + b"\r\n\r\n", {"content-type": "text/event-stream"}
+    )
+    discovered = rpc({"supportedVersions": ["2026-07-28"]})
+    unknown = as_json(400, {"jsonrpc": "2.0", "id": 1, "error": {"code": -32601, "message": "Method not found"}})
+    for discover, initialize in ((unknown, begun), (unknown, as_stream), (discovered, unknown)):
+        answers = {
+            ("GET", "/mcp"): POST_ONLY,
+            ("POST", "/mcp#server/discover"): discover,
+            ("POST", "/mcp#initialize"): initialize,
+            ("POST", "/mcp#tools/list"): tools,
+        }
+        with lying({**TRUE, **answers}) as liar:
+            ran = connect(liar.url)
+        assert (ran.status, ran.err) == (0, "")
+        assert "\nTools: ask, look_up\n" in ran.out
+    with lying({**TRUE, **answers, ("POST", "/mcp#server/discover"): unknown}) as liar:
+        ran = connect(liar.url)
+    assert ran.status == 1
+    assert "mcp: it answers neither server/discover nor initialize as MCP does (status 400)" in ran.err
+
+
+def test_an_agent_that_does_not_answer_as_its_card_says_is_named(connect: Connect) -> None:
+    not_found = as_json(200, {"jsonrpc": "2.0", "id": 1, "error": {"code": -32001, "message": "Task not found"}})
+    with lying({**TRUE}) as liar:
+        interface = {"url": f"{liar.url}/a2a", "protocolBinding": "JSONRPC", "protocolVersion": "1.0"}
+        card = as_json(200, {"name": "Bot", "supportedInterfaces": [interface]})
+        liar.answers["GET", "/.well-known/agent-card.json"] = card
+        for answer, fault in (
+            (not_found, None),
+            (rpc({}), "it does not answer as A2A 1.0 does (status 200)"),
+            (NOT_FOUND, "it does not answer as A2A 1.0 does (status 404)"),
+            (as_json(403, {"error": {"message": "not you"}}), "it refuses this caller with 403 not you"),
+        ):
+            liar.answers["POST", "/a2a#GetTask"] = answer
+            ran = connect(liar.url)
+            assert ran.err == ("" if fault is None else f"jimsapi: a2a: {liar.url}/a2a: {fault}\n")
+            assert f"Interface: JSONRPC 1.0 at {liar.url}/a2a" in ran.out
 
 
 def test_the_oauth_document_is_read_and_compared(connect: Connect) -> None:

@@ -15,6 +15,7 @@ from jimsapi import create_api
 from jimsapi.asgi.testing import TestClient
 from tests.apps.scripted import Scripted
 from tests.serving import Served
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -52,7 +53,8 @@ async def test_a_blocking_request_gets_spaces_until_its_task_ends(
     async with client.stream("POST", path, json=body, headers=VERSION) as response:
         assert response.status_code == 200
         chunks = response.aiter_bytes()
-        pieces = [await anext(chunks) for _ in range(2)]
+        async with asyncio.timeout(PATIENCE):
+            pieces = [await anext(chunks) for _ in range(2)]
         assert set(b"".join(pieces)) == set(b" ")
         bot.opened["door"].set()
         pieces += [piece async for piece in chunks]
@@ -66,8 +68,9 @@ async def test_a_silent_stream_gets_comments(client: TestClient, bot: Scripted) 
     async with client.stream("POST", "/a2a", json=body, headers=VERSION) as response:
         lines = response.aiter_lines()
         found: list[str] = []
-        while not found or not found[-1].startswith(":"):
-            found.append(await anext(lines))
+        async with asyncio.timeout(PATIENCE):
+            while not found or not found[-1].startswith(":"):
+                found.append(await anext(lines))
         bot.opened["door"].set()
         found += [line async for line in lines]
     got = [json.loads(line[6:])["result"] for line in found if line.startswith("data: ")]

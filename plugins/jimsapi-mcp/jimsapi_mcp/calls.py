@@ -39,7 +39,7 @@ from jimsapi.wire import (
 )
 from jimsapi_mcp.asking import CANCELLED, CLOSED, DECLINED, DECLINING, DISMISSED, Asking
 from jimsapi_mcp.eras import SERVER_KEY, Client
-from jimsapi_mcp.messages import INVALID_PARAMS, RequestId, RpcError, RpcRequest, is_name, result_body, shown
+from jimsapi_mcp.messages import INVALID_PARAMS, RequestId, RpcError, result_body, shown
 from jimsapi_mcp.names import run_of, thread_of
 from jimsapi_mcp.people import People, admission_of
 from jimsapi_mcp.results import (
@@ -51,9 +51,10 @@ from jimsapi_mcp.results import (
     tool_result,
 )
 from jimsapi_mcp.sessions import FormResponse, OpenCall, OpenCalls, Reaction, deliver
-from jimsapi_mcp.states import States, digest_of, read_state
+from jimsapi_mcp.states import States, read_state
 from jimsapi_mcp.streams import CallStream, end_of
 from jimsapi_mcp.tasks import task_of
+from jimsapi_mcp.tool_call import ToolCall, client_id_of
 from jimsapi_mcp.tools import (
     ArgumentsRefused,
     GetArguments,
@@ -67,78 +68,12 @@ RECENT = 10
 """How many of the newest runs of a thread are looked at to find one that the caller may see."""
 
 
-class ToolCall(msgspec.Struct, frozen=True):
-    """A call of a tool.
-
-    `inputs` and `state` are there if the client repeats a call with what a person has entered. `streams`: the client
-    accepts a stream of events.
-    """
-
-    id: RequestId
-    tool: str
-    arguments: Mapping[str, Any]
-    client: Client
-    token: RequestId | None
-    inputs: Mapping[str, Any]
-    state: Any
-    trace_context: TraceContext | None
-    streams: bool
-
-    @property
-    def client_id(self) -> str | None:
-        """What the message of an earlier client's call is known by, so that every process can cancel it."""
-        return client_id_of(self.client, self.id)
-
-    @property
-    def notified(self) -> int:
-        """How many notifications of progress the call has sent before it was repeated."""
-        state = read_state(self.state)
-        return 0 if state is None else state.notified
-
-    @property
-    def digest(self) -> str:
-        """What tells the call from others, for a state."""
-        return digest_of(self.tool, self.arguments)
-
-
-def client_id_of(client: Client, request_id: RequestId) -> str | None:
-    """Return what stands for a request among all requests; None for a client without a session."""
-    return None if client.session is None else f"{client.session} {request_id!r}"
-
-
 class Place(msgspec.Struct, frozen=True):
     """Where a message goes: the thread that `selectors` find, of the contact `contact`."""
 
     selectors: Sequence[Selector]
     contact: str
     name: str | None = None
-
-
-def tool_call_of(request: Request, client: Client, call: RpcRequest) -> ToolCall:
-    """Return the call of a tool in a request. Raises `RpcError` if it is not a valid one."""
-    name, arguments = call.params.get("name"), call.params.get("arguments")
-    if not isinstance(name, str):
-        raise RpcError(INVALID_PARAMS, "The name of a tool must be a text")
-    if arguments is not None and not isinstance(arguments, dict):
-        raise RpcError(INVALID_PARAMS, "The arguments of a tool must be an object")
-    inputs = call.params.get("inputResponses") if client.modern else None
-    state = call.params.get("requestState") if client.modern else None
-    if inputs is not None and not isinstance(inputs, dict):
-        raise RpcError(INVALID_PARAMS, "inputResponses must be an object")
-    given = call.params.get("_meta")
-    meta = given if isinstance(given, Mapping) else {}
-    token = meta.get("progressToken")
-    return ToolCall(
-        id=call.id,
-        tool=name,
-        arguments=arguments or {},
-        client=client,
-        token=token if is_name(token) else None,
-        inputs=inputs or {},
-        state=state,
-        trace_context=TraceContext.parse(meta.get("traceparent"), meta.get("tracestate")),
-        streams="text/event-stream" in (request.headers.get("accept") or "").lower(),
-    )
 
 
 class Calls:

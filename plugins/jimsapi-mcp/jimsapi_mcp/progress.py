@@ -57,32 +57,38 @@ async def notified(
         return
     now = asyncio.get_running_loop().time
     pieces: list[str] = []
-    due = 0.0
+    pieces_due, heartbeat_due = 0.0, now() + HEARTBEAT
 
     def pause() -> float:
-        return max(0.0, due - now()) if pieces else HEARTBEAT
+        return max(0.0, (pieces_due if pieces else heartbeat_due) - now())
 
     async for item in with_pauses(items, pause):
-        if isinstance(item, MessagePiece):
-            if item.text:
-                pieces.append(item.text)
-            if now() < due:
-                continue
-        elif item is not None and not isinstance(item, Status | ToolStarted | Finished | Failed):
+        if isinstance(item, Finished | Failed):  # the result has the whole text
+            yield item
             continue
-        if pieces and not isinstance(item, Finished | Failed):  # the result has the whole text
+        if isinstance(item, MessagePiece) and item.text:
+            pieces.append(item.text)
+        news = _news(item)
+        if pieces and (news is not None or now() >= pieces_due):
             yield progress.event("".join(pieces))
             pieces.clear()
-            due = now() + BETWEEN_PIECES
-        elif item is None:
+            pieces_due, heartbeat_due = now() + BETWEEN_PIECES, now() + HEARTBEAT
+        if news is not None:
+            yield progress.status(news)
+            heartbeat_due = now() + HEARTBEAT
+        elif not pieces and now() >= heartbeat_due:
             yield progress.heartbeat()
-        match item:
-            case Status(text, _):
-                yield progress.status(text)
-            case ToolStarted(_, name):
-                yield progress.status(f"Uses the tool {name}")
-            case Finished() | Failed():
-                yield item
+            heartbeat_due = now() + HEARTBEAT
+
+
+def _news(item: Spoken | None) -> str | None:
+    """Return the text of an item that says what the pipeline does now; None for other items."""
+    match item:
+        case Status(text, _):
+            return text
+        case ToolStarted(_, name):
+            return f"Uses the tool {name}"
+    return None
 
 
 async def with_pauses(items: AsyncIterator[Item], pause: Callable[[], float]) -> AsyncGenerator[Item | None, None]:

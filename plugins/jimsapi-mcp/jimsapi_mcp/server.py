@@ -6,10 +6,10 @@ from typing import Any
 
 from jimsapi.asgi import JSONResponse, Request, Response
 from jimsapi.runs import RunService
-from jimsapi.threads import DomainError, RunNotFound
+from jimsapi.threads import DomainError, Question, RunNotFound, StoredRun
 from jimsapi.wire import error_content, refusal_of
 from jimsapi_mcp.asking import DECLINING
-from jimsapi_mcp.calls import Calls, tool_call_of
+from jimsapi_mcp.calls import Calls
 from jimsapi_mcp.eras import (
     MODERN,
     SESSION_HEADER,
@@ -38,6 +38,7 @@ from jimsapi_mcp.resources import TEMPLATE, Resources
 from jimsapi_mcp.sessions import FormResponse, Reaction
 from jimsapi_mcp.states import States
 from jimsapi_mcp.tasks import Tasks
+from jimsapi_mcp.tool_call import tool_call_of
 from jimsapi_mcp.tools import Tools
 
 LISTS_FRESH_FOR = 300_000
@@ -126,7 +127,9 @@ class McpServer:
             "serverInfo": self._info,
             "instructions": self._tools.description,
         }
-        return JSONResponse(result_body(message.id, result), headers={SESSION_HEADER: new_session(message.params)})
+        # A page of another origin may read the header only if the response says so (Fetch Standard, section 3.2.2).
+        headers = {SESSION_HEADER: new_session(message.params), "access-control-expose-headers": SESSION_HEADER}
+        return JSONResponse(result_body(message.id, result), headers=headers)
 
     async def _notice(self, request: Request, message: RpcNotification) -> None:
         """Handle a notification: the cancellation of an earlier client's call. Others are ignored."""
@@ -154,22 +157,31 @@ class McpServer:
         run, question = asked
         if question is None:  # it was answered meanwhile, which the call finds out itself
             return
-        entered = asking.entered([question], {str(question.question_id): response.result or {"action": "cancel"}})
-        if entered.again:
-            reaction = FormResponse(Reaction.INVALID, entered.again[question.question_id])
-        elif entered.declined:
-            reaction = FormResponse(Reaction.DECLINED)
-        elif entered.dismissed:
-            reaction = FormResponse(Reaction.DISMISSED)
-        else:
-            try:
-                await self._calls.answer(request, run, entered.answers)
-                reaction = FormResponse(Reaction.ANSWERED)
-            except DomainError as error:
-                content = error_content(request, error)
-                reaction = FormResponse(Reaction.REFUSED, refusal_of(content.status, content.content).text)
-        if reaction.reaction is Reaction.DECLINED:
-            await asking.close(request, run, DECLINING)
-        is_here = self._calls.open_calls.respond(form_id, reaction)
+        self._calls.open_calls.receive(form_id)
+        reaction = FormResponse(Reaction.REFUSED, "Internal Server Error")
+        try:
+            reaction = await self._react(request, run, question, response.result or {"action": "cancel"})
+        finally:
+            is_here = self._calls.open_calls.respond(form_id, reaction)
         if not is_here and reaction.reaction in (Reaction.INVALID, Reaction.DISMISSED):
             await asking.close(request, run, DECLINING)  # the call waits in another process, which reads only the store
+
+    async def _react(
+        self, request: Request, run: StoredRun, question: Question, response: Mapping[str, Any]
+    ) -> FormResponse:
+        """Do what a person has entered in a form, and return what it means for the call that waits."""
+        asking = self._calls.asking
+        entered = asking.entered([question], {str(question.question_id): response})
+        if entered.again:
+            return FormResponse(Reaction.INVALID, entered.again[question.question_id])
+        if entered.declined:
+            await asking.close(request, run, DECLINING)
+            return FormResponse(Reaction.DECLINED)
+        if entered.dismissed:
+            return FormResponse(Reaction.DISMISSED)
+        try:
+            await self._calls.answer(request, run, entered.answers)
+        except DomainError as error:
+            content = error_content(request, error)
+            return FormResponse(Reaction.REFUSED, refusal_of(content.status, content.content).text)
+        return FormResponse(Reaction.ANSWERED)

@@ -40,11 +40,16 @@ class FormResponse(msgspec.Struct, frozen=True):
 
 
 class OpenCall(msgspec.Struct, weakref=True):
-    """A call that has no response yet. `run_id` is the run that works on it now; None before the first one."""
+    """A call that has no response yet.
+
+    `run_id` is the run that works on it now; None before the first one. `form` is the response to the form that the
+    person sees now. `received`: it has come, and the server works on it.
+    """
 
     run_id: UUID | None = None
     cancelled: bool = False
     form: asyncio.Future[FormResponse] | None = None
+    received: bool = False
 
 
 class OpenCalls:
@@ -70,13 +75,19 @@ class OpenCalls:
     @contextmanager
     def showing(self, call: OpenCall, form_id: str) -> Iterator[asyncio.Future[FormResponse]]:
         """Return a context in which the response to a form reaches its call."""
-        call.form = asyncio.get_running_loop().create_future()
+        call.form, call.received = asyncio.get_running_loop().create_future(), False
         self._by_form[form_id] = call
         try:
             yield call.form
         finally:
             call.form = None
             del self._by_form[form_id]
+
+    def receive(self, form_id: str) -> None:
+        """Note that the response to a form has come. Follow it up with `respond`."""
+        call = self._by_form.get(form_id)
+        if call is not None:
+            call.received = True
 
     def respond(self, form_id: str, response: FormResponse) -> bool:
         """Give a response to the call that waits for it. Returns False if no call of this process does."""

@@ -15,13 +15,14 @@ from jimsapi_mcp.messages import INTERNAL_ERROR, RpcError, error_event, notifica
 from jimsapi_mcp.progress import HEARTBEAT, Progress, Spoken, notified
 from jimsapi_mcp.results import Outcome, outcome_of_result, tool_result
 from jimsapi_mcp.sessions import FormResponse, OpenCall, Reaction
+from jimsapi_mcp.tool_call import ToolCall
 
 if TYPE_CHECKING:
-    from jimsapi_mcp.calls import Calls, ToolCall
+    from jimsapi_mcp.calls import Calls
 
 logger = logging.getLogger("jimsapi.mcp")
 
-POLL = 2.0
+POLL = 1.0
 """Seconds between two looks into the store for an answer that another process received, or that came another way."""
 MOST_FORMS = 20
 """How often one question is asked if the responses are not answers."""
@@ -30,7 +31,7 @@ MOST_FORMS = 20
 class CallStream:
     """The events of one call."""
 
-    def __init__(self, calls: "Calls", request: Request, call: "ToolCall", open_call: OpenCall) -> None:
+    def __init__(self, calls: "Calls", request: Request, call: ToolCall, open_call: OpenCall) -> None:
         self._calls = calls
         self._request = request
         self._call = call
@@ -172,6 +173,8 @@ class CallStream:
             if self._progress is not None and now() >= due:
                 due = now() + HEARTBEAT
                 yield self._progress.heartbeat()
+            if self._open_call.received:  # what it says is on its way
+                continue
             open_ids = [one.question_id for one in await self._calls.asking.open_questions(run)]
             newest = await self._calls.asking.newest(run)
             if question.question_id not in open_ids or newest.run_id != run.run_id:

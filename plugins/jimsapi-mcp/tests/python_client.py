@@ -31,7 +31,7 @@ class Person:
     def __init__(self, answers: list[Any]) -> None:
         self._answers = iter(answers)
 
-    async def answer(self, _context: Any, params: Any) -> ElicitResult:
+    async def answer(self, context: Any, params: Any) -> ElicitResult:
         """Answer one."""
         assert isinstance(params, ElicitRequestFormParams)
         tell(asked={"message": params.message, "requestedSchema": params.requested_schema})
@@ -77,11 +77,10 @@ class Browser(OAuthClientProvider):
 
 
 @asynccontextmanager
-async def connected(scenario: Any) -> AsyncIterator[Client]:
+async def connected(scenario: Any, browser: Browser | None) -> AsyncIterator[Client]:
     """A client as the scenario describes it."""
     url, answers = scenario["url"], scenario["answers"]
-    auth = Browser(url) if scenario["sign_in"] else None
-    async with create_mcp_http_client(headers=scenario["headers"], auth=auth) as http:
+    async with create_mcp_http_client(headers=scenario["headers"], auth=browser) as http:
         client = Client(
             streamable_http_client(url, http_client=http),
             mode="legacy" if scenario["era"] == "legacy" else "auto",
@@ -114,6 +113,21 @@ async def call(client: Client, step: Any) -> Any:
     return {"progress": heard, "cancelled": True}
 
 
+def filled(step: Any, known: Any) -> Any:
+    """A step with the values of an earlier result in place of `$run_id` and the like."""
+    text = json.dumps(step)
+    for name in ("run_id", "thread_id", "question_id"):
+        text = text.replace(f"${name}", known.get(name, ""))
+    return json.loads(text)
+
+
+def learned(result: Any, known: Any) -> Any:
+    """What `filled` knows after a result."""
+    structured = result.get("result", {}).get("structuredContent") or {}
+    questions = structured.get("questions") or [{}]
+    return {**known, **structured, **questions[0]}
+
+
 async def perform(client: Client, step: Any) -> Any:
     """Do one step."""
     if "call" in step:
@@ -132,14 +146,29 @@ async def perform(client: Client, step: Any) -> Any:
     return answer.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-async def main(scenario: Any) -> None:
+async def converse(scenario: Any, browser: Browser | None) -> None:
     """Connect, and do the steps."""
-    async with connected(scenario) as client:
+    async with connected(scenario, browser) as client:
         server = client.server_info
         name = None if server is None else server.name
         tell(connected={"version": client.protocol_version, "server": name, "instructions": client.instructions})
+        known: Any = {}
         for step in scenario["steps"]:
-            tell(step=await perform(client, step))
+            result = await perform(client, filled(step, known))
+            known = learned(result, known)
+            tell(step=result)
+
+
+async def main(scenario: Any) -> None:
+    """Perform a scenario. A token that was refused because it lacks a scope is replaced at the next connection."""
+    if not scenario["sign_in"]:
+        await converse(scenario, None)
+        return
+    browser = Browser(scenario["url"])
+    try:
+        await converse(scenario, browser)
+    except* MCPError:
+        await converse(scenario, browser)
 
 
 if __name__ == "__main__":

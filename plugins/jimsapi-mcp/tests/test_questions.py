@@ -56,6 +56,9 @@ async def bot(ctx: ThreadContext) -> None:
         first = await ctx.ask("first", "First?")
         second = await ctx.ask("second", "Second?")
         ctx.send_message(f"{first} {second}")
+    elif said == "both":
+        name, city = await asyncio.gather(ctx.ask("name", "Your name?"), ctx.ask("city", "Your city?"))
+        ctx.send_message(f"{name} of {city}")
     elif said == "busy":
         for key in ("first", "second"):
             await ctx.update_agent_status(f"Asking the {key}")
@@ -193,6 +196,25 @@ async def test_one_call_may_ask_several_questions(client: TestClient) -> None:
     assert text(found) == "a b"
 
 
+async def test_two_questions_at_once_are_two_forms(client: TestClient) -> None:
+    asked = await ask(client, "both")
+    by_text = {request["params"]["message"]: key for key, request in asked["inputRequests"].items()}
+    assert set(by_text) == {"Your name?", "Your city?"}
+    params = {**chat("both"), "requestState": asked["requestState"]}
+    name, city = {by_text["Your name?"]: accepted(answer="Ann")}, {by_text["Your city?"]: accepted(answer="Perth")}
+    again_asked = await call(client, {**params, "inputResponses": name})
+    assert set(again_asked["inputRequests"]) == set(by_text.values())
+    assert text(await call(client, {**params, "inputResponses": {**name, **city}})) == "Ann of Perth"
+
+
+async def test_an_earlier_client_is_asked_two_questions_one_after_the_other(talk: "Talk") -> None:
+    async with talk.call(chat("both")) as messages:
+        for answer in ("a", "b"):
+            asked = await anext(messages)
+            assert (await talk.respond(asked["id"], accepted(answer=answer))).status_code == 202
+        assert text((await anext(messages))["result"]) in ("a of b", "b of a")
+
+
 async def test_the_numbers_of_progress_rise_when_a_call_is_repeated(client: TestClient) -> None:
     told: list[int] = []
     params: Any = chat("busy")
@@ -281,7 +303,7 @@ async def test_a_state_that_was_changed_is_refused(client: TestClient) -> None:
         f"{state}x",
         f" {state}",
         "",
-        None,
+        7,
     ):
         params = {**again("text", asked, accepted(answer="red")), "requestState": changed}
         answer = await client.post(PATH, **modern("tools/call", params, capabilities=FORMS))

@@ -1,5 +1,6 @@
 """What goes over the wire in both eras: requests, responses, errors, headers, and what is refused."""
 
+import asyncio
 import json
 from base64 import b64encode
 from collections.abc import AsyncIterator
@@ -400,8 +401,6 @@ async def test_a_silent_pipeline_gives_signs_of_life(monkeypatch: pytest.MonkeyP
     heard = 0
 
     async def silent(ctx: ThreadContext) -> None:
-        import asyncio
-
         await ctx.update_agent_status("Thinking")
         await asyncio.sleep(0.2)
         ctx.send_message("done")
@@ -413,6 +412,20 @@ async def test_a_silent_pipeline_gives_signs_of_life(monkeypatch: pytest.MonkeyP
         assert heard >= 3
         assert [one.get("message") for one in told].count("Thinking") >= 3
         assert [one["progress"] for one in told] == list(range(1, heard + 1))
+
+
+async def test_a_pipeline_that_only_reasons_gives_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jimsapi_mcp.progress.HEARTBEAT", 0.05)
+
+    async def reasoning(ctx: ThreadContext) -> None:
+        for _ in range(40):
+            ctx.reasoning("Hm. ")
+            await asyncio.sleep(0.01)
+        ctx.send_message("done")
+
+    async with TestClient(create_api(reasoning, store="memory:")) as client:
+        call = modern("tools/call", chat("hi"), meta={"progressToken": "t"})
+        assert len(progress(events(await client.post(PATH, **call)))) >= 3
 
 
 async def test_many_pieces_are_sent_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -467,6 +480,8 @@ async def test_pages_that_cors_allows_may_use_the_server(client: TestClient, set
     answer = await client.post(PATH, **legacy("ping", headers={"origin": "https://page.example"}))
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] in ("https://page.example", "*")
+    begun = await client.post(PATH, **legacy("initialize", {}, headers={"origin": "https://page.example"}))
+    assert "mcp-session-id" in begun.headers["access-control-expose-headers"]
     other = await client.post(PATH, **legacy("ping", headers={"origin": "https://other.example"}))
     assert other.status_code == (200 if settings["cors_origin"] == ["*"] else 403)
 
