@@ -17,7 +17,6 @@ import re
 import types
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -106,6 +105,7 @@ class Options:
     """
 
     _prefix: ClassVar[str] = ""
+    _specs: ClassVar[tuple[OptionSpec, ...]]
 
     def __init_subclass__(cls, prefix: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -134,11 +134,12 @@ OptionsType = TypeVar("OptionsType", bound=Options)
 Made = TypeVar("Made")
 
 
-@cache  # a start needs those of each class several times
 def specs(cls: type[Options]) -> tuple[OptionSpec, ...]:
     """Return the options that a class declares, in order. Raises `OptionError` for an invalid declaration."""
-    hints = {name: hint for name, hint in get_type_hints(cls).items() if get_origin(hint) is not ClassVar}
-    return tuple(_spec(cls, field, hint) for field, hint in hints.items())
+    if "_specs" not in vars(cls):  # a start needs them several times
+        hints = {name: hint for name, hint in get_type_hints(cls).items() if get_origin(hint) is not ClassVar}
+        cls._specs = tuple(_spec(cls, field, hint) for field, hint in hints.items())
+    return cls._specs
 
 
 def _spec(cls: type[Options], field: str, hint: Any) -> OptionSpec:
