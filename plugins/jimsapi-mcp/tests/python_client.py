@@ -113,6 +113,21 @@ async def call(client: Client, step: Any) -> Any:
     return {"progress": heard, "cancelled": True}
 
 
+def filled(step: Any, known: Any) -> Any:
+    """A step with the values of an earlier result in place of `$run_id` and the like."""
+    text = json.dumps(step)
+    for name in ("run_id", "thread_id", "question_id"):
+        text = text.replace(f"${name}", known.get(name, ""))
+    return json.loads(text)
+
+
+def learned(result: Any, known: Any) -> Any:
+    """What `filled` knows after a result."""
+    structured = result.get("result", {}).get("structuredContent") or {}
+    questions = structured.get("questions") or [{}]
+    return {**known, **structured, **questions[0]}
+
+
 async def perform(client: Client, step: Any) -> Any:
     """Do one step."""
     if "call" in step:
@@ -137,8 +152,11 @@ async def converse(scenario: Any, browser: Browser | None) -> None:
         server = client.server_info
         name = None if server is None else server.name
         tell(connected={"version": client.protocol_version, "server": name, "instructions": client.instructions})
+        known: Any = {}
         for step in scenario["steps"]:
-            tell(step=await perform(client, step))
+            result = await perform(client, filled(step, known))
+            known = learned(result, known)
+            tell(step=result)
 
 
 async def main(scenario: Any) -> None:

@@ -1,8 +1,9 @@
-"""A bot that asks for a form before it registers somebody."""
+"""A bot that asks for a form before it registers somebody, and pays what other messages say, as `asking` does."""
 
 import json
 
 from jimsapi import JimsApp, ThreadContext
+from tests.apps import asking
 
 FORM = {
     "type": "object",
@@ -16,10 +17,13 @@ FORM = {
 }
 
 
-async def register(ctx: ThreadContext) -> None:
-    """Registers people for the race."""
+async def answer(ctx: ThreadContext) -> None:
+    """Registers people for the race, and pays."""
+    if ctx.get_last_user_message() != "Register me":
+        await asking.answer(ctx)
+        return
     person = await ctx.ask("person", "Who are you?", schema=FORM)
     ctx.send_message(json.dumps(person, sort_keys=True))
 
 
-app = JimsApp(register)
+app = JimsApp(answer)

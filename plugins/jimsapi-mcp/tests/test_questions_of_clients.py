@@ -1,7 +1,7 @@
 """Questions of a pipeline in MCP's own clients: forms for a person, or texts for a model if the client has no forms."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,31 @@ from mcp_clients import CLIENTS, McpClient, Performance, Talk, converse, text_of
 from tests.serving import Served
 
 HERE = Path(__file__).parent
-CHOICE = {"type": "string", "enum": ["yes", "no"]}
-PAY = {"call": "chat", "arguments": {"message": "20"}}
 
-pytestmark = pytest.mark.parametrize("client", CLIENTS, ids=str)
+Results = Mapping[str, Any]
+
+
+@pytest.fixture(scope="module")
+def paid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file with what was paid."""
+    return tmp_path_factory.mktemp("asking") / "paid"
+
+
+@pytest.fixture(scope="module")
+def served(paid: Path) -> Iterator[Served]:
+    with Served("--app", "registering:app", folder=HERE, env={"PAID": str(paid)}) as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=CLIENTS, ids=str)
+def client(request: pytest.FixtureRequest) -> McpClient:
+    found: McpClient = request.param
+    return found
+
+
+def say(message: str, thread: str, **more: Any) -> dict[str, Any]:
+    """The step that says a message in a thread."""
+    return {"call": "chat", "arguments": {"message": message, "thread": thread, **more}}
 
 
 def accept(**content: Any) -> dict[str, Any]:
@@ -24,124 +45,117 @@ def accept(**content: Any) -> dict[str, Any]:
     return {"action": "accept", "content": content}
 
 
-@pytest.fixture(scope="module")
-def paid(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("asking") / "paid"
+def perform(served: Served, client: McpClient, steps: Results, answers: Any = None) -> tuple[Talk, Results]:
+    talk = converse(client, f"{served.url}/mcp", *steps.values(), answers=answers)
+    return talk, dict(zip(steps, talk.results, strict=True))
 
 
 @pytest.fixture(scope="module")
-def _asking(paid: Path) -> Iterator[Served]:
-    with Served("--app", "tests.apps.asking:app", env={"PAID": str(paid)}) as server:
-        yield server
-
-
-@pytest.fixture
-def asking(_asking: Served, paid: Path) -> Served:
-    """A bot that asks whether to pay, and then whether the person is happy; nothing is paid yet."""
+def filled(served: Served, client: McpClient, paid: Path) -> tuple[Talk, Results, str]:
+    """A client that shows forms, after its person has done everything with them; the last is what was paid."""
     paid.write_text("")
-    return _asking
-
-
-@pytest.fixture(scope="module")
-def registering() -> Iterator[Served]:
-    """A bot that asks for a form."""
-    with Served("--app", "registering:app", folder=HERE) as server:
-        yield server
-
-
-def talk(served: Served, client: McpClient, *steps: Any, answers: Any = None) -> Talk:
-    return converse(client, f"{served.url}/mcp", *steps, answers=answers)
+    pay, race, declined, later = (f"talk {uuid4()}" for _ in range(4))
+    steps = {
+        "paid": {**say("20", pay), "progress": True},
+        "registered": say("Register me", race),
+        "corrected": say("Register me", race),
+        "declined": say("30", declined),
+        "put_off": say("40", later),
+        "answered_later": say("no", later),
+    }
+    answers = (
+        accept(answer="yes"),
+        accept(answer="very"),
+        accept(name="Ann", age=30, size="M", news=True),
+        accept(name="Ben", age=3),
+        accept(name="Ben", age=33),
+        {"action": "decline"},
+        {"action": "cancel"},
+    )
+    return *perform(served, client, steps, answers), paid.read_text()
 
 
 def fields(question: Any) -> Any:
     return question["requestedSchema"]["properties"]
 
 
-def test_a_person_answers_its_forms_within_one_call(asking: Served, client: McpClient, paid: Path) -> None:
-    answered = talk(asking, client, PAY, answers=[accept(answer="yes"), accept(answer="very")])
-    assert [one["message"] for one in answered.asked] == ["Pay 20?", "Are you happy?"]
-    assert [fields(one)["answer"] for one in answered.asked] == [CHOICE, {"type": "string"}]
-    assert text_of(answered.results[0]) == "R-20: very"
-    assert paid.read_text() == "20\n"
+def questions(called: Any) -> Any:
+    return called["result"]["structuredContent"]["questions"]
 
 
-def test_progress_goes_on_after_a_form(asking: Served, client: McpClient) -> None:
-    followed = talk(asking, client, {**PAY, "progress": True}, answers=[accept(answer="yes"), accept(answer="so so")])
-    assert text_of(followed.results[0]) == "R-20: so so"
-    numbers = [one["progress"] for one in followed.results[0]["progress"]]
+def test_a_person_answers_forms_within_one_call(filled: tuple[Talk, Results, str]) -> None:
+    talk, results, paid = filled
+    assert [one["message"] for one in talk.asked[:2]] == ["Pay 20?", "Are you happy?"]
+    choice = {"type": "string", "enum": ["yes", "no"]}
+    assert [fields(one)["answer"] for one in talk.asked[:2]] == [choice, {"type": "string"}]
+    assert text_of(results["paid"]) == "R-20: very"
+    assert paid == "20\n"
+
+
+def test_progress_goes_on_after_a_form(filled: tuple[Talk, Results, str], client: McpClient) -> None:
+    numbers = [one["progress"] for one in filled[1]["paid"]["progress"]]
     assert numbers[0] == 1
     # In 2026-07-28 the call is made again after each form, and some clients give each call a token of its own.
     again = {1} if client.era == "modern" else set()
     assert all(later == before + 1 or later in again for before, later in pairwise(numbers))
 
 
-def test_a_form_has_the_fields_of_the_question(registering: Served, client: McpClient) -> None:
-    call = {"call": "chat", "arguments": {"message": "Register me"}}
-    answered = talk(registering, client, call, answers=[accept(name="Ann", age=30, size="M", news=True)])
-    asked = fields(answered.asked[0])
-    assert {name: field["type"] for name, field in asked.items()} == {
-        "name": "string",
-        "age": "integer",
-        "news": "boolean",
-        "size": "string",
-    }
-    assert answered.asked[0]["requestedSchema"]["required"] == ["name", "age"]
-    assert json.loads(text_of(answered.results[0])) == {"name": "Ann", "age": 30, "size": "M", "news": True}
+def test_a_form_has_the_fields_of_the_question(filled: tuple[Talk, Results, str]) -> None:
+    talk, results, _ = filled
+    kinds = {name: field["type"] for name, field in fields(talk.asked[2]).items()}
+    assert kinds == {"name": "string", "age": "integer", "news": "boolean", "size": "string"}
+    assert talk.asked[2]["requestedSchema"]["required"] == ["name", "age"]
+    assert json.loads(text_of(results["registered"])) == {"name": "Ann", "age": 30, "size": "M", "news": True}
 
 
-def test_a_person_who_declines_is_not_asked_again(asking: Served, client: McpClient, paid: Path) -> None:
-    thread = f"talk {uuid4()}"
-    pay = {"call": "chat", "arguments": {"message": "20", "thread": thread}}
-    declined = talk(asking, client, pay, answers=[{"action": "decline"}])
-    assert len(declined.asked) == 1
-    assert "declined" in text_of(declined.results[0])
-    assert declined.results[0]["result"]["structuredContent"]["questions"] == []
-    assert paid.read_text() == ""
+def test_a_person_whose_answer_does_not_fit_is_asked_again_with_the_reason(filled: tuple[Talk, Results, str]) -> None:
+    talk, results, _ = filled
+    first, again = talk.asked[3:5]
+    assert first["message"] == "Who are you?"
+    assert again["message"].startswith("Who are you?\n\n")
+    assert "age" in again["message"]
+    assert json.loads(text_of(results["corrected"])) == {"name": "Ben", "age": 33}
 
 
-def test_a_question_that_a_person_puts_off_is_open_for_the_next_call(
-    asking: Served, client: McpClient, paid: Path
+def test_a_person_who_declines_is_not_asked_again(filled: tuple[Talk, Results, str]) -> None:
+    talk, results, paid = filled
+    assert [one["message"] for one in talk.asked[5:]] == ["Pay 30?", "Pay 40?"]
+    assert "declined" in text_of(results["declined"])
+    assert questions(results["declined"]) == []
+    assert "30" not in paid
+
+
+def test_a_question_that_a_person_puts_off_is_answered_by_a_later_message(filled: tuple[Talk, Results, str]) -> None:
+    _, results, paid = filled
+    assert "Pay 40?" in text_of(results["put_off"])
+    assert [one["text"] for one in questions(results["put_off"])] == ["Pay 40?"]
+    assert text_of(results["answered_later"]) == "not paid"
+    assert "40" not in paid
+
+
+def test_a_client_without_forms_answers_by_later_calls_also_what_it_was_asked_before_it_died(
+    served: Served, client: McpClient, paid: Path
 ) -> None:
-    thread = f"talk {uuid4()}"
-    pay = {"call": "chat", "arguments": {"message": "20", "thread": thread}}
-    put_off = talk(asking, client, pay, answers=[{"action": "cancel"}])
-    [question] = put_off.results[0]["result"]["structuredContent"]["questions"]
-    assert "Pay 20?" in text_of(put_off.results[0])
-    answers = {question["question_id"]: "no"}
-    [answered] = talk(
-        asking, client, {"call": "chat", "arguments": {"message": "", "answers": answers, "thread": thread}}
-    ).results
-    assert (text_of(answered), paid.read_text()) == ("not paid", "")
-
-
-def test_a_client_without_forms_gets_the_question_as_text_and_answers_by_the_next_call(
-    asking: Served, client: McpClient, paid: Path
-) -> None:
-    thread = f"talk {uuid4()}"
-
-    def say(message: str) -> dict[str, Any]:
-        return {"call": "chat", "arguments": {"message": message, "thread": thread}}
-
-    pay, happy, done = talk(asking, client, say("20"), say("Yes"), say("very")).results
-    assert "Pay 20?" in text_of(pay)
-    [question] = pay["result"]["structuredContent"]["questions"]
-    assert (question["text"], question["options"]) == ("Pay 20?", ["yes", "no"])
-    assert not pay["result"].get("isError")
-    assert "Are you happy?" in text_of(happy)
-    assert (text_of(done), paid.read_text()) == ("R-20: very", "20\n")
-
-
-def test_a_client_that_dies_while_its_person_thinks_finds_the_question_again(
-    asking: Served, client: McpClient, paid: Path
-) -> None:
-    thread = f"talk {uuid4()}"
-    pay = {"call": "chat", "arguments": {"message": "20", "thread": thread}}
-    with Performance(client, f"{asking.url}/mcp", pay, answers=[None]) as thinking:
-        assert thinking.wait_for("asked")["message"] == "Pay 20?"
+    paid.write_text("")
+    pay, left = f"talk {uuid4()}", f"talk {uuid4()}"
+    with Performance(client, f"{served.url}/mcp", say("50", left), answers=[None]) as thinking:
+        assert thinking.wait_for("asked")["message"] == "Pay 50?"
         thinking.kill()
-    [found] = talk(asking, client, {"call": "chat_get", "arguments": {"thread": thread}}).results
-    [question] = found["result"]["structuredContent"]["questions"]
-    again = {"message": "", "thread": thread, "answers": {question["question_id"]: "yes"}}
-    answered = talk(asking, client, {"call": "chat", "arguments": again}, answers=[accept(answer="very")])
-    assert [one["message"] for one in answered.asked] == ["Are you happy?"]
-    assert (text_of(answered.results[0]), paid.read_text()) == ("R-20: very", "20\n")
+    steps = {
+        "asked": say("20", pay),
+        "approved": say("Yes", pay),
+        "paid": say("very", pay),
+        "found": {"call": "chat_get", "arguments": {"thread": left}},
+        "answered": say("", left, answers={"$question_id": "yes"}),
+        "done": say("so so", left),
+    }
+    _, results = perform(served, client, steps)
+    [question] = questions(results["asked"])
+    assert (question["text"], question["options"]) == ("Pay 20?", ["yes", "no"])
+    assert "Pay 20?" in text_of(results["asked"])
+    assert not results["asked"]["result"].get("isError")
+    assert "Are you happy?" in text_of(results["approved"])
+    assert text_of(results["paid"]) == "R-20: very"
+    assert [one["text"] for one in questions(results["found"])] == ["Pay 50?"]
+    assert text_of(results["done"]) == "R-50: so so"
+    assert paid.read_text() == "20\n50\n"

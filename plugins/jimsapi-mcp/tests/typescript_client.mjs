@@ -92,6 +92,11 @@ async function call(client, step) {
   }
 }
 
+// A step with the values of an earlier result in place of `$run_id` and the like.
+function filled(step) {
+  return JSON.parse(JSON.stringify(step).replace(/\$(run_id|thread_id|question_id)/g, (_, name) => known[name] ?? ""));
+}
+
 async function perform(client, step) {
   if (step.call !== undefined) return call(client, step);
   if (step.read !== undefined) {
@@ -110,5 +115,11 @@ const [client, transport] = await connect();
 const version = client.getNegotiatedProtocolVersion?.() ?? transport.protocolVersion ?? null;
 const server = client.getServerVersion()?.name ?? null;
 tell({ connected: { version, server, instructions: client.getInstructions() ?? null } });
-for (const step of scenario.steps) tell({ step: await perform(client, step) });
+let known = {};
+for (const step of scenario.steps) {
+  const result = await perform(client, filled(step));
+  const structured = result.result?.structuredContent;
+  known = { ...known, ...structured, ...structured?.questions?.[0] };
+  tell({ step: result });
+}
 await client.close();
