@@ -43,6 +43,7 @@ class Asking:
     """Asks persons the questions of runs."""
 
     def __init__(self, service: RunService, people: People, states: States) -> None:
+        self._service = service
         self._people = people
         self._states = states
         self._turns = TurnRuns(service)
@@ -54,6 +55,10 @@ class Asking:
     async def newest(self, run: StoredRun) -> StoredRun:
         """Return the newest run of the turn of a run: the run itself, until a question of it is answered."""
         return (await self._turns.following(run))[-1]
+
+    async def read_again(self, run: StoredRun) -> StoredRun:
+        """Return the newest run of the turn of a run that may have ended since it was read."""
+        return await self.newest(await self._service.store.run(run.run_id, None, None))
 
     async def close(self, request: Request, run: StoredRun, reason: str) -> None:
         """Close the open questions of a run: nobody is asked them again."""

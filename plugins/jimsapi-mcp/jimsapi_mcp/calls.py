@@ -306,7 +306,7 @@ class Calls:
             return EventStreamResponse(CallStream(self, request, call, open_call).of_stored(newest))
         if newest.status in OPEN:
             await end_of(self, newest)
-            newest = await self.asking.newest(newest)
+            newest = await self.asking.read_again(newest)
         return self._response(call, await self.conclude(request, call, outcome_of_stored(newest), newest))
 
     async def _get(self, request: Request, call: ToolCall) -> dict[str, Any]:
@@ -323,7 +323,7 @@ class Calls:
             with suppress(TimeoutError):
                 async with asyncio.timeout(arguments.wait):
                     await end_of(self, newest)
-            newest = await self.asking.newest(newest)
+            newest = await self.asking.read_again(newest)
         if newest.status in OPEN:
             return tool_result(outcome_of_stored(newest), (), "The agent still works on it.")
         return await self.conclude(request, call, outcome_of_stored(newest), newest)

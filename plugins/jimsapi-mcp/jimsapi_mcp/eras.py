@@ -153,7 +153,8 @@ def _check_header(request: Request, header: str, value: str, *, encoded: bool = 
         raise RpcError(HEADER_MISMATCH, f"The header {header} is there more than once")
     if not found:
         raise RpcError(HEADER_MISMATCH, f"The header {header} is missing")
-    sent = _decoded(found[0]) if encoded else found[0]
+    text = found[0].strip(" \t")  # some servers keep the blanks around a value (RFC 9110, section 5.5)
+    sent = _decoded(text) if encoded else text
     if sent != value:
         raise RpcError(HEADER_MISMATCH, f"The header {header} does not match the body, which has {shown(value)}")
 

@@ -5,7 +5,7 @@ there is no such form is asked as a text, which may be JSON.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
@@ -96,6 +96,11 @@ def _field(schema: Any, root: Mapping[str, Any]) -> dict[str, Any] | None:
     kind = found.get("type")
     if kind == "array":
         return _choice_of_many(found, root)
+    titled = _titled(found)
+    if titled is not None:
+        shared = {name: found[name] for name in ("title", "description") if name in found}
+        default = {"default": found["default"]} if found.get("default") in [one["const"] for one in titled] else {}
+        return {"type": "string", **shared, **default, "oneOf": titled}
     choices = found.get("enum", [found["const"]] if "const" in found else None)
     if kind is None and isinstance(choices, list) and all(isinstance(one, str) for one in choices):
         kind = "string"
@@ -108,17 +113,40 @@ def _field(schema: Any, root: Mapping[str, Any]) -> dict[str, Any] | None:
         del field["format"]
     if "default" in field and not _fits_default(kind, field["default"]):
         del field["default"]
+    names = found.get("enumNames")
+    if "enum" in field and _are_texts(names) and len(names) == len(field["enum"]):
+        field["enumNames"] = names
     return field
 
 
 def _choice_of_many(schema: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the schema of a field for several of some texts; None if a list has other items."""
     items = _plain(schema.get("items"), root)
-    choices = items.get("enum")
-    if not isinstance(choices, list) or not all(isinstance(one, str) for one in choices):
-        return None
     kept = {name: schema[name] for name in ("title", "description", "minItems", "maxItems") if name in schema}
-    return {"type": "array", **kept, "items": {"type": "string", "enum": choices}}
+    titled = _titled(items)
+    if titled is not None:
+        return {"type": "array", **kept, "items": {"anyOf": titled}}
+    choices = items.get("enum")
+    return {"type": "array", **kept, "items": {"type": "string", "enum": choices}} if _are_texts(choices) else None
+
+
+def _titled(schema: Mapping[str, Any]) -> list[dict[str, str]] | None:
+    """Return the choices of a schema that gives each a title; None if it does not."""
+    forms = schema.get("oneOf") or schema.get("anyOf")
+    if not isinstance(forms, list):
+        return None
+    choices = [form.get("const") if isinstance(form, Mapping) else None for form in forms]
+    if not _are_texts(choices):
+        return None
+    titles = [form.get("title") for form in forms]
+    return [
+        {"const": choice, "title": title if isinstance(title, str) else choice}
+        for choice, title in zip(choices, titles, strict=True)
+    ]
+
+
+def _are_texts(values: Any) -> TypeGuard[list[str]]:
+    return isinstance(values, list) and bool(values) and all(isinstance(one, str) for one in values)
 
 
 def _plain(schema: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:

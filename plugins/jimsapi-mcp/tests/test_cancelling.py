@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
@@ -125,9 +126,10 @@ def test_a_started_call_outlives_its_client_and_is_waited_for(client: httpx.Clie
     do(client, f"reached {door}")
     working = result(client.post(PATH, **modern("tools/call", tool("chat_get", run_id=run, wait=1))))
     assert (working["isError"], working["structuredContent"]["status"]) == (False, "running")
-    do(client, f"open {door}")
-    done = result(client.post(PATH, **modern("tools/call", tool("chat_get", run_id=run, wait=50))))
-    assert text(done) == "late"
+    with ThreadPoolExecutor(1) as waiting:
+        got = waiting.submit(client.post, PATH, **modern("tools/call", tool("chat_get", run_id=run, wait=50)))
+        do(client, f"open {door}")
+        assert text(result(got.result())) == "late"
 
 
 def test_a_busy_thread_is_answered_with_409_if_no_message_may_wait() -> None:

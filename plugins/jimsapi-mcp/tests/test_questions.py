@@ -228,6 +228,26 @@ async def test_the_numbers_of_progress_rise_when_a_call_is_repeated(client: Test
     assert len(told) >= 3
 
 
+@pytest.mark.parametrize("accept", ["application/json, text/event-stream", "application/json"])
+async def test_a_repeated_response_waits_for_the_answer_of_the_first(accept: str) -> None:
+    begun, released = asyncio.Event(), asyncio.Event()
+
+    async def slow(ctx: ThreadContext) -> None:
+        answer = await ctx.ask("colour", "Which colour?")
+        begun.set()
+        await released.wait()
+        ctx.send_message(f"So {answer}")
+
+    async with TestClient(create_api(slow, store="memory:")) as client:
+        asked = await ask(client, "hi")
+        params = again("hi", asked, accepted(answer="red"))
+        first = asyncio.create_task(call(client, params, accept=accept))
+        await begun.wait()
+        second = asyncio.create_task(call(client, params, accept=accept))
+        asyncio.get_running_loop().call_later(0.1, released.set)
+        assert (text(await first), text(await second)) == ("So red", "So red")
+
+
 async def test_a_repeated_response_gets_the_same_answer_and_runs_nothing_again(client: TestClient) -> None:
     asked = await ask(client, "text")
     params = again("text", asked, accepted(answer="red"))

@@ -1,5 +1,6 @@
 """Which thread a call continues, threads as resources, and who may name which threads and calls."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -98,6 +99,21 @@ async def test_a_call_is_started_and_its_answer_fetched_later(client: TestClient
     found = await call(client, "chat_get", run_id=started["run_id"], wait=20)
     assert text(found) == "hi"
     assert found["structuredContent"]["thread_id"] == started["thread_id"]
+
+
+async def test_a_look_at_a_call_waits_until_it_ends() -> None:
+    begun, released = asyncio.Event(), asyncio.Event()
+
+    async def slow(ctx: ThreadContext) -> None:
+        begun.set()
+        await released.wait()
+        ctx.send_message("done")
+
+    async with TestClient(create_api(slow, store="memory:")) as client:
+        run = (await call(client, "chat_start", message="hi"))["structuredContent"]["run_id"]
+        await begun.wait()
+        asyncio.get_running_loop().call_later(0.1, released.set)
+        assert text(await call(client, "chat_get", run_id=run, wait=50)) == "done"
 
 
 async def test_the_newest_call_of_a_thread_is_found_by_the_thread_alone(client: TestClient) -> None:

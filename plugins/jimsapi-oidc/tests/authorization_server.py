@@ -144,7 +144,7 @@ class AuthorizationServer(FakeIssuer):
         expected = (grant.client_id, grant.redirect_uri, grant.resource)
         if expected != (given.get("client_id"), given.get("redirect_uri"), given.get("resource", "")):
             raise OAuthError("invalid_grant", "client_id, redirect_uri or resource differs from the one of the code")
-        claims = {"sub": grant.person, "scope": grant.scope, "client_id": grant.client_id}
+        claims: dict[str, Any] = {"sub": grant.person, "scope": grant.scope, "client_id": grant.client_id}
         token = self.token(**claims, aud=grant.resource or ...)
         return {"access_token": token, "token_type": "Bearer", "expires_in": 600, "scope": grant.scope}
 
