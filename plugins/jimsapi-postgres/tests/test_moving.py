@@ -226,7 +226,7 @@ async def test_a_thread_that_postgresql_cannot_store_is_named(url: str) -> None:
 async def test_statistics_count_everything(url: str, tmp_path: Path) -> None:
     await fill(url)
     found = orjson.loads(printed(tmp_path, "stats", url, "--json"))
-    assert (found["schema"], found["threads"], found["events"], found["contacts"]) == (8, 5, 19, 3)
+    assert (found["schema"], found["threads"], found["events"], found["contacts"]) == (9, 5, 19, 3)
     assert found["runs"] == {"cancelled": 1, "completed": 2, "failed": 3}
     assert set(found["tables"]) == set(TABLES)
     assert found["size"] == sum(found["tables"].values())
