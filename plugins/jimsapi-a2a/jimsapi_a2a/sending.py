@@ -179,6 +179,8 @@ class Sending:
     async def _task_of(self, request: Request, begun: Begun) -> Task:
         if begun.task is not None:
             return await self._tasks.find(request, begun.task.id)
+        if begun.run.known_as is begun.run.run_id:  # it answers no question, so it is the first of its task
+            return await self._tasks.begun_by(request, await self._service.store.run(begun.run.run_id, None, None))
         return await self._tasks.of_run(request, begun.run.known_as)
 
     async def _ended(self, request: Request, begun: Begun) -> dict[str, Any]:

@@ -139,6 +139,19 @@ async def test_another_caller_with_the_right_answers_and_the_owner_reads_the_res
     assert (await error(client, "GetTask", {"id": answered.headers["x-run-id"]}, **user("bea")))["code"] == -32001
 
 
+async def test_who_answers_a_question_does_not_see_the_task_of_another_caller(client: TestClient) -> None:
+    task = await send(client, "refund", headers=user("ann"))
+    run = (await client.get(f"/api/v1/runs/{task['id']}", headers={"x-user": "ann"})).json()
+    question = run["result"]["questions"][0]["question_id"]
+    body = {"contact_id": "ann", "thread_id": run["thread_id"], "answers": {question: "yes"}}
+    answered = await client.post("/api/v1/chat", json=body, headers={"x-user": "talker"})
+    assert answered.status_code == 200, answered.text
+    for task_id in (task["id"], answered.headers["x-run-id"]):
+        assert (await error(client, "GetTask", {"id": task_id}, **user("talker")))["code"] == -32001
+    assert (await result(client, "ListTasks", {}, **user("talker")))["tasks"] == []
+    assert state(await result(client, "GetTask", {"id": task["id"]}, **user("ann"))) == "COMPLETED"
+
+
 CALLS: list[tuple[str, str, Any]] = [
     ("POST", "/a2a", {"jsonrpc": "2.0", "id": 1, "method": "GetTask", "params": {"id": "x"}}),
     ("POST", "/a2a/message:send", text_message("hi")),

@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -13,8 +14,12 @@ from a2a_calls import VERSION, call, events, result, send, state, stream, summar
 
 from jimsapi import create_api
 from jimsapi.asgi.testing import TestClient
+from jimsapi.stores.memory import MemoryStore
+from jimsapi.threads.errors import StoreUnavailable
+from jimsapi.threads.run import Outcome, Settled
 from tests.apps.scripted import Scripted
 from tests.serving import Served
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -52,7 +57,8 @@ async def test_a_blocking_request_gets_spaces_until_its_task_ends(
     async with client.stream("POST", path, json=body, headers=VERSION) as response:
         assert response.status_code == 200
         chunks = response.aiter_bytes()
-        pieces = [await anext(chunks) for _ in range(2)]
+        async with asyncio.timeout(PATIENCE):
+            pieces = [await anext(chunks) for _ in range(2)]
         assert set(b"".join(pieces)) == set(b" ")
         bot.opened["door"].set()
         pieces += [piece async for piece in chunks]
@@ -66,8 +72,9 @@ async def test_a_silent_stream_gets_comments(client: TestClient, bot: Scripted) 
     async with client.stream("POST", "/a2a", json=body, headers=VERSION) as response:
         lines = response.aiter_lines()
         found: list[str] = []
-        while not found or not found[-1].startswith(":"):
-            found.append(await anext(lines))
+        async with asyncio.timeout(PATIENCE):
+            while not found or not found[-1].startswith(":"):
+                found.append(await anext(lines))
         bot.opened["door"].set()
         found += [line async for line in lines]
     got = [json.loads(line[6:])["result"] for line in found if line.startswith("data: ")]
@@ -80,6 +87,63 @@ async def test_a_task_that_fails_late_is_answered_as_a_task(client: TestClient, 
     await asyncio.sleep(2 * SOON)
     bot.opened["door"].set()
     assert state((await sending).json()["result"]["task"]) == "FAILED"
+
+
+@pytest.fixture
+def lost_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store is not available when the first run ends. The run service stores the ending a second later."""
+    finish = MemoryStore.finish
+    lost: list[UUID] = []
+
+    async def losing(store: MemoryStore, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
+        if not lost:
+            lost.append(run_id)
+            raise StoreUnavailable("password=hunter2")
+        return await finish(store, run_id, owner, outcome)
+
+    monkeypatch.setattr(MemoryStore, "finish", losing)
+
+
+@pytest.mark.usefixtures("lost_once")
+async def test_an_answer_that_is_not_stored_yet_is_an_error_that_may_be_repeated(client: TestClient) -> None:
+    params = text_message("send done", message_id="m", contextId="c")
+    refused = await call(client, "SendMessage", params)
+    assert refused.json()["error"]["data"][0]["reason"] == "UNAVAILABLE"
+    assert "hunter2" not in refused.text
+    while "error" in (answer := (await call(client, "SendMessage", params)).json()):
+        await asyncio.sleep(SOON)
+    task = answer["result"]["task"]
+    assert (state(task), texts(task)) == ("COMPLETED", ["done"])
+    assert len((await result(client, "ListTasks", {"contextId": "c"}))["tasks"]) == 1
+
+
+@pytest.mark.usefixtures("lost_once")
+@pytest.mark.parametrize(("path", "body"), CALLS)
+async def test_an_answer_that_is_not_stored_late_is_a_task_that_works(
+    client: TestClient, bot: Scripted, path: str, body: dict[str, Any]
+) -> None:
+    sending = asyncio.create_task(client.post(path, json=body, headers=VERSION))
+    await bot.reached["door"].wait()
+    await asyncio.sleep(2 * SOON)
+    bot.opened["door"].set()
+    answer = (await sending).json()
+    assert state(answer.get("result", answer)["task"]) == "WORKING"
+
+
+@pytest.mark.usefixtures("lost_once")
+async def test_a_stream_that_ends_before_its_task_ends_with_an_error(client: TestClient) -> None:
+    by_rpc = await call(client, "SendStreamingMessage", text_message("stream Hel"))
+    last = json.loads(by_rpc.text.strip().rpartition("data: ")[2])
+    assert last["error"]["data"][0]["reason"] == "UNAVAILABLE"
+    assert last["id"] == json.loads(by_rpc.request.content)["id"]
+
+
+@pytest.mark.usefixtures("lost_once")
+async def test_a_stream_by_http_ends_with_an_error_of_its_own_name(client: TestClient) -> None:
+    by_http = await client.post("/a2a/message:stream", json=text_message("stream Hel"), headers=VERSION)
+    event, data = by_http.text.strip().splitlines()[-2:]
+    assert event == "event: error"
+    assert json.loads(data.removeprefix("data: "))["error"]["status"] == "UNAVAILABLE"
 
 
 @pytest.fixture

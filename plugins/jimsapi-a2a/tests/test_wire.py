@@ -114,6 +114,17 @@ async def test_a_repeated_message_is_answered_once(client: TestClient, bot: Scri
     assert bot.texts == ["send one", "send two"]
 
 
+async def test_requests_at_once_with_one_message_are_one_task(client: TestClient, bot: Scripted) -> None:
+    sending = [asyncio.create_task(send(client, "hold door; send done", message_id="m")) for _ in range(10)]
+    streaming = [asyncio.create_task(stream(client, "hold door; send done", message_id="m")) for _ in range(5)]
+    await bot.reached["door"].wait()
+    bot.opened["door"].set()
+    tasks = [await one for one in sending]
+    assert all(task == tasks[0] for task in tasks)
+    assert {summary(await one)[-1] for one in streaming} <= {"statusUpdate COMPLETED", "task COMPLETED"}
+    assert bot.texts == ["hold door; send done"]
+
+
 async def test_an_answer_at_once_is_a_task_that_goes_on(client: TestClient, bot: Scripted) -> None:
     task = await send(client, "hold door; send done", configuration={"returnImmediately": True})
     assert state(task) in ("SUBMITTED", "WORKING")
