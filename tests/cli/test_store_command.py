@@ -175,7 +175,7 @@ def test_the_commands_take_the_store_of_the_server_if_no_url_is_given(folder: Pa
 
 def test_the_statistics_count_everything(folder: Path) -> None:
     found = orjson.loads(printed(folder, "stats", A, "--json"))
-    assert (found["schema"], found["threads"], found["events"], found["contacts"]) == (8, 5, 19, 3)
+    assert (found["schema"], found["threads"], found["events"], found["contacts"]) == (9, 5, 19, 3)
     assert found["runs"] == {"cancelled": 1, "completed": 2, "failed": 3}
     assert found["size"] == sum(
         path.stat().st_size for path in folder.glob("a.db*") if path.suffix in (".db", ".db-wal")
@@ -262,10 +262,10 @@ def test_a_dry_run_lists_the_statements_of_an_upgrade_and_changes_nothing(tmp_pa
     listed = printed(tmp_path, "migrate", A, "--dry-run").splitlines()
     assert listed[0] == "version 2: ALTER TABLE jimsapi_runs ADD COLUMN message_id CHAR(32)"
     assert "version 3: DROP INDEX jimsapi_runs_open" in listed
-    assert listed[-1].endswith("a.db: would be upgraded from version 1 to 8")
+    assert listed[-1].endswith("a.db: would be upgraded from version 1 to 9")
     assert (tmp_path / "a.db").read_bytes() == before
     threads = rows(tmp_path, "a.db", "threads"), rows(tmp_path, "a.db", "thread_events")
-    assert printed(tmp_path, "migrate", A).endswith("a.db: upgraded from version 1 to 8\n")
+    assert printed(tmp_path, "migrate", A).endswith("a.db: upgraded from version 1 to 9\n")
     assert (rows(tmp_path, "a.db", "threads"), rows(tmp_path, "a.db", "thread_events")) == threads
     assert printed(tmp_path, "migrate", A).endswith("there is nothing to do\n")
     assert "no faults found" in printed(tmp_path, "check", A)
