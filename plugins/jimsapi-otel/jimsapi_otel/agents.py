@@ -1,7 +1,9 @@
 """Spans and metrics of what an agent does, by OpenTelemetry's semantic conventions for generative AI.
 
 Source: https://github.com/open-telemetry/semantic-conventions-genai, `docs/gen-ai`. The conventions are in development,
-so names may change; this module follows what `opentelemetry-util-genai` 1.3b0 emits.
+so names may change; this module follows what `opentelemetry-util-genai` 1.3b0 emits. It does not use that package,
+which is a beta whose interface changes with each release, and needs the module for most of the same: which events of a
+run begin and end a span.
 
 A pipeline is an agent, and its thread is the conversation. The usage of models is on the spans of models only: tools
 for such traces add up what all spans of a trace have.
