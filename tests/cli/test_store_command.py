@@ -265,7 +265,7 @@ def test_a_dry_run_lists_the_statements_of_an_upgrade_and_changes_nothing(tmp_pa
     assert listed[-1].endswith("a.db: would be upgraded from version 1 to 9")
     assert (tmp_path / "a.db").read_bytes() == before
     threads = rows(tmp_path, "a.db", "threads"), rows(tmp_path, "a.db", "thread_events")
-    assert printed(tmp_path, "migrate", A).endswith("a.db: upgraded from version 1 to 8\n")
+    assert printed(tmp_path, "migrate", A).endswith("a.db: upgraded from version 1 to 9\n")
     assert (rows(tmp_path, "a.db", "threads"), rows(tmp_path, "a.db", "thread_events")) == threads
     assert printed(tmp_path, "migrate", A).endswith("there is nothing to do\n")
     assert "no faults found" in printed(tmp_path, "check", A)
