@@ -180,7 +180,7 @@ async def test_a_configuration_of_a_stream_is_told_too(client: httpx.AsyncClient
 async def test_a_message_that_is_sent_again_has_its_configuration_once(
     client: httpx.AsyncClient, receiver: Receiver
 ) -> None:
-    same = {"message_id": str(uuid4())}
+    same: dict[str, Any] = {"message_id": str(uuid4())}
     task = await send(client, "ask", push=to(receiver), **same)
     assert state(told(await receiver.call())) == "input_required"
     assert (await send(client, "ask", push=to(receiver), **same))["id"] == task["id"]
