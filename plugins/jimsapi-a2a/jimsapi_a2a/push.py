@@ -92,8 +92,9 @@ class PushNotifications:
             await self._checked(given, FIELD)
 
     async def begun(self, request: Request, body: SendMessage, task_id: str) -> None:
-        """Store the configuration that came with a message that a thread has accepted. A repeated one has it once.
+        """Store the configuration that came with a message that a thread has accepted.
 
+        A message that is repeated has it once. If the task is over, the receiver is told so again.
         Raises `A2AError` or `StoreUnavailable`.
         """
         given = _given(body)
@@ -104,10 +105,10 @@ class PushNotifications:
             parts = (config.url, config.token, config.scheme, config.credentials)
             config = msgspec.structs.replace(config, id=str(derived_id(KIND, task_id, *parts)))
         try:
-            thread_id = (await self._service.store.run(UUID(task_id), None, None)).thread_id
-            if config not in await self._own(request, UUID(task_id)):
-                await self._add(request, UUID(task_id), thread_id, config)
-        except RunNotFound:
+            task = await self._tasks.current(UUID(task_id))
+            if task.state in TERMINAL or config not in await self._own(request, UUID(task_id)):
+                await self._add(request, UUID(task_id), task.thread_id, config)
+        except (RunNotFound, ThreadNotFound):  # it was deleted meanwhile
             return
 
     async def create(self, request: Request, params: Any) -> Reply:
@@ -132,8 +133,8 @@ class PushNotifications:
     async def list_all(self, request: Request, params: Any) -> Reply:
         """`ListTaskPushNotificationConfigs`: those of the caller, in the order of their identifiers."""
         task = await self._task(request, params)
-        after = _text(params, "pageToken", "")
-        size = params.get("pageSize") or MAX_CONFIGS
+        after = _text(params, "pageToken", "") or _text(params, "page_token", "")
+        size = params.get("pageSize") or params.get("page_size") or MAX_CONFIGS
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise invalid("pageSize", "should be a whole number above 0")
         rest = [config for config in await self._own(request, UUID(task.id)) if config.id > after]
@@ -168,7 +169,8 @@ class PushNotifications:
         self._require_support()
         if not isinstance(params, Mapping):
             raise invalid("params", "should be an object")
-        task_id = _text(params, "taskId", "")
+        # The JSON form of Protocol Buffers has a second name for each field, and some clients send it.
+        task_id = _text(params, "taskId", "") or _text(params, "task_id", "")
         if not task_id:
             raise invalid("taskId", "is required")
         return await self._tasks.find(request, task_id)

@@ -73,6 +73,11 @@ def add_routes(router: Router, service: RunService, settings: Settings) -> None:
         """
         return await jsonrpc.call(request, service, methods)
 
+    @router.post(f"{AGENT}/", scope=CHAT, resource=True, reword=jsonrpc.reword, tags=("a2a",))
+    async def call_method_below(request: Request) -> Response:
+        """Do the same, for clients that add a slash to the URL of the card and follow no redirect."""
+        return await jsonrpc.call(request, service, methods)
+
     add_http_routes(router, HttpBinding(service, methods))
 
 

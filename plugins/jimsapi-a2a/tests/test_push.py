@@ -177,15 +177,20 @@ async def test_a_configuration_of_a_stream_is_told_too(client: httpx.AsyncClient
     assert state(told(await receiver.call())) == "completed"
 
 
-async def test_a_message_that_is_sent_again_is_told_once(client: httpx.AsyncClient, receiver: Receiver) -> None:
-    same = {"message_id": str(uuid4())}
-    task = await send(client, "Hello", push=to(receiver), at_once=False, **same)
-    await receiver.call()
-    assert (await send(client, "Hello", push=to(receiver), at_once=False, **same))["id"] == task["id"]
+async def test_a_message_that_is_sent_again_has_its_configuration_once(
+    client: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    same: dict[str, Any] = {"message_id": str(uuid4())}
+    task = await send(client, "ask", push=to(receiver), **same)
+    assert state(told(await receiver.call())) == "input_required"
+    assert (await send(client, "ask", push=to(receiver), **same))["id"] == task["id"]
     listed = await result(client, "ListTaskPushNotificationConfigs", {"taskId": task["id"]})
     assert len(listed["configs"]) == 1
-    await send(client, "another", push=to(receiver))
-    assert told(await receiver.call())["id"] != task["id"]
+    await send(client, "Perth", taskId=task["id"])
+    assert state(told(await receiver.call())) == "completed"
+    await send(client, "ask", push=to(receiver), **same)  # by a client that has not learnt the end
+    assert state(told(await receiver.call())) == "completed"
+    assert receiver.calls.empty()
 
 
 # Several receivers.
@@ -234,6 +239,9 @@ async def test_a_task_has_a_limited_number_of_configurations(client: httpx.Async
     second = await result(client, "ListTaskPushNotificationConfigs", rest)
     assert [config["id"] for page in (first, second) for config in page["configs"]] == [f"{n}" for n in range(10)]
     assert second["nextPageToken"] == ""
+    by_other_names = {"task_id": task["id"], "page_size": 2, "page_token": "1"}
+    third = await result(client, "ListTaskPushNotificationConfigs", by_other_names)
+    assert [config["id"] for config in third["configs"]] == ["2", "3"]
     path = f"/a2a/tasks/{task['id']}/pushNotificationConfigs"
     page = {"pageSize": 2, "pageToken": first["nextPageToken"]}
     by_http = (await client.get(path, params=page, headers=VERSION)).json()
