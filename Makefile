@@ -87,7 +87,7 @@ help:
 	@echo 'make site         build the documentation as a site in build/site; a broken link fails'
 	@echo 'make test-oldest  the tests of the protocol with the oldest uvicorn and websockets that are allowed'
 	@echo 'make test-deploy  the files of deploy/: proxies, units, images and manifests'
-	@echo 'make test-long    all tests, with many more random histories of the stores'
+	@echo 'make test-long    all tests, with many more random histories of the stores, and a long call by MCP'
 	@echo 'make test-faults  kills, power cuts, floods, slow clients, a soak and hostile input, at length: about three'
 	@echo '                  hours; docs/reliability.md has the figures, and exit status 2 says that a promise is broken'
 	@echo 'make docs         write the generated parts of docs/ anew'
@@ -158,12 +158,13 @@ test-deploy: $(DEPLOY_VENV)/.installed
 	$(monitoring)
 	$(DEPLOY_PY) -m pytest tests/deploy
 
-test-long: $(VENV)/.installed-dev $(DEPLOY_VENV)/.installed
+test-long: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(DEPLOY_VENV)/.installed
 	$(browser)
 	$(compiler)
 	$(monitoring)
 	$(nginx)
 	JIMSAPI_STORE_EXAMPLES=2000 $(PY) -m pytest --ignore=tests/deploy
+	JIMSAPI_MCP_CALL_SECONDS=180 $(PLUGINS_PY) -m pytest plugins/jimsapi-mcp/tests/test_long_calls.py
 	$(DEPLOY_PY) -m pytest tests/deploy
 	$(DEPLOY_PY) -m tests.deploy.image
 	$(DEPLOY_PY) -m tests.deploy.rolling --requests 2000

@@ -1,16 +1,19 @@
 """Requests of each kind in this process, without a server or a socket, one after another: for callgrind to count.
 
 `benchmarks.instructions` runs it. Between two kinds, `os.getpgid` is called, which nothing else does: callgrind ends a
-part of its counts there.
+part of its counts there. With the variable `CALLS`, this process counts the calls of Python functions itself.
 """
 
 import asyncio
 import gc
 import itertools
+import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 os.environ["BENCHMARK_KEY"] = "key"
@@ -32,6 +35,8 @@ HEADERS = [
 """As a client sends them, with the length of a body beside."""
 FILES = "BENCHMARK_FILES"
 """The variable with the folder of a file store. With it, chats have all beside them that conversations may have."""
+CALLS = "BENCHMARK_CALLS"
+"""The variable with a file that gets the calls of a request by kind, as JSON."""
 numbers = itertools.count()
 
 Body = Callable[[], bytes]
@@ -119,8 +124,33 @@ async def ask(app: Any, method: str, path: str, made: Body, status: int) -> None
     assert answered == [status], (path, answered)
 
 
-async def ask_all(store: str, kinds: Iterable[str]) -> None:
-    """Some kinds, each warmed up before it is counted."""
+class CallCounter:
+    """Counts calls of Python functions, and the steps of coroutines, in the thread of the event loop.
+
+    What the app does in the background falls into some requests. So the count is that of the request with the fewest.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._counts: list[int] = []
+
+    @property
+    def fewest(self) -> int:
+        """The calls of a request, without those of the background."""
+        return min(self._counts)
+
+    def end_request(self) -> None:
+        """Begin the count of the next request."""
+        self._counts.append(self.count)
+        self.count = 0
+
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
+        """Count an event of the interpreter (`sys.setprofile`)."""
+        self.count += event == "call"
+
+
+async def ask_all(store: str, kinds: Iterable[str], calls: dict[str, float] | None) -> None:
+    """Some kinds, each warmed up before it is counted. `calls` gets the calls of a request, if they are counted."""
     writer = LogWriter(as_json=False, redact=redact)  # takes each line; its thread, which writes them, is not started
     bot, further = chatting()
     app = Api(bot, {"store": store, "api_key": ("key",), **further}, on_request=(writer.on_request,))
@@ -131,24 +161,34 @@ async def ask_all(store: str, kinds: Iterable[str]) -> None:
                 await asyncio.create_task(ask(app, *KINDS[kind]))
             gc.collect()
             gc.disable()
+            counter = None if calls is None else CallCounter()
             os.getpgid(0)
+            sys.setprofile(counter)
             for _ in range(REQUESTS):
                 await asyncio.create_task(ask(app, *KINDS[kind]))
+                if counter is not None:
+                    counter.end_request()
+            sys.setprofile(None)
             os.getpgid(0)
             gc.enable()
+            if calls is not None and counter is not None:
+                calls[kind] = counter.fewest
 
 
-async def main() -> None:
+async def main(calls: dict[str, float] | None) -> None:
     """All kinds, in their order."""
     *in_memory, in_sqlite = KINDS
     with tempfile.TemporaryDirectory() as folder:
-        await ask_all("memory:", in_memory)
-        await ask_all(f"sqlite:///{Path(folder)}/jims.db", [in_sqlite])
-    # Leave without the log lines that nobody has written, and without what Python does at its end.
-    os._exit(0)
+        await ask_all("memory:", in_memory, calls)
+        await ask_all(f"sqlite:///{Path(folder)}/jims.db", [in_sqlite], calls)
 
 
 if __name__ == "__main__":
     import uvloop
 
-    uvloop.run(main())
+    counted: dict[str, float] | None = {} if CALLS in os.environ else None
+    uvloop.run(main(counted))
+    if counted is not None:
+        Path(os.environ[CALLS]).write_text(json.dumps(counted))
+    # Leave without the log lines that nobody has written, and without what Python does at its end.
+    os._exit(0)

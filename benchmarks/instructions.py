@@ -3,27 +3,36 @@ whatever else the machine does.
 
 `python -m benchmarks.instructions` counts, and prints the difference to the last line for the same Python in
 `instructions.csv`; `--record` adds a line. `--idle` compares chats with all that conversations may leave idle with
-chats alone. It needs valgrind (`apt-get install valgrind`), and runs in the Python that
-it is started with, which has jimsapi installed.
+chats alone. `--agents` compares routed GETs and chats with the plugins of MCP and A2A idle with the same without them,
+and also counts the calls of Python functions. It needs valgrind (`apt-get install valgrind`), and runs in the Python
+that it is started with, which has jimsapi installed.
 """
 
 import argparse
 import csv
+import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import MappingProxyType
 
-from benchmarks.in_process import FILES, KINDS, REQUESTS
+from benchmarks.in_process import CALLS, FILES, KINDS, REQUESTS
+from benchmarks.installed import install
 
 HISTORY = Path(__file__).resolve().parent / "instructions.csv"
 ROOT = HISTORY.parent.parent
+AGENTS = ("mcp", "a2a")
+"""The plugins of `--agents`."""
+BESIDE_AGENTS = ("routed GET with a parameter", "chat, memory", "SSE of 10 deltas", "chat, SQLite")
+"""The kinds of requests that `--agents` compares."""
+PLUGINS = "JIMS_PLUGINS"
 NOISE = 0.02
 """Differences that say nothing."""
 
@@ -33,11 +42,18 @@ def main() -> None:
     options = argparse.ArgumentParser(prog="python -m benchmarks.instructions", description=__doc__)
     options.add_argument("--record", action="store_true", help="add a line to the history")
     options.add_argument("--idle", action="store_true", help="chats with all that they may leave idle, and without it")
+    options.add_argument(
+        "--agents", action="store_true", help="requests with the plugins of MCP and A2A idle, and without"
+    )
     given = options.parse_args()
     if shutil.which("valgrind") is None:
         raise SystemExit("valgrind, which counts, is missing. Debian, Ubuntu: apt-get install valgrind")
     if given.idle:
         print("\n".join(beside(count_idle(), count())))
+        return
+    if given.agents:
+        print("\n".join(beside_agents(*with_agents(count_calls), "calls of Python functions")))
+        print("\n".join(beside_agents(*with_agents(count), "instructions")))
         return
     python = ".".join(platform.python_version_tuple()[:2])
     counts = count()
@@ -59,6 +75,55 @@ def beside(idle: dict[str, int], alone: dict[str, int]) -> Sequence[str]:
     chats = [kind for kind in KINDS if kind.startswith("chat")]
     lines = [f"{'instructions a chat':30}{'alone':>12}{'all idle':>12}"]
     return lines + [f"{kind:30}{alone[kind]:12,}{idle[kind]:12,}{idle[kind] / alone[kind] - 1:+8.1%}" for kind in chats]
+
+
+def with_agents(
+    counting: Callable[[Mapping[str, str]], Mapping[str, float]],
+) -> tuple[Mapping[str, float], Mapping[str, float]]:
+    """Count with the plugins of agents idle, and without them. No other plugin is loaded."""
+    with tempfile.TemporaryDirectory() as folder:
+        idle = counting({**install_agents(Path(folder)), PLUGINS: ",".join(map(_name, AGENTS))})
+    return idle, counting({PLUGINS: "none"})
+
+
+def install_agents(folder: Path) -> Mapping[str, str]:
+    """Put the plugins of agents into `folder`, unless they are installed. Returns the environment that shows them."""
+    places = [str(folder)]
+    for plugin in AGENTS:
+        try:
+            distribution(_name(plugin))
+        except PackageNotFoundError:
+            install(folder, f"jimsapi_{plugin}")
+            places.append(str(ROOT / "plugins" / _name(plugin)))
+    return {"PYTHONPATH": os.pathsep.join(places)}
+
+
+def beside_agents(idle: Mapping[str, float], alone: Mapping[str, float], what: str) -> Sequence[str]:
+    """What to print: the counts of both, and how they differ."""
+    lines = [f"{f'{what} a request':36}{'alone':>12}{'MCP and A2A idle':>20}"]
+    rows = ((kind, alone[kind], idle[kind]) for kind in BESIDE_AGENTS)
+    return lines + [f"{kind:36}{one:12,.0f}{other:20,.0f}{other / one - 1:+9.2%}" for kind, one, other in rows]
+
+
+def count_calls(environment: Mapping[str, str] = MappingProxyType({})) -> dict[str, float]:
+    """Calls of Python functions a request, by kind. Raises `SystemExit` if the requests were not answered."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "calls.json"
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.in_process"],
+            cwd=ROOT,
+            env={**os.environ, **environment, CALLS: str(file)},
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise SystemExit(f"the requests could not be counted:\n{done.stderr}")
+        calls: dict[str, float] = json.loads(file.read_text())
+        return calls
+
+
+def _name(plugin: str) -> str:
+    return f"jimsapi-{plugin}"
 
 
 def count(environment: Mapping[str, str] = MappingProxyType({})) -> dict[str, int]:

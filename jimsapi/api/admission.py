@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeGuard
 
 from jimsapi.asgi.connection import Connection, Request
 from jimsapi.asgi.errors import HTTPError
@@ -207,8 +207,8 @@ def _of_oauth(providers: Sequence[Built]) -> list[Any]:
 
 def _oauth_challenge(providers: Sequence[Built]) -> str | None:
     """The challenge of the first of these providers, if it is one for bearer tokens."""
-    challenges = [getattr(provider, "challenge", None) for provider in _of_oauth(providers)]
-    return challenges[0] if challenges and _is_bearer(challenges[0]) else None
+    challenge = next((getattr(provider, "challenge", None) for provider in _of_oauth(providers)), None)
+    return challenge if _is_bearer(challenge) else None
 
 
 def _step_up(request: Connection, scopes: Sequence[str]) -> dict[str, str]:
@@ -217,7 +217,7 @@ def _step_up(request: Connection, scopes: Sequence[str]) -> dict[str, str]:
     return {} if challenge is None else {"www-authenticate": challenge}
 
 
-def _is_bearer(challenge: object) -> bool:
+def _is_bearer(challenge: object) -> TypeGuard[str]:
     return isinstance(challenge, str) and challenge.lower().startswith("bearer")
 
 

@@ -23,7 +23,7 @@ from jimsapi.api.metrics import (
     metrics_text,
 )
 from jimsapi.api.probes import probe_routes
-from jimsapi.api.runs import run_ended, run_routes
+from jimsapi.api.runs import run_ended, run_ended_cloud_event, run_routes
 from jimsapi.api.stream import stream_routes
 from jimsapi.api.threads import thread_routes
 from jimsapi.api.usage import usage_routes
@@ -70,6 +70,7 @@ from jimsapi.runs.subscriptions import Subscriptions
 from jimsapi.runs.threads import ThreadService
 from jimsapi.runs.watchdog import Watchdog
 from jimsapi.runs.work import Worker
+from jimsapi.threads.cloud_events import CLOUD_EVENTS_TYPE
 from jimsapi.threads.run import ContextLimits, StoredRun
 from jimsapi.threads.store import ThreadStore
 from jimsapi.wire.errors import handle_domain_errors
@@ -391,10 +392,19 @@ def build_webhooks(core: CoreOptions, store: ThreadStore, disclosure: Disclosure
         return None
     from jimsapi.runs.webhooks import Webhooks  # it imports an HTTP client
 
-    def body(run: StoredRun) -> bytes:
-        return run_ended(disclosure.stored(run))
+    as_cloud_event = core.webhook_format == "cloudevents"
+    make = run_ended_cloud_event if as_cloud_event else run_ended
 
-    return Webhooks(core.webhook_keys, store, body, allow_private=core.webhook_allow_private)
+    def body(run: StoredRun) -> bytes:
+        return make(disclosure.stored(run))
+
+    return Webhooks(
+        core.webhook_keys,
+        store,
+        body,
+        content_type=CLOUD_EVENTS_TYPE if as_cloud_event else "application/json",
+        allow_private=core.webhook_allow_private,
+    )
 
 
 def add_plugin_routes(app: App, plugins: PluginManager, service: RunService, settings: Settings) -> list[Built]:

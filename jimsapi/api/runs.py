@@ -19,6 +19,8 @@ from jimsapi.runs.lookup import Runs
 from jimsapi.runs.result import RunResult, stored_result
 from jimsapi.runs.scopes import CHAT, THREADS
 from jimsapi.runs.service import RunService
+from jimsapi.runs.signing import webhook_id
+from jimsapi.threads.cloud_events import cloud_event
 from jimsapi.threads.errors import InputRefused
 from jimsapi.threads.run import OPEN, ListedRun, RunFilter, RunStatus, StoredRun
 from jimsapi.wire.answer import EVENT_STREAM, LOOKUP_REFUSALS, REFUSALS
@@ -229,6 +231,19 @@ def run_view(run: StoredRun) -> dict[str, Any]:
 def run_ended(run: StoredRun) -> bytes:
     """Return the body of the webhook call for a run that has ended."""
     event = {"type": f"run.{run.status}", "timestamp": run.finished_at, "data": run_view(run)}
+    return cast(bytes, JSONResponse(event).body)
+
+
+def run_ended_cloud_event(run: StoredRun) -> bytes:
+    """Return the same body as a CloudEvent, whose `id` is the `webhook-id` of the call."""
+    event = cloud_event(
+        webhook_id(run.run_id),
+        f"/threads/{run.thread_id}",
+        f"run.{run.status}",
+        run.finished_at,
+        run_view(run),
+        runid=run.run_id,
+    )
     return cast(bytes, JSONResponse(event).body)
 
 

@@ -49,7 +49,6 @@ class Route:
     public: bool = False
     probe: bool = False
     scope: str | None = None
-    resource: bool = False
     name: str = ""
     summary: str | None = None
     body: Model | None = None
@@ -65,6 +64,7 @@ class Route:
     subprotocols: tuple[str, ...] = ()
     origins: frozenset[str] = frozenset()
     first_frame: bool = False
+    resource: bool = False
     app: RouteApp | None = field(default=None, repr=False, compare=False)
 
 

@@ -12,16 +12,18 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import orjson
 
 from jimsapi.plugins import Options, Settings, StartError, hookimpl, option
-from jimsapi.threads import SinkEvent, event_object
+from jimsapi.threads import SinkEvent, cloud_event_of, event_object
 
 logger = logging.getLogger("jimsapi.sinks")
 
-LINE_BEGINNING = b'{"thread_id":'
+Format = Literal["json", "cloudevents"]
+MAKERS = {"json": event_object, "cloudevents": cloud_event_of}
+LINE_BEGINNINGS = {"json": b'{"thread_id":', "cloudevents": b'{"specversion":'}
 """The first bytes of each line, by which the sink recognizes its own files."""
 LOCK_WITHIN = 5.0
 """Seconds for which the sink waits while another process writes to the file. `deliver` has 10 seconds in all."""
@@ -36,6 +38,7 @@ class EventFileOptions(Options, prefix="event_file"):
         104_857_600, minimum=1, maximum=1 << 50, help="Bytes after which the file gets the time as a part of its name."
     )
     keep: int = option(0, minimum=0, maximum=1_000_000, help="How many such older files are kept; 0 means all.")
+    format: Format = option("json", help="Whether a line is an object of this server's own, or a CloudEvent.")
 
 
 class EventFile:
@@ -44,7 +47,7 @@ class EventFile:
     A file that has at least `size` bytes is renamed before the next events are written. Its new name has the time in
     it, and at most `keep` such files stay (0: all). If a process died while it wrote a line, the sink removes the part
     that was written, since the event comes again. The sink does not change a file that begins or ends with
-    something other than events.
+    something other than events. `format` is `json` for objects of the server's own, or `cloudevents`.
 
     `path` may be a symbolic link or have some in it. All files are in the folder to which they point.
     """
@@ -52,11 +55,14 @@ class EventFile:
     name = "event-file"
     durable = True
 
-    def __init__(self, path: Path, size: int, keep: int) -> None:
+    def __init__(self, path: Path, size: int, keep: int, format: Format = "json") -> None:
         # If the path itself were used, the rename of a full file would rename the link to it.
         self._path = Path(os.path.realpath(path))
         self._size = size
         self._keep = keep
+        self._object_of = MAKERS[format]
+        self._format = format
+        self._line_beginning = LINE_BEGINNINGS[format]
         self._cannot_rotate = False
         self._thread = ThreadPoolExecutor(1, "jimsapi event file")
 
@@ -92,7 +98,7 @@ class EventFile:
 
     async def deliver(self, events: Sequence[SinkEvent]) -> None:
         """Append events. Raises `OSError` if the file cannot be written, or is not a file of events."""
-        lines = b"".join(orjson.dumps(event_object(event), option=orjson.OPT_APPEND_NEWLINE) for event in events)
+        lines = b"".join(orjson.dumps(self._object_of(event), option=orjson.OPT_APPEND_NEWLINE) for event in events)
         await asyncio.get_running_loop().run_in_executor(self._thread, self._append, lines)
 
     def _append(self, lines: bytes) -> None:
@@ -155,14 +161,22 @@ class EventFile:
     def _end_of_lines(self, file: int) -> int:
         """Return the position after the last whole line. Raises `OSError` if it has something else."""
         end = _after_last_line_break(file)
-        if not _begins_line(os.pread(file, len(LINE_BEGINNING), 0)):
-            raise OSError(f"{self._path} is not a file of events; name another file, or move this one away")
-        if not _begins_line(os.pread(file, len(LINE_BEGINNING), end)):
+        if not self._begins_line(file, 0):
+            raise OSError(
+                f"{self._path} is not a file of events in the format {self._format}; name another file, or move this "
+                "one away"
+            )
+        if not self._begins_line(file, end):
             raise OSError(
                 f"{self._path} ends with something other than an event; remove what follows its last line break, or "
                 "move the file away"
             )
         return end
+
+    def _begins_line(self, file: int, position: int) -> bool:
+        """Whether a line of events may begin at a position, where the file may end before the line does."""
+        text = os.pread(file, len(self._line_beginning), position)
+        return self._line_beginning.startswith(text)
 
     def _begin_new_file(self, full: int) -> None:
         """Rename the full file, and create its successor. If this fails, the next lines go to the same file."""
@@ -208,11 +222,6 @@ def _may(path: Path, rights: int) -> bool:
     return os.access(path, rights, effective_ids=os.access in os.supports_effective_ids)
 
 
-def _begins_line(text: bytes) -> bool:
-    """Whether a line of events may begin with `text`, which may be the beginning of less than that."""
-    return text == LINE_BEGINNING[: len(text)]
-
-
 def _after_last_line_break(file: int) -> int:
     """Return the position after the last line break of a file; 0 if it has none."""
     end = os.fstat(file).st_size
@@ -253,7 +262,7 @@ def jimsapi_event_sink(settings: Settings) -> EventFile | None:
     options = settings.get(EventFileOptions)
     if options.path is None:
         return None
-    file = EventFile(options.path, options.size, options.keep)
+    file = EventFile(options.path, options.size, options.keep, options.format)
     try:
         file.check()
     except OSError as error:

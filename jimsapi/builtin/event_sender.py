@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from uuid import UUID
 
 import httpx
@@ -15,7 +15,7 @@ import orjson
 
 from jimsapi.plugins import Secret
 from jimsapi.runs import EventRefused, signatures
-from jimsapi.threads import SinkEvent, event_object
+from jimsapi.threads import CLOUD_EVENTS_TYPE, SinkEvent, cloud_event_of, event_object, sink_event_id
 
 CALLS_AT_ONCE = 16
 CALL_TIMEOUT = 5.0
@@ -179,8 +179,8 @@ class EventSender:
 
     async def _send(self, event: SinkEvent) -> int:
         """Send one event, and return the status of the response."""
-        sent_id = _identifier(event)
-        body, content_type = self._body(event, sent_id)
+        sent_id = sink_event_id(event)
+        body, content_type = self._body(event)
         timestamp = int(time.time())
         headers = {
             "content-type": content_type,
@@ -211,27 +211,14 @@ class EventSender:
             await asyncio.shield(asyncio.create_task(response.aclose()))
         return response.status_code
 
-    def _body(self, event: SinkEvent, sent_id: str) -> tuple[bytes, str]:
+    def _body(self, event: SinkEvent) -> tuple[bytes, str]:
         """Return the body for an event, and its content type."""
+        if self._as_cloud_events:
+            return orjson.dumps(cloud_event_of(event)), CLOUD_EVENTS_TYPE
         fields = event_object(event)
-        if not self._as_cloud_events:
-            data = {name: fields[name] for name in ("thread_id", "event_id", "contact_id", "run_id", "event_data")}
-            payload = {"type": event.event_type, "timestamp": fields["created_at"], "data": data}
-            return orjson.dumps(payload), "application/json"
-        envelope: dict[str, Any] = {
-            "specversion": "1.0",
-            "id": sent_id,
-            "source": f"/threads/{event.thread_id}",
-            "type": event.event_type,
-            "time": fields["created_at"],
-            "contactid": event.contact_id,
-            "runid": event.run_id,
-            "datacontenttype": "application/json",
-            "data": event.event_data,
-        }
-        return orjson.dumps({name: value for name, value in envelope.items() if value is not None}), (
-            "application/cloudevents+json"
-        )
+        data = {name: fields[name] for name in ("thread_id", "event_id", "contact_id", "run_id", "event_data")}
+        payload = {"type": event.event_type, "timestamp": fields["created_at"], "data": data}
+        return orjson.dumps(payload), "application/json"
 
 
 async def _read_some(response: httpx.Response) -> None:
@@ -242,12 +229,6 @@ async def _read_some(response: httpx.Response) -> None:
         left -= len(chunk)
         if left < 0:
             return
-
-
-def _identifier(event: SinkEvent) -> str:
-    """Return the identifier of an event, which is the same whenever it is sent. A fork has events of its parent."""
-    thread_id = UUID(int=0) if event.thread_id is None else event.thread_id
-    return f"{thread_id.hex}_{event.event_id.hex}"
 
 
 def _key(event: SinkEvent) -> Key:

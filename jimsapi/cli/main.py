@@ -18,6 +18,7 @@ from jimsapi.builtin import builtin_plugins
 from jimsapi.cli.chat_command import chat_command
 from jimsapi.cli.check import check
 from jimsapi.cli.config import DEFAULT_FILE, show_config
+from jimsapi.cli.connect_command import connect_command
 from jimsapi.cli.contacts import Wanted as WantedContact
 from jimsapi.cli.contacts import delete, delete_arguments, export, export_arguments
 from jimsapi.cli.explain import explain
@@ -59,7 +60,7 @@ AS_JSON = "config_json"
 _SELECTING = [*specs(ConfigOptions), *specs(PluginOptions)]
 SCOPES = "jimsapi.scopes"
 """The key of a function in the `meta` of the command's context. It returns what `_Commands.scopes` returns."""
-_WITHOUT_PLUGINS = ("new", "plugins", "plugin", "chat", "dump", "log-level")
+_WITHOUT_PLUGINS = ("new", "plugins", "plugin", "chat", "connect", "dump", "log-level")
 """The commands that do not import plugins."""
 PLUGINS_HELP = "List the installed plugins without importing them."
 
@@ -267,6 +268,7 @@ def _command_line(plugins: PluginManager | None, broken: list[StartError]) -> cl
     group.add_command(new_command())
     group.add_command(plugin_commands())
     group.add_command(chat_command())
+    group.add_command(connect_command())
     group.add_command(dump_command())
     group.add_command(log_level_command())
     group.add_command(add(_subcommand_of("worker", commands.work, WORKER_HELP)))

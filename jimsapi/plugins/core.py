@@ -88,6 +88,9 @@ class CoreOptions(Options):
     webhook_secret: tuple[Secret, ...] = option(
         help="The secret that signs calls to a webhook_url: whsec_ and Base64; repeat it to change secrets."
     )
+    webhook_format: Literal["standard", "cloudevents"] = option(
+        "standard", help="Whether a webhook_url receives Standard Webhooks, or these as CloudEvents."
+    )
     webhook_allow_private: bool = option(help="Call webhooks at private addresses too, and without TLS.")
     hide_errors: bool = option(
         help="Answer a failed pipeline with the run's identifier instead of the exception's text, which is in the log."
@@ -179,7 +182,7 @@ FIRST_PARTY_AUTH = {
     **dict.fromkeys(
         (
             "oidc_issuer", "oidc_audience", "oidc_jwks_url", "oidc_algorithms", "oidc_leeway", "oidc_scopes",
-            "oidc_contact_claim", "oidc_pass_claims", "oidc_ca_file", "oidc_timeout",
+            "oidc_requested_scopes", "oidc_contact_claim", "oidc_pass_claims", "oidc_ca_file", "oidc_timeout",
         ),
         "jimsapi-oidc",
     ),

@@ -398,7 +398,8 @@ def jimsapi_pipeline_wrapper(settings: Settings) -> Callable[[Pipeline, str], Pi
 
     Return a function that takes a pipeline and its name in metrics and returns a pipeline, or None. It is called at
     start, once for each pipeline of the app. The pipeline that it returns must raise what the wrapped one raises. The
-    wrapper of the first plugin is the outermost.
+    wrapper of the first plugin is the outermost. A wrapper that needs the tool calls and events of a run gets them with
+    `ctx.observe`.
 
         @hookimpl
         def jimsapi_pipeline_wrapper():

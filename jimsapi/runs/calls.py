@@ -133,7 +133,10 @@ class PipelineCalls:
             turn_store=partial(self._open_turn, run) if run.in_thread else None,
             file_reader=run.files_in_memory or (None if self.files is None else self.files.store),
         )
-        return ThreadContext(thread.thread_id, snapshot.rows, of_run)
+        context = ThreadContext(thread.thread_id, snapshot.rows, of_run)
+        if run.trace_context is not None:
+            context.trace_context = run.trace_context
+        return context
 
     def _open_turn(self, run: LiveRun, thread_id: UUID) -> "_OpenTurn":
         return _OpenTurn(self.store, self._announcer, self._outage, run, thread_id)

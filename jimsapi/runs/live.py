@@ -24,6 +24,7 @@ from jimsapi.threads.ids import uuid7
 from jimsapi.threads.message_files import MESSAGE_FILES, FilesInMemory, SentFile, files_data
 from jimsapi.threads.questions import MESSAGE_ANSWERS
 from jimsapi.threads.run import QUEUED, RUNNING, AdoptedRun, Idempotency, RunStatus, Selector, ThreadRecord
+from jimsapi.threads.trace_context import TraceContext
 from jimsapi.threads.usage import NO_USAGE, UsageTotal, sum_usage, usage_by_model
 
 ABANDON_AFTER = 0.5
@@ -89,6 +90,7 @@ class LiveRun:
     - `pipeline` is the task of the pipeline that was started last. The run is stopped at `deadline` (the loop's time).
     - `loop` is the event loop of the service. In Python 3.11 `asyncio.get_running_loop` makes a system call each time.
     - `began` is the loop's time; `waited` is in seconds.
+    - `trace_context` is the trace that the message named, if its protocol has one there.
     - `budgets_left` is what was left of the caller's budgets before the run, and `usage` what the run has used of
       models, by model.
     """
@@ -127,6 +129,7 @@ class LiveRun:
         "task",
         "thread",
         "timings",
+        "trace_context",
         "usage",
         "waited",
     )
@@ -149,6 +152,7 @@ class LiveRun:
         adopted: AdoptedRun | None = None,
         in_thread: bool = True,
         hands_over: bool = False,
+        trace_context: TraceContext | None = None,
     ) -> None:
         self.run_id = self.known_as = run_id or uuid7()
         self.loop = loop
@@ -159,6 +163,7 @@ class LiveRun:
         self.adopted = adopted
         self.in_thread = in_thread
         self.hands_over = hands_over
+        self.trace_context = trace_context
         self.hides_answer = False
         self.answers_in_text = answers_in_text
         self.makes = makes

@@ -58,6 +58,7 @@ from jimsapi.threads.prices import prices
 from jimsapi.threads.run import OPEN, QUEUED, RUNNING, AdoptedRun, ById, Selector, Settled, ThreadRecord
 from jimsapi.threads.storable import dump_storable
 from jimsapi.threads.store import ThreadStore
+from jimsapi.threads.trace_context import TraceContext
 from jimsapi.threads.usage import UsageTotal
 
 if TYPE_CHECKING:
@@ -380,6 +381,7 @@ class RunService:
         answers_in_text: bool = False,
         client_id: str | None = None,
         makes: ForkPlan | ThreadPlan | None = None,
+        trace_context: TraceContext | None = None,
     ) -> LiveRun:
         """Begin a run and return it at once. To wait for the answer, await `LiveRun.wait_for_answer()`.
 
@@ -399,6 +401,8 @@ class RunService:
         - `makes` is a thread that is made for the message, in place of the one that `selectors` find: a fork, or a
           thread that begins with other events. It is made when the message has passed all limits, and once for a
           request that is repeated with the same `key`. The answers of a message are to questions that this thread has.
+        - `trace_context` is the trace that the run continues, if the message itself has one. The pipeline reads it as
+          `ctx.trace_context`. It is not stored, so a process that takes over the run does not have it.
 
         Raises:
             ContactForbidden, InputRefused, ServerDraining, TooManyRuns, QuotaExceeded: nothing was stored.
@@ -432,6 +436,7 @@ class RunService:
             answers_in_text,
             makes,
             hands_over=hands_over,
+            trace_context=trace_context,
         )
         if (watched or background) and not hands_over:
             run.attach(self.streams.open(run.run_id))
@@ -448,15 +453,26 @@ class RunService:
         watched: bool = False,
         files: Sequence[SentFile] = (),
         history: Sequence[NewEvent] = (),
+        trace_context: TraceContext | None = None,
     ) -> LiveRun:
         """Begin to answer a message outside of every thread. The pipeline sees `history`, then this message.
 
-        Nothing is stored. It has the same limits and metrics, and raises the same errors, as `begin`.
+        Nothing is stored. It has the same limits and metrics, and raises the same errors, as `begin`. `trace_context`
+        is that of `begin`.
         """
         thread_config = self._check(inbound, admission)
         events = entering(inbound, has_files=True) if files else entering(inbound)
         quota_keys = self._admit(inbound, admission)
-        run = LiveRun(inbound, admission, self._loop, events, quota_keys=quota_keys, in_thread=False, sent_files=files)
+        run = LiveRun(
+            inbound,
+            admission,
+            self._loop,
+            events,
+            quota_keys=quota_keys,
+            in_thread=False,
+            sent_files=files,
+            trace_context=trace_context,
+        )
         if watched:
             run.attach(self.streams.open(run.run_id, in_store=False))
             run.expect_acceptance()

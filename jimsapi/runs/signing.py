@@ -6,6 +6,7 @@ https://github.com/standard-webhooks/standard-webhooks
 import base64
 import hmac
 from collections.abc import Sequence
+from uuid import UUID
 
 SECRET_PREFIX = "whsec_"
 SECRET_BYTES = range(24, 65)
@@ -25,6 +26,11 @@ def signing_key(secret: str) -> bytes:
     if len(key) not in SECRET_BYTES:
         raise ValueError(f"it has {len(key)} bytes, but must have {SECRET_BYTES[0]} to {SECRET_BYTES[-1]}")
     return key
+
+
+def webhook_id(run_id: UUID) -> str:
+    """Return the `webhook-id` of a run's webhook: the same for each call, whichever process makes it."""
+    return f"run_{run_id.hex}"
 
 
 def signatures(keys: Sequence[bytes], webhook_id: str, timestamp: int, body: bytes) -> str:

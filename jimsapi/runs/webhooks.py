@@ -30,7 +30,7 @@ from uuid import UUID
 import httpx
 
 from jimsapi.runs.plugin_code import PLUGIN_EXITS, own_task_is_cancelled
-from jimsapi.runs.signing import signatures
+from jimsapi.runs.signing import signatures, webhook_id
 from jimsapi.runs.tasks import EndlessTask, ServiceTask
 from jimsapi.threads.errors import InputRefused, RunNotFound, StoreUnavailable
 from jimsapi.threads.outbox import WEBHOOK_HOLD, Outbox
@@ -241,7 +241,7 @@ class Webhooks:
 
     - `keys`: each key makes a signature.
     - `store`: the store of the runs.
-    - `body` makes the payload of a run that has ended.
+    - `body` makes the payload of a run that has ended, and `content_type` is its type.
     - `allow_private` permits addresses that are not public, and URLs without TLS.
     - `retry_after`: seconds between a failed call and the next one.
 
@@ -256,6 +256,7 @@ class Webhooks:
         store: ThreadStore,
         body: Callable[[StoredRun], bytes],
         *,
+        content_type: str = "application/json",
         allow_private: bool = False,
         resolver: Resolver | None = None,
         retry_after: Sequence[float] = RETRY_AFTER,
@@ -263,6 +264,7 @@ class Webhooks:
         self.outcomes: Counter[str] = Counter()
         self._store = store
         self._body = body
+        self._content_type = content_type
         self._receivers = Receivers(keys, allow_private=allow_private, resolver=resolver)
         self._retry_after = tuple(retry_after)
         self._pending: set[Webhook] = set()
@@ -517,9 +519,8 @@ class Webhooks:
     async def _deliver(self, webhook: Webhook) -> None:
         """Make one call. Raises `Undelivered` if it fails."""
         body = await self._payload(webhook.run_id)
-        headers = {"content-type": "application/json"}
-        webhook_id = f"run_{webhook.run_id.hex}"  # the same for each call, whichever process makes it
-        await self._receivers.call(webhook.url, body, headers, webhook_id)
+        headers = {"content-type": self._content_type}
+        await self._receivers.call(webhook.url, body, headers, webhook_id(webhook.run_id))
 
     async def _payload(self, run_id: UUID) -> bytes:
         """Return the body of a call. Raises `Undelivered`.

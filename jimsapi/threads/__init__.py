@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from jimsapi.lazy_attributes import lazy_attributes
 
 if TYPE_CHECKING:
-    from jimsapi.threads.activity import MODEL_USAGE
+    from jimsapi.threads.activity import MODEL_REASONING, MODEL_USAGE, ActivityObserver, ToolCall
+    from jimsapi.threads.cloud_events import CLOUD_EVENTS_TYPE, cloud_event, cloud_event_of
     from jimsapi.threads.context import StatusEvent, ThreadContext
     from jimsapi.threads.errors import (
         ContactDeleted,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
         ThreadNotFound,
     )
     from jimsapi.threads.event import (
+        ASSISTANT_MESSAGE,
+        ASSISTANT_MESSAGE_WITH_BUTTONS,
         BESIDE,
         THREAD_CREATED,
         TICK,
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
         event_object,
         id_beside,
         row_id,
+        sink_event_id,
     )
     from jimsapi.threads.facts import (
         MAX_FORKS,
@@ -128,6 +132,7 @@ if TYPE_CHECKING:
         take_sized,
     )
     from jimsapi.threads.subscriptions import Subscription, SubscriptionStore
+    from jimsapi.threads.trace_context import TraceContext
     from jimsapi.threads.transfer import (
         Activity,
         CallerUsage,
@@ -156,11 +161,15 @@ if TYPE_CHECKING:
     from jimsapi.threads.work import WorkStore
 
 __all__ = [
+    "ASSISTANT_MESSAGE",
+    "ASSISTANT_MESSAGE_WITH_BUTTONS",
     "BESIDE",
+    "CLOUD_EVENTS_TYPE",
     "KEEP_KEYS",
     "MAX_FORKS",
     "MAX_QUESTIONS",
     "MAX_REASON",
+    "MODEL_REASONING",
     "MODEL_USAGE",
     "NOBODY",
     "NO_CALLER",
@@ -176,6 +185,7 @@ __all__ = [
     "WEBHOOK_HOLD",
     "Accepted",
     "Activity",
+    "ActivityObserver",
     "AdoptedRun",
     "ByExternalId",
     "ById",
@@ -272,12 +282,16 @@ __all__ = [
     "ThreadRefused",
     "ThreadStore",
     "ThreadSummary",
+    "ToolCall",
+    "TraceContext",
     "UsageHolder",
     "UsageTotal",
     "WholeEvent",
     "WholeThread",
     "WorkStore",
     "choose",
+    "cloud_event",
+    "cloud_event_of",
     "config_of_new",
     "count_open",
     "decode_contact_cursor",
@@ -297,6 +311,7 @@ __all__ = [
     "orphan_status",
     "row_id",
     "select_thread",
+    "sink_event_id",
     "storable_text",
     "stored_events",
     "sum_usage",
@@ -313,7 +328,8 @@ if not TYPE_CHECKING:  # a type checker would find every name
     __getattr__, __dir__ = lazy_attributes(
         __name__,
         {
-            "jimsapi.threads.activity": ("MODEL_USAGE",),
+            "jimsapi.threads.activity": ("MODEL_REASONING", "MODEL_USAGE", "ActivityObserver", "ToolCall"),
+            "jimsapi.threads.cloud_events": ("CLOUD_EVENTS_TYPE", "cloud_event", "cloud_event_of"),
             "jimsapi.threads.context": ("StatusEvent", "ThreadContext"),
             "jimsapi.threads.errors": (
                 "ContactDeleted",
@@ -335,6 +351,8 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "ThreadNotFound",
             ),
             "jimsapi.threads.event": (
+                "ASSISTANT_MESSAGE",
+                "ASSISTANT_MESSAGE_WITH_BUTTONS",
                 "BESIDE",
                 "Event",
                 "EventRow",
@@ -346,6 +364,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "event_object",
                 "id_beside",
                 "row_id",
+                "sink_event_id",
             ),
             "jimsapi.threads.facts": (
                 "MAX_FORKS",
@@ -448,6 +467,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "take_sized",
             ),
             "jimsapi.threads.subscriptions": ("Subscription", "SubscriptionStore"),
+            "jimsapi.threads.trace_context": ("TraceContext",),
             "jimsapi.threads.transfer": (
                 "Activity",
                 "CallerUsage",

@@ -4,7 +4,8 @@ Each is an event of the thread. Clients that watch the run get it at once, befor
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from math import isfinite
@@ -24,21 +25,74 @@ TOOL_CALL = "tool.call"
 """`{"id", "name", "arguments", "duration"}`, and `"result"` or `"error"`. A call that has not ended has only the first
 three."""
 MODEL_USAGE = "model.usage"
-"""`{"model", "input_tokens", "output_tokens", "cached_tokens", "cost"}`."""
+"""`{"model", "input_tokens", "output_tokens", "cached_tokens", "cost"}`, and `"duration"` if it is known."""
 MODEL_REASONING = "model.reasoning"
-"""`{"content"}`."""
+"""`{"content"}`: what a model has thought."""
 ANSWER_SOURCE = "answer.source"
 """`{"url", "title"}`. One of them may be null."""
 
 CANCELLED = "cancelled"
 """The `error` of a tool call that was cancelled."""
 
+logger = logging.getLogger("jimsapi.runs")
+
 SendActivity = Callable[[UUID, str, dict[str, Any]], None]
 """Receives the identifier, the type and the data of an event."""
 
 
+class ActivityObserver:
+    """The base of classes whose objects are notified of what a pipeline does (`ThreadContext.observe`).
+
+    Override what you need. The methods are called between two steps of the pipeline, so they must return at once. If
+    one raises an exception, it is logged, and the pipeline goes on.
+
+        class Names(ActivityObserver):
+            def tool_began(self, call):
+                print("calls", call.name)
+
+        @hookimpl
+        def jimsapi_pipeline_wrapper():
+            def wrap(pipeline, name):
+                async def observed(ctx):
+                    ctx.observe(Names())
+                    await pipeline(ctx)
+                return observed
+            return wrap
+
+    The plugin `jimsapi-otel` is an example.
+    """
+
+    def tool_began(self, call: "ToolCall") -> None:
+        """A tool call has begun. Called in the task and thread of its block, before the block.
+
+        So a context variable that the method sets has its value within the block.
+        """
+
+    def tool_ended(self, call: "ToolCall", outcome: Mapping[str, Any], error: BaseException | None) -> None:
+        """The block of a tool call has ended. Called where the block ends, also if the run has ended before.
+
+        `outcome` has the `duration` in seconds and, as the event `tool.call`, `result` or `error`. It has neither if
+        the result cannot be stored, and if the tool waits for the answer to a question: `error` is then
+        `QuestionAsked`. `error` is the exception that leaves the block, and None if there is none.
+        """
+
+    def event_sent(self, event_type: str, data: Any) -> None:
+        """The pipeline has sent an event, which is stored when the run completes: a message, `model.usage` and so on.
+
+        A message that was streamed is one event, which is sent when the message is complete. Do not change `data`.
+        """
+
+
+def notify(method: Callable[..., None], *arguments: Any) -> None:
+    """Call a method of an observer. If it raises an exception, log it."""
+    try:
+        method(*arguments)
+    except Exception:
+        logger.exception("an observer of a pipeline failed; the pipeline goes on")
+
+
 class ToolCall:
-    """One tool call, from the beginning of a `with` block to its end:
+    """One tool call, from the beginning of a `with` block to its end.
 
         async with ctx.tool("search", {"q": "quokka"}) as call:
             call.result = await search("quokka")
@@ -60,6 +114,7 @@ class ToolCall:
         show: SendActivity,
         send: SendActivity,
         error_text: Callable[[BaseException], str],
+        observers: Sequence[ActivityObserver] = (),
     ) -> None:
         """`show` receives the event of the call that begins, and `send` that of the call that has ended."""
         self._event_id = uuid7()
@@ -72,6 +127,7 @@ class ToolCall:
         self._show = show
         self._send = send
         self._error_text = error_text
+        self._observers = observers
         self._began: float | None = None
 
     def __enter__(self) -> Self:
@@ -81,21 +137,43 @@ class ToolCall:
         self._call = {"id": self.id, "name": self.name, "arguments": _copy(dict(self._arguments))}
         self._show(self._event_id, TOOL_CALL, self._call)
         self._began = monotonic()
+        for observer in self._observers:
+            notify(observer.tool_began, self)
         return self
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """The arguments as JSON values, from the time when the call began."""
+        arguments: Mapping[str, Any] = self._call.get("arguments", self._arguments)
+        return arguments
 
     def __exit__(
         self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._began is not None
-        duration = round(monotonic() - self._began, 6)
+        outcome: dict[str, Any] = {"duration": round(monotonic() - self._began, 6)}
+        error = raised
+        try:
+            self._end(outcome, raised)
+        except BaseException as fault:
+            error = fault if raised is None else raised
+            raise
+        finally:
+            for observer in self._observers:
+                notify(observer.tool_ended, self, outcome, error)
+
+    def _end(self, outcome: dict[str, Any], raised: BaseException | None) -> None:
+        """Send the event of the call, and add the result or the error to its `outcome`."""
         if raised is None:
-            self._send(self._event_id, TOOL_CALL, {**self._call, **self._ending(), "duration": duration})
-            return
-        if isinstance(raised, QuestionAsked):
+            ending = self._ending()
+            self._send(self._event_id, TOOL_CALL, {**self._call, **ending, **outcome})
+        elif isinstance(raised, QuestionAsked):
             return  # the tool waits for a person; the next run of the turn makes the call again
-        data = {**self._call, "error": storable_text(self._error_text(raised)), "duration": duration}
-        with suppress(RunClosed):  # the run was stopped, which has raised in the block
-            self._send(self._event_id, TOOL_CALL, data)
+        else:
+            ending = {"error": storable_text(self._error_text(raised))}
+            with suppress(RunClosed):  # the run was stopped, which has raised in the block
+                self._send(self._event_id, TOOL_CALL, {**self._call, **ending, **outcome})
+        outcome |= ending
 
     async def __aenter__(self) -> Self:
         self.__enter__()
@@ -123,7 +201,12 @@ def _copy(value: Any) -> Any:
 
 
 def usage_data(
-    model: str, input_tokens: int, output_tokens: int, cached_tokens: int, cost: float | Decimal | None
+    model: str,
+    input_tokens: int,
+    output_tokens: int,
+    cached_tokens: int,
+    cost: float | Decimal | None,
+    duration: float | None = None,
 ) -> dict[str, Any]:
     """Return the data of an event `model.usage`. Raises `TypeError` or `ValueError` for figures that cannot be.
 
@@ -137,13 +220,21 @@ def usage_data(
             raise TypeError(f"{name} must be an int, not {type(count).__name__}")
         if count < 0:
             raise ValueError(f"{name} must not be negative, as {count} is")
-    if isinstance(cost, bool) or not isinstance(cost, int | float | Decimal | None):
-        raise TypeError(f"cost must be a number, not {type(cost).__name__}")
-    if cost is not None and not (isfinite(cost) and cost >= 0):
-        raise ValueError(f"cost must be a number from 0 on, not {cost}")
+    _check_figure("cost", cost)
+    _check_figure("duration", duration)
     if cost is None:
         cost = prices.cost_of(model, input_tokens, output_tokens, cached_tokens)
-    return {"model": model, **counts, "cost": None if cost is None else float(cost)}
+    data: dict[str, Any] = {"model": model, **counts, "cost": None if cost is None else float(cost)}
+    if duration is not None:
+        data["duration"] = round(float(duration), 6)
+    return data
+
+
+def _check_figure(name: str, figure: float | Decimal | None) -> None:
+    if isinstance(figure, bool) or not isinstance(figure, int | float | Decimal | None):
+        raise TypeError(f"{name} must be a number, not {type(figure).__name__}")
+    if figure is not None and not (isfinite(figure) and figure >= 0):
+        raise ValueError(f"{name} must be a number from 0 on, not {figure}")
 
 
 def source_data(url: str | None, title: str | None) -> dict[str, Any]:

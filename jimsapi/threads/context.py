@@ -18,7 +18,9 @@ from jimsapi.threads.activity import (
     CANCELLED,
     MODEL_REASONING,
     MODEL_USAGE,
+    ActivityObserver,
     ToolCall,
+    notify,
     source_data,
     usage_data,
 )
@@ -51,6 +53,7 @@ from jimsapi.threads.message_files import (
 )
 from jimsapi.threads.questions import TurnStore, answers_beside
 from jimsapi.threads.storable import Unstorable, dump_storable, load_stored, storable_text
+from jimsapi.threads.trace_context import TraceContext
 
 LoadEvents = Callable[[UUID, Event | None, int], Awaitable[Sequence[EventRow]]]
 Parameters = ParamSpec("Parameters")
@@ -179,11 +182,15 @@ class ThreadContext:
 
     title: str | None = None
     """Set it to give the thread a title, which lists of threads show. A client may change it later."""
+    trace_context: TraceContext | None = None
+    """The trace of the caller, if the protocol has it in the message itself, as MCP does. A `traceparent` among the
+    headers of a request is not here."""
     _is_for_test = False
     _given_answers: Mapping[str, Any] = {}
     status_updater: StatusUpdater | None = None
     # Defaults in place of lines in `__init__`, which every run would pay for.
     _output: LiveOutput | None = None
+    _observers: tuple[ActivityObserver, ...] = ()
     _message_id: UUID | None = None
     _closed = False
     _bridge: Bridge | None = None
@@ -268,6 +275,14 @@ class ThreadContext:
                 metadata: dict[str, Any] = orjson.loads(event.data)["metadata"]
                 return metadata
         return {}
+
+    @property
+    def has_thread(self) -> bool:
+        """Whether the message belongs to a thread. If not, nothing of the run is stored, and `ask` is not possible.
+
+        `thread_id` is then an identifier that only this run has.
+        """
+        return self._turn_store is not None
 
     @cached_property
     def answered(self) -> dict[str, Any]:
@@ -431,7 +446,13 @@ class ThreadContext:
         if id is not None and not isinstance(id, str):
             raise TypeError(f"the id of a call must be a str, not {type(id).__name__}")
         return ToolCall(
-            name, arguments or {}, id, show=self._show, send=self._send_activity, error_text=self._text_of_error
+            name,
+            arguments or {},
+            id,
+            show=self._show,
+            send=self._send_activity,
+            error_text=self._text_of_error,
+            observers=self._observers,
         )
 
     @_in_loop
@@ -467,14 +488,16 @@ class ThreadContext:
         output_tokens: int,
         cached_tokens: int = 0,
         cost: float | Decimal | None = None,
+        duration: float | None = None,
     ) -> None:
         """Record what one model call has used (`model.usage`).
 
         `cached_tokens` are those of `input_tokens` that the model's provider had in its cache. `cost` is in US dollars.
         If it is None, the prices of `jimsapi[prices]` apply, if that is installed and has the model; else the cost is
-        not known. Raises `TypeError` and `ValueError` for other figures, and `RunClosed` if the run has ended.
+        not known. `duration` is how long the call took, in seconds, for traces. Call the method at the end of the model
+        call. Raises `TypeError` and `ValueError` for other figures, and `RunClosed` if the run has ended.
         """
-        self._announce(MODEL_USAGE, usage_data(model, input_tokens, output_tokens, cached_tokens, cost))
+        self._announce(MODEL_USAGE, usage_data(model, input_tokens, output_tokens, cached_tokens, cost, duration))
 
     @_valued_in_loop
     async def ask(
@@ -621,6 +644,24 @@ class ThreadContext:
         begun = self._begin(work)
         return begun.result if isinstance(begun, Done) and _get_running_loop() is None else begun
 
+    def observe(self, observer: ActivityObserver) -> None:
+        """Notify `observer` of the tool calls that begin and end, and of the events that are sent, from now on.
+
+        For plugins: a pipeline wrapper calls it before it calls the pipeline. A run without observers costs nothing for
+        them, and the pieces of a stream have no observers.
+        """
+        self._observers = (*self._observers, observer)
+
+    @_in_loop
+    def end_message(self) -> None:
+        """End the message that `stream` has begun, and the reasoning, so that observers have the event of each.
+
+        What the pipeline streams next begins another message. The end of the pipeline does the same. Raises `RunClosed`
+        if the run has ended.
+        """
+        self._ensure_open()
+        self._end_pieces()
+
     def watch(self, output: LiveOutput) -> None:
         """Send what follows to `output`. Called by the service."""
         self._output = self.status_updater = output
@@ -638,10 +679,7 @@ class ThreadContext:
 
         Returns `outgoing_events`. Called by the service.
         """
-        if self._message_id is not None:
-            self._complete_stream("")
-        if self._reasoning_id is not None:
-            self._end_reasoning()
+        self._end_pieces()
         if "_asking" in vars(self):  # most pipelines ask nothing
             self.outgoing_events.extend(self._asking.events)
         return self.outgoing_events
@@ -656,6 +694,8 @@ class ThreadContext:
         self.outgoing_events.append(
             Event(thread_id=self.thread_id, event_id=event_id, event_type=event_type, event_data=data)
         )
+        for observer in self._observers:
+            notify(observer.event_sent, event_type, data)
 
     @_in_loop
     def _announce(self, event_type: str, data: dict[str, Any]) -> None:
@@ -678,6 +718,12 @@ class ThreadContext:
             raise UnstorableEvent(event_type, str(fault)) from fault
         if self._output is not None:
             self._output.send_activity(event)
+
+    def _end_pieces(self) -> None:
+        if self._message_id is not None:
+            self._complete_stream("")
+        if self._reasoning_id is not None:
+            self._end_reasoning()
 
     def _end_reasoning(self) -> None:
         event_id, text = self._reasoning_id, "".join(self._reasoning)

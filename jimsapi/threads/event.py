@@ -17,7 +17,9 @@ THREAD_CREATED = "jims.lifecycle.thread_created"
 USER_MESSAGE = "comm.user_message"
 """The type of a message of the user, if the request gives no other."""
 ASSISTANT_MESSAGE = "comm.assistant_message"
+"""The type of a message of the pipeline."""
 ASSISTANT_MESSAGE_WITH_BUTTONS = "comm.assistant_message_with_buttons"
+"""The type of a message of the pipeline with buttons."""
 STATE_PREFIX = "state.set."
 MESSAGE_METADATA = "message.metadata"
 """`{"message_id", "metadata"}`: what the caller sent with a message, beside it."""
@@ -133,6 +135,12 @@ def event_object(event: SinkEvent) -> dict[str, Any]:
         "run_id": event.run_id,
         "event_data": event.event_data,
     }
+
+
+def sink_event_id(event: SinkEvent) -> str:
+    """Return the identifier of an event among those of all threads, which never changes. A fork has its parent's."""
+    thread_id = UUID(int=0) if event.thread_id is None else event.thread_id
+    return f"{thread_id.hex}_{event.event_id.hex}"
 
 
 def message_event(event_type: str, message: str, event_id: UUID | None = None) -> NewEvent:

@@ -19,6 +19,7 @@ from jimsapi.threads.facts import ForkPlan, ThreadPlan
 from jimsapi.threads.ids import derived_id, uuid7
 from jimsapi.threads.message_files import SentFile
 from jimsapi.threads.run import ByExternalId, New, Selector
+from jimsapi.threads.trace_context import TraceContext
 from jimsapi.wire.answer import note_run, refusal
 from jimsapi.wire.request import idempotency_key
 
@@ -35,7 +36,8 @@ class Turn(msgspec.Struct, frozen=True):
     the message, and `file_ids` are those of files that the server has. If `answers_in_text` is true, the protocol has
     no other place for answers to questions. `key` is the idempotency key of a request that has no header with one.
     `client_id` is the identifier of the message at the client, by which `branch` finds it later; one that is too long
-    or cannot be printed is not stored.
+    or cannot be printed is not stored. `trace_context` is the trace of the client, if the protocol has it in the
+    message itself (`TraceContext.parse`); a header `traceparent` of the request needs nothing here.
     """
 
     message: str
@@ -49,6 +51,7 @@ class Turn(msgspec.Struct, frozen=True):
     answers_in_text: bool = False
     key: str | None = None
     client_id: str | None = None
+    trace_context: TraceContext | None = None
 
     def storable_client_id(self) -> str | None:
         """Return `client_id` if it can be stored beside the message, else None."""
@@ -172,7 +175,14 @@ async def begin_turn(
         files=list(turn.file_ids) or None,
     )
     if turn.once:
-        run = service.answer_once(inbound, admission, watched=watched, files=turn.files, history=history)
+        run = service.answer_once(
+            inbound,
+            admission,
+            watched=watched,
+            files=turn.files,
+            history=history,
+            trace_context=turn.trace_context,
+        )
     else:
         key = request_key(request, turn)
         run = service.begin(
@@ -186,6 +196,7 @@ async def begin_turn(
             answers_in_text=turn.answers_in_text,
             client_id=turn.storable_client_id(),
             makes=makes,
+            trace_context=turn.trace_context,
         )
     waits = watched or background
     if waits and run.acceptance is not None:

@@ -129,15 +129,20 @@ class TurnRuns:
             found.append(AskedQuestion(question, answer, None if answer is not None else closing))
         return found
 
-    async def close(self, run: StoredRun, asked: Sequence[AskedQuestion], admission: Admission) -> None:
-        """Close those of the questions of a run that are open, so that nobody can answer them any more."""
+    async def close(
+        self, run: StoredRun, asked: Sequence[AskedQuestion], admission: Admission, reason: str = "cancelled"
+    ) -> None:
+        """Close those of the questions of a run that are open, so that nobody can answer them any more.
+
+        `reason` is stored with each: a word for programs, such as `declined`.
+        """
         for one in asked:
             if not one.is_open:
                 continue
             identifier = one.question.question_id
             closing = Event(
                 event_type=QUESTION_CLOSED,
-                event_data={"question_id": str(identifier), "reason": "cancelled"},
+                event_data={"question_id": str(identifier), "reason": reason},
                 event_id=closing_id(identifier),
             )
             try:

@@ -1,25 +1,29 @@
 """Whose a conversation is, on every route of the core and of the first-party plugins, and for every identifier there.
 
 Each private route of the app has an entry in `CALLS`: how a caller names what belongs to the contact `bea`, in the
-path, the query or the body. A new route without an entry fails the first test. Every other caller gets the same answer
-as for something that does not exist, so that nobody learns what exists. `tests/api/test_ownership.py` tests the core's
-routes without plugins.
+path, the query or the body. A new route without an entry fails the first test. MCP and A2A have one route for many
+methods, so each method and each tool needs an entry, too. Every other caller gets the same answer as for something
+that does not exist, so that nobody learns what exists. `tests/api/test_ownership.py` tests the core's routes without
+plugins.
 """
 
+import gc
 import json
 import re
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import httpx
 import pytest
 
 from jimsapi import JimsApp, ThreadContext, WebSocketDisconnected, create_api
 from jimsapi.asgi.testing import HandshakeRefused, TestClient
+from jimsapi.threads import uuid7
 from tests.plugins.distributions import install
 from tests.serving import ROOT
 
@@ -36,7 +40,8 @@ class Call:
 
     `{me}` is the contact of a caller that is bound to none; callers that are bound leave that field out. `{mine}` is a
     thread of the caller's own. `closed` is the status for others; `unscoped` is the one for `talker`, which is bound to
-    no contact and has the scope `chat` only. A call that is None there is one that the caller may make.
+    no contact and has the scope `chat` only. A call that is None there is one that the caller may make. `shows` is a
+    text that the answer to the owner has, and the others lack: some protocols answer errors with 200, too.
     """
 
     path: Mapping[str, str] = field(default_factory=dict)
@@ -46,6 +51,7 @@ class Call:
     closed: int | None = 404
     unscoped: int | None = 403
     opened: int = 200
+    shows: str | None = None
 
 
 THREAD = {"id": "{thread}"}
@@ -77,6 +83,146 @@ NAMED_FILE = "/api/v1/files/{file}"
 RESPONSE, CONVERSATION = {"id": "{response}"}, {"id": "{conversation}"}
 ITEM = {**CONVERSATION, "item_id": "{item}"}
 ASKED = {"model": "m", "input": "hi"}
+
+RESULT = '"result":'
+WORKED = '"isError":false'
+MCP_PREFIX = "io.modelcontextprotocol/"
+LEGACY_VERSION = "2025-11-25"
+
+
+def mcp(
+    method: str,
+    params: Mapping[str, Any],
+    *,
+    closed: int = 400,
+    shows: str | None = RESULT,
+    extensions: Mapping[str, Any] | None = None,
+) -> Call:
+    """A request of MCP of 2026-07-28."""
+    capabilities = {"elicitation": {}, "extensions": extensions or {}}
+    meta = {f"{MCP_PREFIX}protocolVersion": "2026-07-28", f"{MCP_PREFIX}clientCapabilities": capabilities}
+    headers = {"mcp-protocol-version": "2026-07-28", "mcp-method": method}
+    named = [params[key] for key in ("name", "uri", "taskId") if key in params]
+    if named:
+        headers["mcp-name"] = named[0]
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": meta}}
+    return Call(body=body, headers=headers, closed=closed, unscoped=closed, shows=shows)
+
+
+def legacy(method: str, params: Mapping[str, Any], *, shows: str | None = RESULT) -> Call:
+    """A request of MCP of 2025-11-25. Its errors have the status 200."""
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+    headers = {"mcp-protocol-version": LEGACY_VERSION}
+    return Call(body=body, headers=headers, closed=200, unscoped=200, shows=shows)
+
+
+def tool(name: str, *, shows: str | None = WORKED, closed: int = 200, **arguments: Any) -> Call:
+    """A call of a tool. `request` in the arguments are other parameters of the request."""
+    request = arguments.pop("request", {})
+    return mcp("tools/call", {"name": name, "arguments": arguments, **request}, closed=closed, shows=shows)
+
+
+def task(method: str, task_id: str, **params: Any) -> Call:
+    """A request about a task of MCP."""
+    return mcp(method, {"taskId": task_id, **params}, extensions={f"{MCP_PREFIX}tasks": {}})
+
+
+ENTERED = {"{question}": {"action": "accept", "content": {"answer": "yes"}}}
+THREAD_OF_MCP = {"uri": "jims://threads/{thread}"}
+
+MCP_CALLS = [
+    *(tool(name, message="hi", thread="{thread}") for name in ("chat", "chat_start")),
+    *(tool(name, message="", thread="{thread}", answers=ANSWERS) for name in ("chat", "chat_start")),
+    *(tool(name, message="", answers=ANSWERS, shows=None) for name in ("chat", "chat_start")),
+    *(tool(name, message="", thread="{thread}", answers={"{of_boss}": "yes"}, shows=None)
+      for name in ("chat", "chat_start")),
+    tool("chat", message="ask", thread="{thread}", closed=400,
+         request={"inputResponses": ENTERED, "requestState": "{state}"}),
+    tool("chat_get", run_id="{run}"),
+    tool("chat_get", run_id="{asked}", shows='"inputRequests"'),
+    tool("chat_get", thread="{thread}", shows='"inputRequests"'),
+    tool("chat_get", thread="{name}"),
+    tool("chat_cancel", run_id="{run}", shows=None),  # it has ended
+    tool("chat_cancel", run_id="{asked}"),
+    mcp("resources/list", {}, closed=200, shows="{thread}"),
+    mcp("resources/read", THREAD_OF_MCP, shows=SECRET),
+    task("tasks/get", "{run}"),
+    task("tasks/get", "{asked}"),
+    task("tasks/update", "{asked}", inputResponses=ENTERED),
+    task("tasks/cancel", "{asked}"),
+    legacy("tools/call", {"name": "chat", "arguments": {"message": "hi", "thread": "{thread}"}}, shows=WORKED),
+    legacy("tools/call", {"name": "chat_get", "arguments": {"run_id": "{run}"}}, shows=WORKED),
+    legacy("resources/list", {}, shows="{thread}"),
+    legacy("resources/read", THREAD_OF_MCP),
+    Call(body={"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}},
+         headers={"mcp-protocol-version": LEGACY_VERSION}, closed=202, unscoped=202, opened=202),
+]  # fmt: skip
+
+MCP_WITHOUT_NAMES = {"initialize", "ping", "server/discover", "tools/list", "resources/templates/list"}
+"""Methods of MCP that name nothing of a contact, and show nothing of one."""
+
+A2A_VERSION = {"a2a-version": "1.0"}
+
+
+def said_to_agent(message: Mapping[str, Any] | None = None, **named: str) -> dict[str, Any]:
+    """A message of A2A."""
+    parts = [{"text": "yes"}]
+    return {"message": {"messageId": "1", "role": "ROLE_USER", "parts": parts, **named, **(message or {})}}
+
+
+WITH_FILE = {"parts": [{"text": "hi"}, {"url": NAMED_FILE, "mediaType": "text/plain"}]}
+HOOK = {"id": "1", "url": "http://127.0.0.1:9/hook"}
+
+SENT: list[tuple[dict[str, Any], str | None]] = [
+    (said_to_agent(contextId="{thread}"), RESULT),
+    (said_to_agent(taskId="{asked}"), RESULT),
+    (said_to_agent(taskId="{asked}", contextId="{thread}"), RESULT),
+    (said_to_agent(taskId="{run}"), "TASK_STATE_COMPLETED"),  # it has ended
+    (said_to_agent({"messageId": "of bea"}, contextId="{thread}"), "idempotency key"),  # it is another message
+    (said_to_agent(WITH_FILE), None),
+]
+
+A2A_METHODS: dict[str, list[tuple[dict[str, Any], str | None]]] = {
+    "SendMessage": SENT,
+    "SendStreamingMessage": SENT,
+    "GetTask": [({"id": "{run}"}, SECRET), ({"id": "{asked}"}, "TASK_STATE_INPUT_REQUIRED")],
+    "ListTasks": [({}, "{run}"), ({"contextId": "{thread}"}, "{run}"), ({"contextId": "{name}"}, "TASK_STATE")],
+    "CancelTask": [({"id": "{asked}"}, "TASK_STATE_CANCELED"), ({"id": "{run}"}, "has ended")],
+    "SubscribeToTask": [({"id": "{asked}"}, "TASK_STATE_INPUT_REQUIRED"), ({"id": "{run}"}, "has ended")],
+    "CreateTaskPushNotificationConfig": [({"taskId": "{asked}", **HOOK}, None)],
+    "GetTaskPushNotificationConfig": [({"taskId": "{asked}", "id": "1"}, None)],
+    "ListTaskPushNotificationConfigs": [({"taskId": "{asked}"}, None)],
+    "DeleteTaskPushNotificationConfig": [({"taskId": "{asked}", "id": "1"}, None)],
+    "GetExtendedAgentCard": [],
+}
+"""What the methods of A2A name, and what only the owner reads then."""
+
+A2A_CALLS = [
+    Call(body={"jsonrpc": "2.0", "id": 1, "method": method, "params": params}, headers=A2A_VERSION, closed=200,
+         unscoped=200, shows=shows)
+    for method, calls in A2A_METHODS.items()
+    for params, shows in calls
+]  # fmt: skip
+
+
+def by_http(
+    *path: str,
+    closed: int = 404,
+    opened: int = 200,
+    shows: str | None = None,
+    body: Mapping[str, Any] | None = None,
+    params: Mapping[str, Any] | None = None,
+) -> Call:
+    """A request of A2A's binding to HTTP. `path` are the identifiers of the task and of the configuration."""
+    named = dict(zip(("id", "config_id"), path, strict=False))
+    return Call(named, params or {}, body, A2A_VERSION, closed=closed, unscoped=closed, opened=opened, shows=shows)
+
+
+MESSAGES_BY_HTTP = [
+    by_http(body=said_to_agent(contextId="{thread}"), closed=400, shows="TASK_STATE"),
+    by_http(body=said_to_agent(taskId="{asked}"), shows="TASK_STATE"),
+    by_http(body=said_to_agent(taskId="{run}"), opened=400, shows="TASK_STATE_COMPLETED"),
+]
 
 CALLS: dict[tuple[str, str], list[Call]] = {
     ("POST", CHAT): message_calls(),
@@ -178,6 +324,28 @@ CALLS: dict[tuple[str, str], list[Call]] = {
         Call({"id": "conv_{of_me}", "item_id": "{item}"}, opened=404),
     ],
     ("DELETE", "/v1/conversations/{id}/items/{item_id}"): [Call(ITEM, opened=405)],
+    ("POST", "/mcp"): MCP_CALLS,
+    ("POST", "/a2a"): A2A_CALLS,
+    ("POST", "/a2a/message:send"): MESSAGES_BY_HTTP,
+    ("POST", "/a2a/message:stream"): MESSAGES_BY_HTTP,
+    ("GET", "/a2a/tasks"): [
+        by_http(closed=200, shows="{run}"),
+        by_http(params={"contextId": "{thread}"}, closed=200, shows="{run}"),
+    ],
+    ("GET", "/a2a/tasks/{id}"): [
+        by_http("{run}", shows=SECRET),
+        by_http("{asked}:subscribe", shows="TASK_STATE_INPUT_REQUIRED"),
+    ],
+    ("POST", "/a2a/tasks/{id}"): [
+        by_http("{asked}:cancel", shows="TASK_STATE_CANCELED"),
+        by_http("{run}:cancel", opened=400, shows="has ended"),
+        by_http("{run}:subscribe", opened=400, shows="has ended"),
+    ],
+    ("POST", "/a2a/tasks/{id}/pushNotificationConfigs"): [by_http("{asked}", body=HOOK)],
+    ("GET", "/a2a/tasks/{id}/pushNotificationConfigs"): [by_http("{asked}")],
+    ("GET", "/a2a/tasks/{id}/pushNotificationConfigs/{config_id}"): [by_http("{asked}", "1", opened=404)],
+    ("DELETE", "/a2a/tasks/{id}/pushNotificationConfigs/{config_id}"): [by_http("{asked}", "1")],
+    ("GET", "/a2a/extendedAgentCard"): [],
     ("GET", "/v1/models"): [],
     ("GET", "/v1/models/{id}"): [],
 }  # fmt: skip
@@ -208,9 +376,15 @@ class World:
     """A thread of each caller that may have one."""
 
     async def ask(
-        self, user: str | None, method: str, path: str, call: Call, names: Mapping[str, str]
+        self,
+        user: str | None,
+        method: str,
+        path: str,
+        call: Call,
+        names: Mapping[str, str],
+        headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        """Make a call as somebody. `names` are what is named."""
+        """Make a call as somebody. `names` are what is named, and `headers` are more of them."""
         is_bound = user in BOUND
         mine = self.threads.get(user or "", names["thread"])
         known = {**names, "mine": mine, "of_me": UUID(mine).hex}
@@ -218,8 +392,18 @@ class World:
         options: dict[str, Any] = {"params": filled(without_me(call.params, is_bound), known)}
         if call.body is not None:
             options["json"] = filled(without_me(call.body, is_bound), known)
-        headers = {**call.headers, **({} if user is None else {"x-user": user})}
-        return await self.client.request(method, place, headers=headers, **options)
+        sent = {**filled(call.headers, known), **({} if user is None else {"x-user": user}), **(headers or {})}
+        return await self.client.request(method, place, headers=sent, **options)
+
+    async def begin_with_agents(self) -> None:
+        """Begin conversations that `bea` has named `c`, by MCP and by A2A."""
+        for path, call in (
+            ("/mcp", tool("chat", message=SECRET, thread="c")),
+            ("/a2a/message:send", by_http(body=said_to_agent({"messageId": "of bea"}, contextId="c"))),
+        ):
+            answer = await self.ask("bea", "POST", path, call, {**self.names, "thread": str(uuid7())})
+            assert answer.status_code == 200, answer.text
+            assert SECRET in answer.text or "TASK_STATE_COMPLETED" in answer.text, answer.text
 
     async def state(self) -> Any:
         """All that belongs to `bea`, but for what reading it costs."""
@@ -254,7 +438,8 @@ CALLERS = {"ann": "threads", "ann-talks": "chat", "blank": "threads", "talker": 
 
 def missing(names: Mapping[str, str]) -> dict[str, str]:
     """The same names, of things that do not exist."""
-    other = {name: str(uuid4()) for name in ("thread", "event", "run", "question", "of_boss")}
+    other = {name: str(uuid7()) for name in ("thread", "event", "run", "asked", "question", "of_boss")}
+    other["state"] = re.sub(r"^\w+|\w+$", lambda found: "0" * len(found[0]), names["state"])
     fixed = {"file": "0" * len(names["file"]), "name": "nothing", "contact": "nobody there"}
     return {**names, **other, **fixed, **of_openai(other)}
 
@@ -266,21 +451,23 @@ def of_openai(names: Mapping[str, str]) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def world(folder: Path) -> AsyncIterator[World]:
+async def world(folder: Path, **options: str) -> AsyncIterator[World]:
     folder.mkdir(exist_ok=True)
-    api = create_api(JimsApp(pipeline), store="memory:", files_store=f"file://{folder}/files")
+    further = {"files_store": f"file://{folder}/files", "webhook_allow_private": True, **options}
+    api = create_api(JimsApp(pipeline), store="memory:", **further)
     async with TestClient(api) as client:
         found = World(api, client, {"contact": "bea", "me": "cat", "name": "c"})
         headers = {"x-user": "bea"}
         file = await client.post("/api/v1/files?name=a.txt", headers=headers, content=SECRET.encode())
         names = found.names
         names["file"] = file.json()["file_id"]
+        await found.begin_with_agents()
         body = {**AI_SDK, "id": "c"}
         assert (await client.post("/ai-sdk/chat", headers=headers, json=body)).status_code == 200
         deep = {"messages": [{"role": "user", "text": SECRET}], "chat_id": "c"}
         assert (await client.post("/deep-chat", headers=headers, json=deep)).status_code == 200
-        asked = {**AG_UI, "threadId": "c", "messages": [{"id": "1", "role": "user", "content": SECRET}]}
-        assert (await client.post("/ag-ui", headers=headers, json=asked)).status_code == 200
+        begun = {**AG_UI, "threadId": "c", "messages": [{"id": "1", "role": "user", "content": SECRET}]}
+        assert (await client.post("/ag-ui", headers=headers, json=begun)).status_code == 200
         told = await client.post(CHAT, headers=headers, json={"message": SECRET, "files": [names["file"]]})
         names["thread"], names["run"] = told.json()["thread_id"], told.headers["x-run-id"]
         events = await client.get(f"/api/v1/threads/{names['thread']}/events", headers=headers)
@@ -288,10 +475,12 @@ async def world(folder: Path) -> AsyncIterator[World]:
         names.update(of_openai(names))
         rated = f"/api/v1/threads/{names['thread']}/events/{names['event']}/feedback"
         assert (await client.put(rated, headers=headers, json={"rating": -1, "comment": SECRET})).status_code == 204
-        for name, message in (("of_boss", "ask the boss"), ("question", "ask")):
-            body = {"message": message, "thread_id": names["thread"]}
-            answer = await client.post(CHAT, headers=headers, json=body)
-            names[name] = answer.json()["questions"][0]["question_id"]
+        body = {"message": "ask the boss", "thread_id": names["thread"]}
+        answer = await client.post(CHAT, headers=headers, json=body)
+        names["of_boss"] = answer.json()["questions"][0]["question_id"]
+        asked = await found.ask("bea", "POST", "/mcp", tool("chat", message="ask", thread="{thread}"), names)
+        names["asked"], names["state"] = asked.headers["x-run-id"], asked.json()["result"]["requestState"]
+        [names["question"]] = asked.json()["result"]["inputRequests"]
         threads = await client.get("/api/v1/threads?contact_id=bea", headers=headers)
         found.threads["bea"] = threads.json()["threads"][-1]["thread_id"]
         assert found.threads["bea"] != names["thread"]
@@ -330,6 +519,7 @@ async def test_who_may_can_make_each_of_these_calls(tmp_path: Path) -> None:
     async def check(found: World, method: str, path: str, call: Call) -> None:
         answer = await found.ask("bea", method, path, call, found.names)
         assert answer.status_code == call.opened, (method, path, call, answer.text)
+        assert call.shows is None or filled(call.shows, found.names) in answer.text, (method, path, call, answer.text)
 
     async with world(tmp_path / "reads") as found:
         for method, path, call in each_call():
@@ -360,7 +550,53 @@ async def test_another_caller_cannot_tell_what_belongs_to_a_contact_from_what_do
             assert there.status_code == expected, (method, path, call, there.text)
             assert said(there, found.names) == said(not_there, absent), (method, path, call)
             assert SECRET not in there.text
+            assert call.shows is None or filled(call.shows, found.names) not in there.text, (method, path, call)
         assert await found.state() == before
+
+
+AGENT_ROUTES = ("/mcp", "/a2a")
+
+
+@pytest.mark.parametrize("user", ["talker", "root"])
+async def test_a_host_that_names_people_by_a_header_shows_nobody_what_belongs_to_another_person(
+    user: str, tmp_path: Path
+) -> None:
+    async with world(tmp_path, mcp_contact_header="x-person", a2a_contact_header="x-person") as found:
+        before = await found.state()
+        for method, path, call in each_call():
+            if path.startswith(AGENT_ROUTES) and call.closed is not None:
+                absent, person = missing(found.names), {"x-person": "cat"}
+                there = await found.ask(user, method, path, call, found.names, person)
+                not_there = await found.ask(user, method, path, call, absent, person)
+                assert there.status_code == call.closed, (method, path, call, there.text)
+                assert said(there, found.names) == said(not_there, absent), (method, path, call)
+                assert SECRET not in there.text
+                assert call.shows is None or filled(call.shows, found.names) not in there.text, (method, path, call)
+        assert await found.state() == before
+
+
+async def test_every_method_of_a2a_has_an_entry_here(tmp_path: Path) -> None:
+    async with world(tmp_path):
+        # The plugin has no public name for them, so look for the table that its routes have.
+        module = sys.modules["jimsapi_a2a.methods"]
+        [*_, methods] = [one for one in gc.get_objects() if type(one) is module.Methods]
+        assert methods.table.keys() == A2A_METHODS.keys(), "say in A2A_METHODS how these methods name what is bea's"
+
+
+async def test_every_method_and_every_tool_of_mcp_has_an_entry_here(tmp_path: Path) -> None:
+    source = (ROOT / "plugins" / "jimsapi-mcp" / "jimsapi_mcp" / "server.py").read_text()
+    methods = {*re.findall(r'"((?:\w+/)+\w+|ping|initialize)"', source)}
+    bodies = [call.body for call in MCP_CALLS if call.body is not None]
+    assert methods == {body["method"] for body in bodies} | MCP_WITHOUT_NAMES, "say in MCP_CALLS how they name things"
+    async with world(tmp_path) as found:
+        listed = await found.ask("bea", "POST", "/mcp", mcp("tools/list", {}), found.names)
+        arguments = {
+            (one["name"], name) for one in listed.json()["result"]["tools"] for name in one["inputSchema"]["properties"]
+        }
+    calls = [body["params"] for body in bodies if body["method"] == "tools/call"]
+    known = {(call["name"], name) for call in calls for name in call["arguments"]}
+    harmless = {("chat", "metadata"), ("chat_start", "metadata"), ("chat_get", "wait")}
+    assert arguments == known | harmless, "say in MCP_CALLS how these arguments name what is bea's"
 
 
 @pytest.mark.parametrize(("user", "status"), [("nobody", 403), ("wrong", 401), ("denied", 403), (None, 401)])

@@ -15,6 +15,7 @@ from jimsapi import create_api
 from jimsapi.asgi.testing import TestClient
 from jimsapi.plugins.errors import StartError
 from tests.apps.scripted import Scripted
+from tests.cloud_events import read_cloud_event
 from tests.runs.receiver import KEY, SECRET, Receiver
 from tests.serving import Served
 
@@ -52,6 +53,33 @@ async def test_the_end_of_a_run_is_told_as_the_run_itself_shows_it(path: str, he
     assert datetime.fromisoformat(event["timestamp"]).utcoffset() is not None
     assert run["result"]["assistant_messages"] == ["a"]
     assert answer.headers["x-run-id"] == run["run_id"]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["chat", "async", "stream", "runs"])
+async def test_the_end_of_a_run_may_be_told_as_a_cloud_event_that_is_a_standard_webhook_too(
+    way: tuple[str, dict[str, str]],
+) -> None:
+    path, headers = way
+    async with Receiver() as receiver, serving(webhook_format="cloudevents") as client:
+        assert (await client.post(path, json=body(receiver.url()), headers=headers)).is_success
+        call = await receiver.call()
+        told = call.verified()
+        run = (await client.get(f"/api/v1/runs/{told['data']['run_id']}")).json()
+    event = read_cloud_event(call.body, call.headers["content-type"])
+    assert (event.get_id(), event.get_type()) == (call.headers["webhook-id"], "run.completed")
+    assert event.get_source() == f"/threads/{run['thread_id']}"
+    assert event.get_extension("runid") == run["run_id"]
+    assert event.get_data() == run
+    assert (told["type"], told["timestamp"], told["data"]) == ("run.completed", run["finished_at"], run)
+    assert told["time"] == told["timestamp"]
+
+
+async def test_a_run_that_failed_is_told_as_a_cloud_event() -> None:
+    async with Receiver() as receiver, serving(webhook_format="cloudevents") as client:
+        assert (await client.post("/api/v1/chat", json=body(receiver.url(), "raise no"))).status_code == 500
+        event = read_cloud_event((await receiver.call()).body)
+    assert event.get_type() == "run.failed"
+    assert dict(event.get_data())["error"] == {"detail": "Pipeline error: no", "status": 500}  # type: ignore[arg-type]
 
 
 async def test_a_run_that_failed_is_told_with_its_error() -> None:

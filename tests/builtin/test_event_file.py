@@ -22,7 +22,8 @@ from jimsapi.plugins.manager import PluginManager
 from jimsapi.testing import DoesNotApply, EventSinkContract
 from jimsapi.testing.contract import resolved
 from jimsapi.testing.sink import make_events
-from jimsapi.threads.event import SinkEvent
+from jimsapi.threads.event import SinkEvent, sink_event_id
+from tests.cloud_events import read_cloud_event
 from tests.command import refusal, run_command
 
 pytestmark = pytest.mark.anyio
@@ -67,6 +68,41 @@ async def test_a_line_has_what_is_known_of_an_event(tmp_path: Path) -> None:
         "run_id": str(event.run_id),
         "event_data": {"role": "assistant", "content": "0"},
     }
+
+
+async def test_a_line_may_be_a_cloud_event(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    events = make_events(3)
+    async with EventFile(path, 1_000_000, 0, "cloudevents") as file:
+        await file.deliver(events[:2])
+        with path.open("ab") as opened:
+            opened.write(b'{"specversion":"1.0","id":"torn')
+        await file.deliver(events[2:])
+    read = [read_cloud_event(line) for line in path.read_bytes().splitlines()]
+    assert [event.get_id() for event in read] == [sink_event_id(event) for event in events]
+    assert read[0].get_source() == f"/threads/{events[0].thread_id}"
+    assert read[0].get_data() == {"role": "assistant", "content": "0"}
+
+
+@pytest.mark.parametrize(("before", "now"), [("json", "cloudevents"), ("cloudevents", "json")])
+async def test_a_file_has_events_of_one_format_only(tmp_path: Path, before: Any, now: Any) -> None:
+    path = tmp_path / "events.jsonl"
+    async with EventFile(path, 1_000_000, 0, before) as file:
+        await file.deliver(make_events(1))
+    written = path.read_bytes()
+    async with EventFile(path, 1_000_000, 0, now) as file:
+        with pytest.raises(OSError, match=f"not a file of events in the format {now}; name another file"):
+            file.check()
+        with pytest.raises(OSError, match="not a file of events"):
+            await file.deliver(make_events(1))
+    assert path.read_bytes() == written
+
+
+def test_the_option_sets_the_format(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_text('{"thread_id":"0192"}\n')
+    options = ("--event-file-path", "events.jsonl", "--event-file-format", "cloudevents")
+    checked = run_command("check", "--app", "tests.apps.steered:app", "--store", "memory:", *options, cwd=tmp_path)
+    assert "not a file of events in the format cloudevents" in refusal(checked)
 
 
 async def test_a_file_that_cannot_be_written_fails_and_works_again(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from uuid import UUID
 
 import httpx
@@ -23,6 +24,7 @@ from jimsapi.runs import EventRefused
 from jimsapi.testing import EventSinkContract
 from jimsapi.testing.sink import make_events
 from jimsapi.threads import SinkEvent
+from tests.cloud_events import read_cloud_event
 from tests.command import refusal, run_command
 from tests.runs.receiver import KEY, OK, SECRET, Receiver, answer
 
@@ -117,11 +119,23 @@ async def test_a_call_may_be_a_cloud_event() -> None:
         "source": f"/threads/{event.thread_id}",
         "type": "comm.assistant_message",
         "time": event.created_at.isoformat() + "+00:00",
+        "timestamp": event.created_at.isoformat() + "+00:00",
         "contactid": "ann",
         "datacontenttype": "application/json",
         "data": {"role": "assistant", "content": "0"},
     }
-    assert call.headers["content-type"] == "application/cloudevents+json"
+    assert read_cloud_event(call.body, call.headers["content-type"]).get_type() == "comm.assistant_message"
+
+
+async def test_a_cloud_event_may_have_any_contact_and_type() -> None:
+    [event] = make_events(1)
+    event.contact_id, event.event_type = "100 %\x01\ufffe\U0010ffff", "a\x7fb"
+    async with Receiver() as receiver, sending(receiver, as_cloud_events=True) as sender:
+        await sender.deliver([event])
+        call = await receiver.call()
+    read = read_cloud_event(call.body)
+    assert unquote(read.get_extension("contactid")) == event.contact_id
+    assert unquote(read.get_type()) == event.event_type
 
 
 async def test_events_of_a_thread_are_sent_in_order_and_those_of_others_meanwhile() -> None:

@@ -338,6 +338,20 @@ async def test_a_wrapper_of_pipelines_sees_each_call(plugin: Plugin, caplog: pyt
     assert re.fullmatch(r"echo took 0\.\d{3} s", record.getMessage())
 
 
+async def test_a_wrapper_of_pipelines_observes_what_they_do(plugin: Plugin, caplog: pytest.LogCaptureFixture) -> None:
+    async def search(ctx: ThreadContext) -> None:
+        async with ctx.tool("search"):
+            ctx.usage(model="m", input_tokens=812, output_tokens=44)
+
+    plugin("toolbook")
+    with caplog.at_level("INFO", "toolbook"):
+        async with TestClient(api(search)) as client:
+            await chat(client, "hi")
+    begins, used, ended = [one.getMessage() for one in caplog.records if one.name == "toolbook"]
+    assert (begins, used) == ("search begins", "m has used 856 tokens")
+    assert re.fullmatch(r"search ended after 0\.\d{3} s", ended)
+
+
 async def test_a_wrapper_of_the_store_sees_its_calls(plugin: Plugin, caplog: pytest.LogCaptureFixture) -> None:
     plugin("deletions")
     async with TestClient(api()) as client:

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.cloud_events import read_cloud_event
 from tests.docs.snippets import blocks
 from tests.runs.receiver import SECRET, Receiver
 from tests.serving import ROOT, Served
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 PAGE = "docs/sinks.md"
 FILE, URL, LIST, DEAD, REWIND = blocks(PAGE, "sh")
-LINE, CALL = (orjson.loads(code) for code in blocks(PAGE, "json"))
+LINE, CALL, CLOUD_EVENT = (orjson.loads(code) for code in blocks(PAGE, "json"))
 [STATE] = blocks(PAGE, "text")
 BOT = "async def app(ctx):\n    ctx.send_message('Hi')\n"
 HELLO = {"contact_id": "ann", "message": "Hello"}
@@ -70,6 +71,21 @@ def test_the_file_receives_lines_as_the_page_shows_them_and_earlier_events_when_
         eventually(lambda: len(lines(file)) == 6)
         assert [line["event_id"] for line in lines(file)[:3]] == [line["event_id"] for line in lines(file)[3:]]
         assert {line["run_id"] for line in lines(file)[3:]} == {None}
+
+
+def test_a_cloud_event_is_as_the_page_shows_it(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    command = f"{FILE.strip()} --event-file-format cloudevents"
+    with serving(command, tmp_path, **{"/var/lib/chat/events.jsonl": str(file)}) as served, served.client() as client:
+        assert client.post("/api/v1/chat", json=HELLO).status_code == 200
+        eventually(lambda: len(lines(file)) == 3)
+    _, line, _ = file.read_bytes().splitlines()
+    event = read_cloud_event(line)
+    made = orjson.loads(line)
+    assert list(made) == list(CLOUD_EVENT)
+    same = ("specversion", "type", "datacontenttype", "contactid", "data")
+    assert {name: made[name] for name in same} == {name: CLOUD_EVENT[name] for name in same}
+    assert re.fullmatch(r"[0-9a-f]{32}_[0-9a-f]{32}", event.get_id())
 
 
 async def test_the_url_receives_calls_as_the_page_shows_them(tmp_path: Path) -> None:

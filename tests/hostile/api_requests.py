@@ -16,12 +16,14 @@ KEY = "the-key"
 RAW, WEBSOCKET, API = "bytes", "websocket", "api"
 
 _A2A = b'{"messageId":"m1","role":"ROLE_USER","parts":[{"text":"hi"}],"contextId":"c1"}'
+_MCP = b'{"name":"chat","arguments":{"message":"hi","thread":"t1"},"_meta":{"progressToken":1}}'
 
 _GOOD: Mapping[str, Mapping[str, bytes]] = {
     "/a2a": {"jsonrpc": b'"2.0"', "id": b"1", "method": b'"SendMessage"', "params": b'{"message":%s}' % _A2A},
     "/a2a/message:send": {"message": _A2A, "configuration": b'{"historyLength":1}', "metadata": b"{}"},
     "/a2a/message:stream": {"message": _A2A, "configuration": b"{}"},
     "/ag-ui": {"threadId": b'"t1"', "runId": b'"r1"', "messages": b'[{"id":"1","role":"user","content":"hi"}]'},
+    "/mcp": {"jsonrpc": b'"2.0"', "id": b"1", "method": b'"tools/call"', "params": _MCP},
     "/v1/chat/completions": {"messages": b'[{"role":"user","content":"hi"}]', "stream": b"true", "user": b'"ann"'},
     "/deep-chat": {"messages": b'[{"role":"user","text":"hi"}]', "contact_id": b'"ann"', "chat_id": b'"c1"'},
     "/ai-sdk/chat": {"id": b'"c1"', "messages": b'[{"role":"user","parts":[{"type":"text","text":"hi"}]}]'},

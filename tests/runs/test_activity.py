@@ -2,8 +2,9 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from decimal import Decimal
 from typing import Any
 
@@ -17,9 +18,11 @@ from jimsapi.runs import worker_threads
 from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.inbound import Inbound
 from jimsapi.runs.live import LiveRun
+from jimsapi.threads.activity import ActivityObserver, ToolCall
 from jimsapi.threads.errors import RunClosed, UnstorableEvent
 from jimsapi.threads.event import message_event
 from jimsapi.threads.ids import uuid7
+from jimsapi.threads.questions import QuestionAsked
 from jimsapi.threads.run import AdoptedRun
 from tests.api.conversation import CHAT, RUNS, STREAM, body, parse
 
@@ -220,12 +223,15 @@ def test_sources_and_usage_are_events() -> None:
     ctx.source(url="", title="The handbook")
     ctx.usage(model="m", input_tokens=812, output_tokens=44)
     ctx.usage(model="m", input_tokens=812, output_tokens=44, cached_tokens=800, cost=Decimal("0.5"))
+    ctx.usage(model="m", input_tokens=812, output_tokens=44, duration=2)
     assert sent(ctx) == [
         ("answer.source", {"url": "https://example.org/q", "title": "Quokkas"}),
         ("answer.source", {"url": None, "title": "The handbook"}),
         ("model.usage", USAGE),
         ("model.usage", {**USAGE, "cached_tokens": 800, "cost": 0.5}),
+        ("model.usage", USAGE),
     ]
+    assert [event.event_data.get("duration") for event in ctx.outgoing_events] == [None, None, None, None, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -241,6 +247,8 @@ def test_sources_and_usage_are_events() -> None:
         (lambda ctx: ctx.source(url=7), TypeError, "the url of a source must be a str, not int"),
         (lambda ctx: ctx.usage(model="m", input_tokens=1, output_tokens=0, cost=True), TypeError, "not bool"),
         (lambda ctx: ctx.usage(model="m", input_tokens=1, output_tokens=0, cost="1"), TypeError, "not str"),
+        (lambda ctx: ctx.usage(model="m", input_tokens=1, output_tokens=0, duration="1"), TypeError, "duration must"),
+        (lambda ctx: ctx.usage(model="m", input_tokens=1, output_tokens=0, duration=-1), ValueError, "duration must"),
         (lambda ctx: ctx.source(), ValueError, "a source needs a url or a title"),
         (lambda ctx: ctx.source(url="javascript:alert(1)"), ValueError, "must begin with http:// or https://"),
         (lambda ctx: ctx.source(url="//example.org"), ValueError, "invalid source url '//example.org': it must begin"),
@@ -317,6 +325,132 @@ def test_a_call_that_ends_after_its_run_is_refused() -> None:
     ctx = ThreadContext.for_test("hi")
     with pytest.raises(RunClosed), ctx.tool("search"):
         ctx.close()
+
+
+# Observers.
+
+
+class Seen(ActivityObserver):
+    """Collects what an observer is told."""
+
+    def __init__(self) -> None:
+        self.began: list[tuple[str, Any]] = []
+        self.ended: list[tuple[str, Any, Any]] = []
+        self.events: list[tuple[str, Any]] = []
+
+    def tool_began(self, call: ToolCall) -> None:
+        self.began.append((call.name, call.arguments))
+        current_tool.set(call.name)
+
+    def tool_ended(self, call: ToolCall, outcome: Mapping[str, Any], error: BaseException | None) -> None:
+        assert outcome["duration"] >= 0
+        told = {name: value for name, value in outcome.items() if name != "duration"}
+        self.ended.append((call.name, told, type(error).__name__ if error else None))
+        current_tool.set(None)
+
+    def event_sent(self, event_type: str, data: Any) -> None:
+        self.events.append((event_type, data.get("content")))
+
+
+current_tool: ContextVar[str | None] = ContextVar("current_tool", default=None)
+
+
+async def test_an_observer_is_told_of_tools_in_their_own_tasks_and_of_how_they_end() -> None:
+    ctx, seen = ThreadContext.for_test("hi"), Seen()
+    ctx.observe(seen)
+    together = asyncio.Barrier(3)
+
+    async def use(name: str) -> None:
+        async with ctx.tool(name, {"name": name}) as call:
+            await together.wait()
+            assert current_tool.get() == name
+            if name == "raising":
+                raise LookupError
+            if name == "cancelled":
+                await asyncio.Event().wait()
+            call.result = name
+        assert current_tool.get() is None
+
+    tasks = [asyncio.create_task(use(name)) for name in ("good", "raising", "cancelled")]
+    await asyncio.wait(tasks[:2])
+    tasks[2].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    with ctx.tool("failing") as call:
+        call.error = "no hits"
+    with pytest.raises(UnstorableEvent), ctx.tool("unstorable") as call:
+        call.result = object()
+    with pytest.raises(QuestionAsked), ctx.tool("asking"):
+        await ctx.ask("go", "Go on?")
+    with pytest.raises(RunClosed), ctx.tool("closed"):
+        ctx.close()
+    assert sorted(name for name, _ in seen.began) == sorted(name for name, _, _ in seen.ended)
+    assert ("good", {"name": "good"}) in seen.began
+    assert sorted(seen.ended) == [
+        ("asking", {}, "QuestionAsked"),
+        ("cancelled", {"error": "cancelled"}, "CancelledError"),
+        ("closed", {}, "RunClosed"),
+        ("failing", {"error": "no hits"}, None),
+        ("good", {"result": "good"}, None),
+        ("raising", {"error": "LookupError: "}, "LookupError"),
+        ("unstorable", {}, "UnstorableEvent"),
+    ]
+
+
+async def test_an_observer_is_told_of_events_when_they_are_complete() -> None:
+    ctx, seen = ThreadContext.for_test("hi"), Seen()
+    await ctx.stream("before")
+    ctx.observe(seen)
+    await ctx.stream(" and after")
+    ctx.reasoning("One ")
+    ctx.reasoning("thought")
+    assert seen.events == []
+    ctx.end_message()
+    ctx.end_message()
+    assert seen.events == [("model.reasoning", "One thought"), ("comm.assistant_message", "before and after")]
+    ctx.usage(model="m", input_tokens=1, output_tokens=1)
+    await ctx.stream("again")
+    ctx.complete()
+    assert seen.events[2:] == [("model.usage", None), ("comm.assistant_message", "again")]
+    assert [kind for kind, _ in sent(ctx)] == [kind for kind, _ in seen.events]
+
+
+async def test_an_observer_that_fails_costs_the_pipeline_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(ActivityObserver):
+        def tool_began(self, call: ToolCall) -> None:
+            raise ValueError
+
+        tool_ended = event_sent = tool_began  # type: ignore[assignment] # which are called with other arguments
+
+    ctx, seen = ThreadContext.for_test("hi"), Seen()
+    ctx.observe(Failing())
+    ctx.observe(seen)
+    async with ctx.tool("search") as call:
+        call.result = 1
+    assert [kind for kind, _ in sent(ctx)] == ["tool.call"]
+    assert seen.ended == [("search", {"result": 1}, None)]
+    assert caplog.text.count("an observer of a pipeline failed") == 3
+
+
+@pytest.mark.parametrize("threaded", [False, True], ids=["plain def", "async in a thread"])
+async def test_an_observer_is_told_of_tools_in_the_thread_of_the_pipeline(threaded: bool) -> None:
+    seen = Seen()
+
+    def plain(ctx: ThreadContext) -> None:
+        ctx.observe(seen)
+        with ctx.tool("search") as call:
+            call.result = current_tool.get()
+        ctx.send_message("done")
+
+    async def own_loop(ctx: ThreadContext) -> None:
+        ctx.observe(seen)
+        async with ctx.tool("search") as call:
+            call.result = current_tool.get()
+        ctx.send_message("done")
+
+    async with serving(JimsApp(own_loop if threaded else plain, threaded=threaded)) as client:
+        assert (await client.post(CHAT, json=body("hi"))).status_code == 200
+    assert seen.ended == [("search", {"result": "search"}, None)]
+    assert [kind for kind, _ in seen.events] == ["tool.call", "comm.assistant_message"]
 
 
 # In the stream and the thread.

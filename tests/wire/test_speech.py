@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from jimsapi import HTTPError
+from jimsapi import HTTPError, ThreadContext
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.errors import ValidationError
 from jimsapi.asgi.response import JSONResponse
@@ -21,6 +21,7 @@ from jimsapi.runs.stream import MAX_ITEMS, Status
 from jimsapi.threads.errors import RunNotFound, StoreUnavailable
 from jimsapi.threads.event import NewEvent
 from jimsapi.threads.run import ById
+from jimsapi.threads.trace_context import TraceContext
 from jimsapi.wire.answer import Refusal, data_event, failure, reworded
 from jimsapi.wire.errors import error_answer
 from jimsapi.wire.request import read_json
@@ -115,6 +116,22 @@ async def hear(steps: str, **limits: Any) -> list[str]:
     """All that is said of a run from its beginning."""
     async with serving(Scripted(), limits=RunLimits(**limits)) as service:
         return said(await told(service, await begin_turn(request(), service, NAMES, Turn(steps))))
+
+
+@pytest.mark.parametrize("once", [False, True], ids=["in a thread", "without a thread"])
+async def test_the_pipeline_reads_the_trace_that_the_message_names(once: bool) -> None:
+    trace_context = TraceContext.parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "vendor=7")
+    found: list[TraceContext | None] = []
+
+    class Traced(Scripted):
+        async def __call__(self, ctx: ThreadContext) -> None:
+            found.append(ctx.trace_context)
+            await super().__call__(ctx)
+
+    async with serving(Traced()) as service:
+        for turn in (Turn("send One", once=once, trace_context=trace_context), Turn("send Two", once=once)):
+            await answer_of(request(), await begin_turn(request(), service, NAMES, turn))
+    assert found == [trace_context, None]
 
 
 @pytest.mark.parametrize(

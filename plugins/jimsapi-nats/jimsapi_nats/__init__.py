@@ -4,7 +4,7 @@ This module has the options and the hooks. The hooks import the rest of the pack
 """
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jimsapi import Options, Secret, hookimpl, option
 from jimsapi.plugins import OptionError, Settings
@@ -27,6 +27,9 @@ class NatsOptions(Options, prefix="nats"):
         "commas."
     )
     stream: str | None = option(help="Publish every stored event to this JetStream stream, which you create.")
+    format: Literal["json", "cloudevents"] = option(
+        "json", help="Whether --nats-stream receives objects of this server's own, or CloudEvents."
+    )
     work: str | None = option(help="Leave background runs to workers, by this JetStream stream, which you create.")
     prefix: str = option("jims", help="The beginning of all subjects, such as jims.events.")
 
@@ -56,7 +59,9 @@ def jimsapi_event_sink(settings: Settings) -> "EventPublisher | None":
     from jimsapi_nats.connection import servers_of
     from jimsapi_nats.sink import EventPublisher
 
-    return EventPublisher(servers_of(options.url), f"{options.prefix}.events", options.stream)
+    as_cloud_events = options.format == "cloudevents"
+    subject = f"{options.prefix}.events"
+    return EventPublisher(servers_of(options.url), subject, options.stream, as_cloud_events=as_cloud_events)
 
 
 @hookimpl

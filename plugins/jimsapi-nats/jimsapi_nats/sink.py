@@ -15,7 +15,7 @@ from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
 from jimsapi.plugins import StartError
 from jimsapi.runs import EventRefused
-from jimsapi.threads import SinkEvent, event_object
+from jimsapi.threads import CLOUD_EVENTS_TYPE, SinkEvent, cloud_event_of, event_object, sink_event_id
 from jimsapi_nats.connection import Connection, NotConnected, Servers, logger
 
 THREADS_AT_ONCE = 64
@@ -58,15 +58,19 @@ class EventPublisher:
     An event is published only when the one before it in its thread is stored. Otherwise the loss of one message would
     change the order, since that event is published again. The header `Nats-Msg-Id` is the same whenever an event is
     published, so JetStream ignores what it has stored a short time ago.
+
+    `as_cloud_events`: a message is a CloudEvent in the structured mode, as the NATS protocol binding 1.0.2 specifies.
+    The header `content-type` names it, which the next version of the binding specifies.
     """
 
     name = "nats"
     durable = True
 
-    def __init__(self, servers: Servers, subject: str, stream: str) -> None:
+    def __init__(self, servers: Servers, subject: str, stream: str, *, as_cloud_events: bool = False) -> None:
         self._connection = Connection(servers, "jimsapi events")
         self._subject = subject
         self._stream = stream
+        self._as_cloud_events = as_cloud_events
 
     async def __aenter__(self) -> Self:
         """Connect, and look at the stream. Raises `StartError` if the server can be reached and lacks the stream."""
@@ -125,8 +129,12 @@ class EventPublisher:
 
     async def _publish(self, event: SinkEvent) -> str | None:
         """Publish an event, and wait until the stream has it. Returns why it never will; None if it has it."""
-        payload = orjson.dumps(event_object(event))
-        headers = {"Nats-Msg-Id": _identifier(event)}
+        headers = {"Nats-Msg-Id": sink_event_id(event)}
+        if self._as_cloud_events:
+            payload = orjson.dumps(cloud_event_of(event))
+            headers["content-type"] = CLOUD_EVENTS_TYPE
+        else:
+            payload = orjson.dumps(event_object(event))
 
         async def publish(client: Client) -> str | None:
             if len(payload) > client.max_payload - HEADERS_AT_MOST:
@@ -175,12 +183,6 @@ class EventPublisher:
                 f"--nats-stream: the stream {self._stream} receives {', '.join(subjects) or 'no subject'}, and not "
                 f"{self._subject}; add that subject to the stream, or change --nats-prefix"
             )
-
-
-def _identifier(event: SinkEvent) -> str:
-    """Return the identifier of an event, which never changes. A fork has events of its parent."""
-    thread_id = UUID(int=0) if event.thread_id is None else event.thread_id
-    return f"{thread_id.hex}_{event.event_id.hex}"
 
 
 def receives(pattern: str, subject: str) -> bool:

@@ -104,6 +104,20 @@ class NatsServer:
         finally:
             await client.close()
 
+    async def header(self, message_id: str, name: str) -> str:
+        """A header of the message in the stream that has this `Nats-Msg-Id`."""
+        client = await self.client()
+        try:
+            stream = client.jetstream()
+            last = (await stream.stream_info(STREAM)).state.last_seq
+            for number in range(1, last + 1):
+                headers = (await stream.get_msg(STREAM, number)).headers or {}
+                if headers.get("Nats-Msg-Id") == message_id:
+                    return str(headers[name])
+            raise LookupError(message_id)
+        finally:
+            await client.close()
+
     async def stored(self) -> list[tuple[str, bytes]]:
         """What the stream has, in order: the `Nats-Msg-Id` and the payload of each message."""
         client = await self.client()

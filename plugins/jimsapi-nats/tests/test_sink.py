@@ -24,6 +24,7 @@ from jimsapi.plugins import OptionError, Settings, StartError
 from jimsapi.runs import EventRefused
 from jimsapi.testing.replica_link import echo, silent
 from jimsapi.threads import SinkEvent, uuid7
+from tests.cloud_events import read_cloud_event
 
 pytestmark = pytest.mark.anyio
 
@@ -124,6 +125,25 @@ async def losing(server: NatsServer, *marks: str) -> AsyncIterator[int]:
     relay = await asyncio.start_server(connect, "127.0.0.1", 0)
     async with relay:
         yield relay.sockets[0].getsockname()[1]
+
+
+async def test_a_message_may_be_a_cloud_event_in_the_structured_mode(
+    server: NatsServer, jimsapi_client: Client
+) -> None:
+    await server.add_stream()
+    async with jimsapi_client(nats_url=server.url, nats_stream=STREAM, nats_format="cloudevents") as client:
+        answer = (await client.post("/api/v1/chat", json={"contact_id": "ann", "message": "hi"})).json()
+        path = f"/api/v1/threads/{answer['thread_id']}/events"
+        stored = (await client.get(path)).json()["events"]
+        async with asyncio.timeout(30):
+            while len(await server.stored()) < len(stored):
+                await asyncio.sleep(0.05)
+    for event, (sent_id, payload) in zip(stored, await server.stored(), strict=True):
+        read = read_cloud_event(payload, await server.header(sent_id, "content-type"))
+        assert (read.get_id(), read.get_type()) == (sent_id, event["event_type"])
+        assert read.get_source() == f"/threads/{answer['thread_id']}"
+        assert read.get_extension("contactid") == "ann"
+        assert read.get_data() == event["event_data"]
 
 
 async def test_after_a_lost_event_the_later_ones_of_its_thread_wait_for_it(

@@ -35,6 +35,9 @@ class OidcOptions(Options, prefix="oidc"):
         60.0, minimum=0, maximum=600, help="Seconds by which the issuer's clock may differ from this server's."
     )
     scopes: tuple[str, ...] = option(help="A scope that a token must have; repeat it to require several.")
+    requested_scopes: tuple[str, ...] = option(
+        help="A scope that clients are told to request, instead of --oidc-scopes; repeat it to name several."
+    )
     contact_claim: str = option(
         "sub", help="The claim with the caller's contact_id; with none, callers may chat for every contact."
     )
@@ -48,8 +51,8 @@ class OidcOptions(Options, prefix="oidc"):
 
 
 FIELDS = (
-    "issuer", "audience", "jwks_url", "algorithms", "leeway", "scopes", "contact_claim", "pass_claims", "ca_file",
-    "timeout",
+    "issuer", "audience", "jwks_url", "algorithms", "leeway", "scopes", "requested_scopes", "contact_claim",
+    "pass_claims", "ca_file", "timeout",
 )  # fmt: skip
 
 

@@ -54,14 +54,16 @@ class OidcProvider:
         self._algorithms = frozenset[str](options.algorithms)
         self._contact_claim = options.contact_claim
         self._pass_claims = frozenset(name for text in options.pass_claims for name in text.split())
+        # Names of scopes contain no spaces (RFC 6749, 3.3), so one variable can have several.
+        scopes = tuple(name for text in options.scopes for name in text.split())
+        self.oauth_scopes = tuple(name for text in options.requested_scopes for name in text.split()) or scopes
         self._rules = ClaimRules(
             audiences=frozenset(options.audience),
-            # Names of scopes contain no spaces (RFC 6749, 3.3), so one variable can have several.
-            scopes=tuple(name for text in options.scopes for name in text.split()),
+            scopes=frozenset(scopes),
+            requested_scopes=self.oauth_scopes,
             leeway=options.leeway,
         )
         self.authorization_servers = (options.issuer,)
-        self.oauth_scopes = self._rules.scopes
         if options.jwks_url is None:  # otherwise the issuer may have no discovery document
             self.security_scheme = {"type": "openIdConnect", "openIdConnectUrl": discovery_url(options.issuer)}
         self._counts = counts

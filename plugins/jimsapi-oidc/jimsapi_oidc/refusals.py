@@ -14,7 +14,7 @@ class TokenInvalid(InvalidCredentials):
 
 
 class TokenDenied(AccessDenied):
-    """The token is valid, but lacks the contact, or one of `scopes`, all of which it must have."""
+    """The token is valid, but lacks the contact, or a scope: clients then request a token with `scopes`."""
 
     def __init__(self, reason: str, message: str, scopes: Collection[str] = ()) -> None:
         super().__init__(message, scopes=scopes)

@@ -142,11 +142,13 @@ def _check_header(header: dict[str, Any], algorithms: frozenset[str]) -> tuple[s
 class ClaimRules:
     """The rules for the claims of a verified token.
 
-    The token must have one of `audiences` and all of `scopes`. `leeway` is the allowed clock difference in seconds.
+    The token must have one of `audiences` and all of `scopes`. Clients get them by requesting `requested_scopes`.
+    `leeway` is the allowed clock difference in seconds.
     """
 
     audiences: frozenset[str]
-    scopes: tuple[str, ...]
+    scopes: frozenset[str]
+    requested_scopes: tuple[str, ...]
     leeway: float
 
     def check(self, claims: dict[str, Any], now: float) -> float:
@@ -167,8 +169,8 @@ class ClaimRules:
             raise TokenInvalid("audience", "the token is for another audience than --oidc-audience")
         if _is_of_other_use(claims):
             raise TokenInvalid("claims", "the token is an ID or refresh token; send the access token")
-        if not _scopes(claims).issuperset(self.scopes):
-            raise TokenDenied("scopes", "the token lacks a scope of --oidc-scopes", self.scopes)
+        if not self.scopes <= _scopes(claims):
+            raise TokenDenied("scopes", "the token lacks a scope of --oidc-scopes", self.requested_scopes)
         return expires + self.leeway
 
 

@@ -172,6 +172,19 @@ async def test_a_token_without_a_required_scope_learns_which_ones_to_request(
     assert entered.status_code == 200
 
 
+async def test_clients_are_told_the_names_of_scopes_that_the_issuer_expects(issuer: FakeIssuer) -> None:
+    scopes = {"oidc_scopes": "chat", "oidc_requested_scopes": "api://chat-api/chat offline_access"}
+    async with api(issuer, **scopes) as client:
+        refused = await client.post(CHAT, json=HI, headers=bearer(issuer.token(scope="other")))
+        metadata = (await client.get(metadata_url(refused))).json()
+        entered = await client.post(CHAT, json=HI, headers=bearer(issuer.token(scp="chat", scope=...)))
+    assert refused.headers["www-authenticate"].endswith(
+        ', scope="api://chat-api/chat offline_access", error="insufficient_scope"'
+    )
+    assert metadata["scopes_supported"] == ["api://chat-api/chat", "offline_access"]
+    assert entered.status_code == 200
+
+
 async def test_a_caller_without_the_scope_of_a_route_learns_which_one(issuer: FakeIssuer) -> None:
     async with api(issuer, oidc_contact_claim="none") as client:
         refused = await client.get(THREADS, headers=bearer(issuer.token()))

@@ -6,7 +6,7 @@ import logging
 import threading
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -19,12 +19,16 @@ from jimsapi.plugins import StartError
 from jimsapi_otel.redaction import redact_logs
 from jimsapi_otel.requests import end_request
 
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics import MeterProvider
+
 logger = logging.getLogger("jimsapi.otel")
 
 FLUSH_WITHIN = 2.0
 """Seconds for which a shutdown waits for the last batch."""
 
 _own_provider: TracerProvider | None = None
+_own_meters: "MeterProvider | None" = None
 
 
 class Exporting:
@@ -32,24 +36,32 @@ class Exporting:
 
     OpenTelemetry allows one provider in a process, which can be set once. So the first app creates it and later apps
     share it. It is flushed at the end of each app and not shut down. If the process already has a provider, from the
-    host or from `opentelemetry-instrument`, that one is used without changes.
+    host or from `opentelemetry-instrument`, that one is used without changes. The same holds for the meter provider,
+    which is created if `metrics` is set.
     """
 
+    def __init__(self, *, metrics: bool = False) -> None:
+        self._metrics = metrics
+
     async def __aenter__(self) -> Self:
-        global _own_provider
+        global _own_provider, _own_meters
         redact_logs()
         if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
             _own_provider = _create_provider()
             trace.set_tracer_provider(_own_provider)
         elif _own_provider is None:
             logger.info("the process already has a tracer provider, which exports the spans")
+        if self._metrics and _own_provider is not None and _own_meters is None:
+            from jimsapi_otel.metrics import export_metrics
+
+            _own_meters = export_metrics(_own_provider.resource)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if _own_provider is not None:
-            await _flush(_own_provider)
+            await _flush(_own_provider, _own_meters)
 
     def on_request(self, record: RequestRecord) -> None:
         """Set the outcome of the request's span."""
@@ -69,14 +81,19 @@ def _create_provider() -> TracerProvider:
     return provider
 
 
-async def _flush(provider: TracerProvider) -> None:
-    """Send the waiting spans, within `FLUSH_WITHIN`. The SDK's flush has no time limit, so it runs in a thread."""
+async def _flush(provider: TracerProvider, meters: "MeterProvider | None") -> None:
+    """Send the waiting spans and the metrics, within `FLUSH_WITHIN`.
+
+    The SDK's flush has no time limit, so it runs in a thread.
+    """
     loop = asyncio.get_running_loop()
     flushed = asyncio.Event()
 
     def flush() -> None:
         try:
             provider.force_flush()
+            if meters is not None:
+                meters.force_flush()
         except Exception as error:
             logger.warning("cannot send the last spans: %s", type(error).__name__)
         with suppress(RuntimeError):  # the loop is closed, and nothing awaits the event

@@ -6,7 +6,9 @@ import re
 _HEADERS_LOGGER = "opentelemetry.util.re"
 _LOGGERS_OF_VARIABLES = (
     _HEADERS_LOGGER,
+    "opentelemetry.exporter.otlp.proto.http.metric_exporter",
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+    "opentelemetry.sdk.metrics._internal.export",
     "opentelemetry.sdk._shared_internal",
 )
 _LOGGERS_OF_REQUESTS = (

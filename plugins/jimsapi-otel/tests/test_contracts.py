@@ -40,5 +40,9 @@ class TestPipelineSpans(Enabled, PipelineWrapperContract):
     pass
 
 
+class TestAgentSpans(Enabled, PipelineWrapperContract):
+    settings: Mapping[str, Any] = {"otel_genai": True, "otel_genai_content": True}
+
+
 class TestStoreSpans(Enabled, StoreWrapperContract):
     pass
