@@ -326,6 +326,7 @@ CALLS: dict[tuple[str, str], list[Call]] = {
     ("DELETE", "/v1/conversations/{id}/items/{item_id}"): [Call(ITEM, opened=405)],
     ("POST", "/mcp"): MCP_CALLS,
     ("POST", "/a2a"): A2A_CALLS,
+    ("POST", "/a2a/"): A2A_CALLS[:1],  # the same handler
     ("POST", "/a2a/message:send"): MESSAGES_BY_HTTP,
     ("POST", "/a2a/message:stream"): MESSAGES_BY_HTTP,
     ("GET", "/a2a/tasks"): [

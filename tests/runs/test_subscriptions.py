@@ -351,6 +351,19 @@ async def test_a_call_that_a_stop_cuts_off_is_made_after_the_next_start(tmp_path
         assert again.headers["webhook-id"] == first.headers["webhook-id"]
 
 
+async def test_a_call_that_a_stop_cuts_off_is_made_by_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_EVERY", 0.01)
+    store = MemoryStore()
+    async with Receiver(None, OK) as receiver:
+        async with notifying(store=store) as (service, _):
+            await service.subscriptions.add(to(await finished(service), receiver.url()), LIMIT)
+            first = await receiver.call()
+        async with notifying(store=store) as (other, _):
+            again = await receiver.call()
+            await until(other, delivered=1)
+        assert again.headers["webhook-id"] == first.headers["webhook-id"]
+
+
 async def test_a_receiver_of_a_process_that_died_is_called_after_the_next_start(tmp_path: Path) -> None:
     store = make_store("sqlite", tmp_path)
     async with Receiver() as receiver, store:

@@ -893,9 +893,10 @@ class PostgresStore:
     async def purge(self, older_than: timedelta) -> int:
         await self._purge(_PURGE_KEYS, self.keep_keys)
         await self._write(lambda connection: connection.execute(_PURGE_WEBHOOKS), self._housekeeping)
-        await self._write(forget_deleted, self._housekeeping)
         await self._write(lambda connection: connection.execute(_PURGE_OWNERS, KEEP_OWNERS), self._housekeeping)
-        return await self._purge(_PURGE, older_than)
+        purged = await self._purge(_PURGE, older_than)
+        await self._write(forget_deleted, self._housekeeping)
+        return purged
 
     async def activity(self) -> Activity:
         return await self._do(transfer.read_activity)
