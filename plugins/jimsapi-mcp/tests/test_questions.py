@@ -13,6 +13,7 @@ from mcp_wire import FORMS, PATH, chat, error, events, legacy, modern, result, s
 from jimsapi import ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
 from tests.plugins.distributions import install
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -412,7 +413,7 @@ class Talk:
     @asynccontextmanager
     async def call(self, params: Mapping[str, Any], id: int = 1) -> AsyncIterator[AsyncIterator[Any]]:
         request = legacy("tools/call", params, id=id, session=self.session)
-        async with self.client.stream("POST", self.path, **request) as answer:
+        async with asyncio.timeout(PATIENCE), self.client.stream("POST", self.path, **request) as answer:
             assert answer.status_code == 200
             yield self.messages(answer)
 
