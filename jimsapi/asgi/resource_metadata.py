@@ -36,23 +36,28 @@ def metadata_routes(resources: ProtectedResources) -> Router:
 
     async def resource_metadata(request: Request) -> Response:
         """Where clients get access tokens for a resource of this server (RFC 9728)."""
-        response = _response(request, resources)
-        _EVERY_PAGE.add(response.raw_headers, request)
-        return response
+        path = _resource_path(request, resources.supported)
+        if path is None:
+            return _readable(ErrorResponse("This server has no such resource", 404), request)
+        return _readable(JSONResponse(resources.metadata(path, request.public_url(path))), request)
 
+    async def resource_metadata_preflight(request: Request) -> Response:
+        """Whether a page may read this metadata with headers of its own (CORS). Each page may."""
+        answer = _EVERY_PAGE.preflight(request, _METHODS) or Response(status=204, headers={"allow": _METHODS})
+        return _readable(answer, request)
+
+    missing = {404: "This server has no such resource."}
     after = [path + WELL_KNOWN for path in resources.supported if path]
     for path in (WELL_KNOWN, f"{WELL_KNOWN}/{{resource:path}}", *after):
-        router.route(path, ("GET", "OPTIONS"), public=True, response=dict[str, Any], tags=("docs",))(resource_metadata)
+        router.get(path, public=True, response=dict[str, Any], responses=missing, tags=("docs",))(resource_metadata)
+        router.route(path, ("OPTIONS",), public=True, status=204, tags=("docs",))(resource_metadata_preflight)
     return router
 
 
-def _response(request: Request, resources: ProtectedResources) -> Response:
-    if request.method == "OPTIONS":
-        return _EVERY_PAGE.preflight(request, _METHODS) or Response(status=204, headers={"allow": _METHODS})
-    path = _resource_path(request, resources.supported)
-    if path is None:
-        return ErrorResponse("This server has no such resource", 404)
-    return JSONResponse(resources.metadata(path, request.public_url(path)))
+def _readable(response: Response, request: Request) -> Response:
+    """Let pages of every origin read a response."""
+    _EVERY_PAGE.add(response.raw_headers, request)
+    return response
 
 
 def _resource_path(request: Request, paths: Mapping[str, Sequence[str]]) -> str | None:

@@ -229,7 +229,7 @@ async def test_the_metadata_is_public_and_lists_the_scopes_of_each_resource(serv
     ]
 
 
-async def test_an_app_that_starts_again_without_the_provider_serves_no_metadata(servers: Path) -> None:
+async def test_an_app_that_has_stopped_may_start_again_and_has_no_resources_until_then(servers: Path) -> None:
     api = create_api(echo, store="memory:")
     for _ in range(2):
         async with TestClient(api) as caller:
