@@ -210,14 +210,15 @@ class CaddyBelow(Proxy):
 
     `servers` has the port of each server by its path, which is empty for the root of the host. Caddy removes the path
     from requests, unless it is in `kept`. Requests for the metadata of OAuth protected resources whose path has the
-    path of a server behind the well-known part (RFC 9728, 3.1) go to that server as they are.
+    path of a server behind the well-known part (RFC 9728, 3.1) go to that server as they are, if `passes_metadata`.
     """
 
-    def __init__(self, folder: Path, *, kept: Collection[str] = ()) -> None:
+    def __init__(self, folder: Path, *, kept: Collection[str] = (), passes_metadata: bool = True) -> None:
         super().__init__(folder, ())
         self.servers: dict[str, int] = {}
         self.authority = trustme.CA()
         self._kept = kept
+        self._passes_metadata = passes_metadata
 
     def command(self) -> list[str]:
         certificate = self.authority.issue_cert("127.0.0.1")
@@ -227,7 +228,7 @@ class CaddyBelow(Proxy):
         lines.append(f"tls {self.folder / 'chain.pem'} {self.folder / 'key.pem'}")
         for path, port in sorted(self.servers.items(), reverse=True):  # the root comes last
             server = f"{{\nreverse_proxy 127.0.0.1:{port} {{\ntransport http {{\nkeepalive 4s\n}}\n}}\n}}"
-            if path:
+            if path and self._passes_metadata:
                 lines.append(f"handle /.well-known/oauth-protected-resource{path}* {server}")
             lines.append(f"{'handle' if path in self._kept or not path else 'handle_path'} {path}/* {server}")
         file = self.folder / "Caddyfile"

@@ -1,5 +1,6 @@
 """MCP's own clients find out by themselves where a person signs in: 401, the document of the resource, the issuer."""
 
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import httpx
 import pytest
 from mcp_clients import CLIENTS, McpClient, Talk, converse, text_of
 
+from tests.deploy.proxies import CaddyBelow
 from tests.plugins.modules import load
 from tests.ports import free_port
 from tests.serving import Served
@@ -33,38 +35,56 @@ def issuer(_issuer: Any) -> Any:
 
 @dataclass
 class Site:
-    """A server whose tokens come from the issuer, and where its MCP is."""
+    """A server whose tokens come from the issuer, and where clients see its MCP. They trust `authorities`."""
 
-    served: Served
     mcp: str
     issuer: Any
+    authorities: Path
 
     def converse(self, client: McpClient, *steps: Any) -> Talk:
-        """Let a client sign in. It trusts the issuer's certificate, and nothing else is configured."""
-        trust = {"NODE_EXTRA_CA_CERTS": str(self.issuer.ca_file), "SSL_CERT_FILE": str(self.issuer.ca_file)}
+        """Let a client sign in. Nothing but the URL and the trust in certificates is configured."""
+        trust = {"NODE_EXTRA_CA_CERTS": str(self.authorities), "SSL_CERT_FILE": str(self.authorities)}
         return converse(client, self.mcp, *steps, sign_in=True, env=trust)
 
     def threads_of(self, person: str) -> list[Any]:
         """The threads that the chat API shows a person."""
         headers = {"authorization": f"Bearer {self.issuer.token(sub=person, aud=self.mcp)}"}
         api = f"{self.mcp.removesuffix('/mcp')}/api/v1/threads"
-        answer = httpx.get(api, headers=headers, params={"contact_id": person}, trust_env=False)
+        tls = ssl.create_default_context(cafile=str(self.authorities))
+        answer = httpx.get(api, headers=headers, params={"contact_id": person}, trust_env=False, verify=tls)
         threads: list[Any] = answer.raise_for_status().json()["threads"]
         return threads
 
 
 def serve(issuer: Any, root: str, *options: str) -> Iterator[Site]:
+    """A server at the root, or below a path that no proxy removes."""
     port = free_port()
     url = f"http://127.0.0.1:{port}{root}/mcp"
     below = ("--root-path", root, "--root-path-kept") if root else ()
     trusted = issuer.flags(oidc_audience=url)
-    with Served("--app", "tests.apps.watched:app", "--port", str(port), *below, *trusted, *options) as served:
-        yield Site(served, url, issuer)
+    with Served("--app", "tests.apps.watched:app", "--port", str(port), *below, *trusted, *options):
+        yield Site(url, issuer, issuer.ca_file)
 
 
-@pytest.fixture(scope="module", params=["", "/bot"], ids=["at-the-root", "below-a-path"])
-def _site(request: pytest.FixtureRequest, _issuer: Any) -> Iterator[Site]:
-    yield from serve(_issuer, request.param)
+def serve_behind_proxy(issuer: Any, folder: Path) -> Iterator[Site]:
+    """A server behind a proxy that ends TLS and shows nothing but a path, which it removes."""
+    proxy = CaddyBelow(folder / "caddy", passes_metadata=False)
+    url = f"{proxy.url}/bot/mcp"
+    authorities = folder / "authorities.pem"
+    authorities.write_bytes(issuer.ca_file.read_bytes() + proxy.authority.cert_pem.bytes())
+    below = ("--root-path", "/bot", "--forwarded-allow-ips", "127.0.0.1")
+    with Served("--app", "tests.apps.watched:app", *below, *issuer.flags(oidc_audience=url)) as served:
+        proxy.servers["/bot"] = served.port
+        with proxy:
+            yield Site(url, issuer, authorities)
+
+
+@pytest.fixture(scope="module", params=["at-the-root", "below-a-path", "behind-a-proxy"])
+def _site(request: pytest.FixtureRequest, _issuer: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    if request.param == "behind-a-proxy":
+        yield from serve_behind_proxy(_issuer, tmp_path_factory.mktemp("proxy"))
+    else:
+        yield from serve(_issuer, "" if request.param == "at-the-root" else "/bot")
 
 
 @pytest.fixture
