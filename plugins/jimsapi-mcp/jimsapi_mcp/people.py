@@ -49,6 +49,17 @@ class People:
             raise ThreadNotFound(thread_id)
         return thread
 
+    def may_read(self, request: Request, contact_id: str | None) -> bool:
+        """Return whether a caller may read the threads of a contact, as far as it may name them.
+
+        That needs the scope `threads`, as in the chat API. The threads of the contact that the server has made for the
+        caller have only its own calls, which it may see with the scope `chat`.
+        """
+        admission = admission_of(request)
+        if admission.identity.may(THREADS):
+            return True
+        return admission.identity.contact_id is None and contact_id == self._own(request, None)
+
     async def run(self, request: Request, run_id: UUID) -> StoredRun:
         """Return a run. Raises `RunNotFound`, also if the caller may not name it."""
         run = await self._runs.run(admission_of(request), run_id)

@@ -306,6 +306,28 @@ async def test_a_holder_of_threads_that_is_bound_to_nobody_reads_all(client: Tes
 
 @pytest.mark.usefixtures("people")
 @pytest.mark.parametrize(
+    ("settings", "stranger"),
+    [({}, who("ann-talks")), ({"mcp_contact_header": "x-person"}, who("talker", x_person="ann"))],
+)
+async def test_threads_that_other_callers_have_begun_are_read_only_with_the_scope_threads(
+    client: TestClient, stranger: dict[str, str]
+) -> None:
+    thread = (await say(client, "hi", who("ann")))["thread_id"]
+    assert (await client.get("/api/v1/threads?contact_id=ann", headers=stranger)).status_code == 403
+    assert (await listed(client, stranger))["resources"] == []
+    answer = await client.post(PATH, **modern("resources/read", {"uri": f"jims://threads/{thread}"}, headers=stranger))
+    assert error(answer, 400)["code"] == -32602
+
+
+@pytest.mark.usefixtures("people")
+async def test_a_caller_with_a_contact_of_its_own_reads_its_calls_without_the_scope_threads(client: TestClient) -> None:
+    thread = (await say(client, "hi", who("talker")))["thread_id"]
+    assert [one["uri"] for one in (await listed(client, who("talker")))["resources"]] == [f"jims://threads/{thread}"]
+    assert (await read(client, thread, who("talker")))["messages"][0]["text"] == "hi"
+
+
+@pytest.mark.usefixtures("people")
+@pytest.mark.parametrize(
     ("user", "status"), [("reader", 403), ("nobody", 403), ("wrong", 401), ("denied", 403), (None, 401)]
 )
 async def test_a_caller_without_the_scope_chat_is_refused_in_the_form_of_json_rpc(
