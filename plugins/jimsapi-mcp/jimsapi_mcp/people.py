@@ -6,7 +6,7 @@ from uuid import UUID
 from jimsapi.asgi import Request
 from jimsapi.runs import THREADS, Admission, Runs, RunService, ThreadService
 from jimsapi.threads import RunNotFound, StoredRun, ThreadNotFound, ThreadRecord, derived_id, uuid7
-from jimsapi.wire import ThreadNames, Turn
+from jimsapi.wire import ThreadNames, Turn, idempotency_key
 
 OWN = "mcp:"
 """The beginning of contacts that the server makes for callers who name none."""
@@ -93,7 +93,10 @@ class People:
         admission = admission_of(request)
         if admission.provider is not None:
             return f"{OWN}{derived_id('mcp caller', admission.provider, admission.identity.subject)}"
-        return f"{OWN}{uuid7() if thread is None else derived_id('mcp thread', thread)}"
+        if thread is not None:
+            return f"{OWN}{derived_id('mcp thread', thread)}"
+        key = idempotency_key(request)  # a request that is repeated has the same contact, or it would run twice
+        return f"{OWN}{uuid7() if key is None else derived_id('mcp request', key)}"
 
 
 def admission_of(request: Request) -> Admission:

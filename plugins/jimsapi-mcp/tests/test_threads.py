@@ -59,6 +59,18 @@ async def test_a_call_without_a_thread_begins_one(client: TestClient) -> None:
     assert first["thread_id"] != second["thread_id"]
 
 
+@pytest.mark.parametrize("name", ["chat", "chat_start"])
+@pytest.mark.parametrize("arguments", [{}, {"thread": "t"}])
+async def test_a_call_that_is_repeated_with_its_idempotency_key_runs_once(
+    client: TestClient, name: str, arguments: dict[str, str]
+) -> None:
+    key = {"idempotency-key": "k"}
+    first, again = [await call(client, name, key, message="one", **arguments) for _ in range(2)]
+    assert again["structuredContent"]["run_id"] == first["structuredContent"]["run_id"]
+    other = await call(client, name, {"idempotency-key": "other"}, message="one", **arguments)
+    assert other["structuredContent"]["run_id"] != first["structuredContent"]["run_id"]
+
+
 @pytest.mark.parametrize("form", ["{}", "jims://threads/{}"])
 async def test_the_thread_of_an_earlier_result_is_continued(client: TestClient, form: str) -> None:
     first = await say(client, "one")
