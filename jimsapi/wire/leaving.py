@@ -14,6 +14,9 @@ from jimsapi.runs.tasks import ServiceTask
 from jimsapi.threads.errors import StoreUnavailable
 from jimsapi.threads.run import OPEN
 
+_AGAIN = 0.05
+"""Seconds between two attempts to cancel a run that the store has not accepted yet."""
+
 logger = logging.getLogger("jimsapi.api")
 
 _cancelling: set[asyncio.Task[None]] = set()
@@ -49,6 +52,9 @@ def stop_left(service: RunService, run: LiveRun) -> None:
 
 async def _cancel(service: RunService, run: LiveRun) -> None:
     try:
-        await service.cancel(run.run_id)
+        settled = await service.cancel(run.run_id)
+        while settled.status is None and run.in_thread and not run.answer.done():  # the store has not accepted it yet
+            await asyncio.sleep(_AGAIN)
+            settled = await service.cancel(run.run_id)
     except StoreUnavailable as error:
         logger.warning("run %s continues without its client, because it could not be cancelled: %s", run.run_id, error)

@@ -21,6 +21,7 @@ from jimsapi.threads.message_files import SentFile
 from jimsapi.threads.run import ByExternalId, New, Selector
 from jimsapi.threads.trace_context import TraceContext
 from jimsapi.wire.answer import note_run, refusal
+from jimsapi.wire.leaving import stop_left
 from jimsapi.wire.request import idempotency_key
 
 MAX_CLIENT_ID = 255
@@ -150,6 +151,7 @@ async def begin_turn(
     makes: ForkPlan | ThreadPlan | None = None,
     contact: str | None = None,
     history: Sequence[NewEvent] = (),
+    stops: bool = False,
 ) -> LiveRun:
     """Begin the run that answers a turn, in the thread that `names` or, if they are given, `selectors` find.
 
@@ -160,7 +162,8 @@ async def begin_turn(
     Raises as `RunService.begin` does.
 
     If it is `watched`, the run has a stream. If it is `watched` or in the `background`, the function waits until a
-    thread accepts the message. It then also raises a `DomainError` if no thread accepts it.
+    thread accepts the message. It then also raises a `DomainError` if no thread accepts it. `stops`: if the client
+    disconnects meanwhile, the run is cancelled. That needs a route with `cancel_on_disconnect`.
     """
     admission = cast(Admission, request.admission)
     if contact is None:
@@ -200,7 +203,12 @@ async def begin_turn(
         )
     waits = watched or background
     if waits and run.acceptance is not None:
-        await asyncio.shield(run.acceptance)
+        try:
+            await asyncio.shield(run.acceptance)
+        except asyncio.CancelledError:
+            if stops:
+                stop_left(service, run)
+            raise
     note_run(request, run)
     if waits and (error := refusal(run)) is not None:
         raise error

@@ -136,9 +136,16 @@ class Calls:
         return tool_result(outcome, questions, self.note(request, run, questions))
 
     async def begin(
-        self, request: Request, turn: Turn, place: Place, *, watched: bool = False, background: bool = False
+        self,
+        request: Request,
+        turn: Turn,
+        place: Place,
+        *,
+        watched: bool = False,
+        background: bool = False,
+        stops: bool = False,
     ) -> LiveRun:
-        """Begin the run of a message. Raises as `begin_turn` does."""
+        """Begin the run of a message. `stops`: it does not go on without its client. Raises as `begin_turn` does."""
         return await begin_turn(
             request,
             self.service,
@@ -148,6 +155,7 @@ class Calls:
             background=background,
             selectors=place.selectors,
             contact=place.contact,
+            stops=stops,
         )
 
     async def answer(
@@ -280,7 +288,7 @@ class Calls:
     async def _answered(self, request: Request, call: ToolCall, turn: Turn, place: Place) -> Response:
         """Begin the run of a call, and answer the call when the run has ended."""
         open_call = self.open_calls.open(request, call.client, call.id)
-        run = await self.begin(request, turn, place, watched=call.streams)
+        run = await self.begin(request, turn, place, watched=call.streams, stops=call.client.modern)
         open_call.run_id = run.known_as
         if open_call.cancelled:  # while the store accepted the message
             await self.cancel_open(request, open_call)

@@ -6,7 +6,7 @@ from uuid import UUID
 from jimsapi.asgi import Request
 from jimsapi.runs import THREADS, Admission, Runs, RunService, ThreadService
 from jimsapi.threads import RunNotFound, StoredRun, ThreadNotFound, ThreadRecord, derived_id, uuid7
-from jimsapi.wire import ThreadNames, Turn
+from jimsapi.wire import ThreadNames, Turn, idempotency_key
 
 OWN = "mcp:"
 """The beginning of contacts that the server makes for callers who name none."""
@@ -49,6 +49,17 @@ class People:
             raise ThreadNotFound(thread_id)
         return thread
 
+    def may_read(self, request: Request, contact_id: str | None) -> bool:
+        """Return whether a caller may read the threads of a contact, as far as it may name them.
+
+        That needs the scope `threads`, as in the chat API. The threads of the contact that the server has made for the
+        caller have only its own calls, which it may see with the scope `chat`.
+        """
+        admission = admission_of(request)
+        if admission.identity.may(THREADS):
+            return True
+        return admission.identity.contact_id is None and contact_id == self._own(request, None)
+
     async def run(self, request: Request, run_id: UUID) -> StoredRun:
         """Return a run. Raises `RunNotFound`, also if the caller may not name it."""
         run = await self._runs.run(admission_of(request), run_id)
@@ -82,7 +93,10 @@ class People:
         admission = admission_of(request)
         if admission.provider is not None:
             return f"{OWN}{derived_id('mcp caller', admission.provider, admission.identity.subject)}"
-        return f"{OWN}{uuid7() if thread is None else derived_id('mcp thread', thread)}"
+        if thread is not None:
+            return f"{OWN}{derived_id('mcp thread', thread)}"
+        key = idempotency_key(request)  # a request that is repeated has the same contact, or it would run twice
+        return f"{OWN}{uuid7() if key is None else derived_id('mcp request', key)}"
 
 
 def admission_of(request: Request) -> Admission:

@@ -45,7 +45,7 @@ class Resources:
         if cursor is not None and not isinstance(cursor, str):
             raise RpcError(INVALID_PARAMS, "The cursor must be a text")
         contact = self._people.listed(request)
-        if contact is None:
+        if contact is None or not self._people.may_read(request, contact):
             return {"resources": []}
         try:
             page = await self._threads.threads(admission_of(request).identity, contact, PAGE, cursor)
@@ -71,6 +71,8 @@ class Resources:
             thread = await self._people.thread(request, thread_id)
         except ThreadNotFound:
             raise not_found from None
+        if not self._people.may_read(request, thread.contact_id):
+            raise not_found
         rows, is_cut = await newest_events(self._service, thread_id, NEWEST)
         public = [row for row in rows if not self._service.disclosure.is_private(row.event_type)]
         [summary] = await self._threads.summaries([thread])

@@ -16,6 +16,7 @@ from jimsapi_mcp.eras import Client
 from jimsapi_mcp.messages import INTERNAL_ERROR, INVALID_PARAMS, RpcError
 from jimsapi_mcp.names import run_of
 from jimsapi_mcp.results import OPEN, outcome_of_stored, tool_result
+from jimsapi_mcp.tool_call import trace_context_of
 
 if TYPE_CHECKING:
     from jimsapi_mcp.calls import Calls
@@ -81,7 +82,7 @@ class Tasks:
         elif entered.again:
             raise RpcError(INVALID_PARAMS, "; ".join(entered.again.values()) or "An input response has no action")
         else:
-            await self._calls.answer(request, newest, entered.answers)
+            await self._calls.answer(request, newest, entered.answers, trace_context_of(params))
         return {}
 
     async def cancel(self, request: Request, client: Client, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -68,9 +68,15 @@ def tool_call_of(request: Request, client: Client, call: RpcRequest) -> ToolCall
         token=token if is_name(token) else None,
         inputs=inputs or {},
         state=state,
-        trace_context=TraceContext.parse(meta.get("traceparent"), meta.get("tracestate")),
+        trace_context=trace_context_of(call.params),
         streams="text/event-stream" in (request.headers.get("accept") or "").lower(),
     )
+
+
+def trace_context_of(params: Mapping[str, Any]) -> TraceContext | None:
+    """Return the trace that a request continues, from its metadata; None if it names none."""
+    meta = params.get("_meta")
+    return TraceContext.parse(meta.get("traceparent"), meta.get("tracestate")) if isinstance(meta, Mapping) else None
 
 
 def client_id_of(client: Client, request_id: RequestId) -> str | None:

@@ -1,5 +1,6 @@
 """Clients that cancel a call: by hanging up, by a notification, and by a tool. The server is a process of its own."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +10,11 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from mcp_wire import PATH, chat, legacy, modern, result, text, tool
+from mcp_wire import BOTH, PATH, chat, legacy, modern, result, text, tool
 
+from jimsapi import ThreadContext, create_api
+from jimsapi.asgi.testing import TestClient
+from jimsapi.stores.memory import MemoryStore
 from tests.serving import Served
 from tests.waiting import eventually
 
@@ -156,3 +160,33 @@ def test_a_message_waits_for_the_one_before_it_in_its_thread(client: httpx.Clien
         assert text(last(lines)["result"]) == "first"
     run = started["structuredContent"]["run_id"]
     assert text(result(client.post(PATH, **modern("tools/call", tool("chat_get", run_id=run, wait=20))))) == "second"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("accept", [BOTH, "application/json"])
+async def test_a_client_that_hangs_up_while_the_store_accepts_its_message_cancels_its_call(
+    accept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    accept_at_once = MemoryStore.accept
+
+    async def slow(store: MemoryStore, plan: Any) -> Any:
+        reached.set()
+        await go_on.wait()
+        return await accept_at_once(store, plan)
+
+    async def endless(ctx: ThreadContext) -> None:
+        await asyncio.sleep(600)
+
+    monkeypatch.setattr(MemoryStore, "accept", slow)
+    async with TestClient(create_api(endless, store="memory:")) as client:
+        request = modern("tools/call", chat("hi", thread="t"), accept=accept)
+        call = asyncio.create_task(client.post(PATH, **request))
+        await reached.wait()
+        call.cancel()
+        await asyncio.wait((call,))
+        go_on.set()
+        found = result(await client.post(PATH, **modern("tools/call", tool("chat_get", thread="t", wait=20))))
+        while "structuredContent" not in found:  # the store still accepts the message
+            found = result(await client.post(PATH, **modern("tools/call", tool("chat_get", thread="t", wait=20))))
+    assert found["structuredContent"]["status"] == "cancelled"

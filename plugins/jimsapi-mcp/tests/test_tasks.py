@@ -211,3 +211,22 @@ async def test_a_task_whose_server_stopped_has_failed(tmp_path: Path) -> None:
         done = await settled(client, task)
         assert (done["status"], done["error"]["code"]) == ("failed", -32603)
         assert done["statusMessage"] == done["error"]["message"]
+
+
+async def test_the_answer_to_a_question_continues_the_trace_of_its_request() -> None:
+    traces: list[str | None] = []
+
+    async def traced(ctx: ThreadContext) -> None:
+        traces.append(ctx.trace_context.traceparent if ctx.trace_context else None)
+        ctx.send_message(f"So {await ctx.ask('colour', 'Which colour?')}")
+
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    async with TestClient(create_api(traced, store="memory:")) as client:
+        task = await begin(client, "hi")
+        [question] = (await settled(client, task))["inputRequests"]
+        responses = {question: {"action": "accept", "content": {"answer": "red"}}}
+        params = {"taskId": task["taskId"], "inputResponses": responses}
+        update = modern("tasks/update", params, capabilities=BOTH, meta={"traceparent": trace})
+        result(await client.post(PATH, **update))
+        assert text((await settled(client, task))["result"]) == "So red"
+    assert traces == [None, trace]

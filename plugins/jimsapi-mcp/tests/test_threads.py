@@ -59,6 +59,18 @@ async def test_a_call_without_a_thread_begins_one(client: TestClient) -> None:
     assert first["thread_id"] != second["thread_id"]
 
 
+@pytest.mark.parametrize("name", ["chat", "chat_start"])
+@pytest.mark.parametrize("arguments", [{}, {"thread": "t"}])
+async def test_a_call_that_is_repeated_with_its_idempotency_key_runs_once(
+    client: TestClient, name: str, arguments: dict[str, str]
+) -> None:
+    key = {"idempotency-key": "k"}
+    first, again = [await call(client, name, key, message="one", **arguments) for _ in range(2)]
+    assert again["structuredContent"]["run_id"] == first["structuredContent"]["run_id"]
+    other = await call(client, name, {"idempotency-key": "other"}, message="one", **arguments)
+    assert other["structuredContent"]["run_id"] != first["structuredContent"]["run_id"]
+
+
 @pytest.mark.parametrize("form", ["{}", "jims://threads/{}"])
 async def test_the_thread_of_an_earlier_result_is_continued(client: TestClient, form: str) -> None:
     first = await say(client, "one")
@@ -302,6 +314,28 @@ async def test_the_header_does_not_free_a_caller_that_is_bound_to_a_contact(clie
 async def test_a_holder_of_threads_that_is_bound_to_nobody_reads_all(client: TestClient) -> None:
     thread = (await say(client, "hi", who("ann")))["thread_id"]
     assert (await read(client, thread, who("root")))["messages"][0]["text"] == "hi"
+
+
+@pytest.mark.usefixtures("people")
+@pytest.mark.parametrize(
+    ("settings", "stranger"),
+    [({}, who("ann-talks")), ({"mcp_contact_header": "x-person"}, who("talker", x_person="ann"))],
+)
+async def test_threads_that_other_callers_have_begun_are_read_only_with_the_scope_threads(
+    client: TestClient, stranger: dict[str, str]
+) -> None:
+    thread = (await say(client, "hi", who("ann")))["thread_id"]
+    assert (await client.get("/api/v1/threads?contact_id=ann", headers=stranger)).status_code == 403
+    assert (await listed(client, stranger))["resources"] == []
+    answer = await client.post(PATH, **modern("resources/read", {"uri": f"jims://threads/{thread}"}, headers=stranger))
+    assert error(answer, 400)["code"] == -32602
+
+
+@pytest.mark.usefixtures("people")
+async def test_a_caller_with_a_contact_of_its_own_reads_its_calls_without_the_scope_threads(client: TestClient) -> None:
+    thread = (await say(client, "hi", who("talker")))["thread_id"]
+    assert [one["uri"] for one in (await listed(client, who("talker")))["resources"]] == [f"jims://threads/{thread}"]
+    assert (await read(client, thread, who("talker")))["messages"][0]["text"] == "hi"
 
 
 @pytest.mark.usefixtures("people")
