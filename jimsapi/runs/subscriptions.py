@@ -48,6 +48,10 @@ AT_ONCE_TO_A_HOST = 4
 AT_ONCE_FOR_A_CALLER = 8
 WAIT_FOR_OTHERS = 1.0
 """Seconds after which a subscription is due again if too many calls to its host, or for its caller, are open."""
+WAITING_APART = 0.025
+"""Seconds between the times at which those are due that wait for the same host or caller. Each look reads and writes,
+so thousands that wait for a receiver without answers would keep the store busy."""
+WAIT_AT_LONGEST = 300.0
 
 
 class Notice(msgspec.Struct, frozen=True):
@@ -120,6 +124,8 @@ class Subscriptions:
         self._tasks: dict[UUID, ServiceTask[None]] = {}
         self._due_again: set[UUID] = set()
         self._open: Counter[tuple[str, int]] = Counter()
+        self._last_waiting: dict[tuple[str, int], float] = {}
+        """When the last subscription is due that waits for a host or caller, as the loop's time."""
         self._settled_down = asyncio.Event()
         self._settled_down.set()
 
@@ -313,8 +319,8 @@ class Subscriptions:
             return
         receivers = await self._callers()
         sharing = _sharing(subscription, notice)
-        if any(self._open[each] >= each[1] for each in sharing):
-            await self._delay(subscription, WAIT_FOR_OTHERS, subscription.notice, subscription.calls)
+        if full := [each for each in sharing if self._open[each] >= each[1]]:
+            await self._delay(subscription, self._place_in_line(full), subscription.notice, subscription.calls)
             return
         self._open.update(sharing)
         try:
@@ -322,6 +328,17 @@ class Subscriptions:
         finally:
             self._open.subtract(sharing)
             self._open += Counter()  # without those that are 0
+            for each in sharing:
+                if each not in self._open:
+                    self._last_waiting.pop(each, None)
+
+    def _place_in_line(self, full: Sequence[tuple[str, int]]) -> float:
+        """Return the seconds after which a subscription is due again that waits for the calls of others."""
+        now = asyncio.get_running_loop().time()
+        places = [self._last_waiting.get(each, 0.0) + WAITING_APART for each in full]
+        place = min(max(now + WAIT_FOR_OTHERS, *places), now + WAIT_AT_LONGEST)
+        self._last_waiting.update(dict.fromkeys(full, place))
+        return place - now
 
     async def _call(self, receivers: "Receivers", subscription: Subscription, notice: Notice, calls: int) -> None:
         from jimsapi.runs.webhooks import Undelivered, spread

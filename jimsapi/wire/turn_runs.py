@@ -98,6 +98,10 @@ class TurnRuns:
             run = earlier
         return run
 
+    async def is_first(self, run: StoredRun) -> bool:
+        """Return whether a run is the first of its turn. It reads less than `first` does."""
+        return await self._asking(run) is None
+
     async def following(self, first: StoredRun) -> list[StoredRun]:
         """Return the runs of a turn, in order. `first` is its first run."""
         runs = [first]

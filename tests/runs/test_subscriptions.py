@@ -271,6 +271,30 @@ async def test_a_slow_host_and_a_caller_with_many_take_no_more_than_their_share(
         assert slow.calls.qsize() <= module.AT_ONCE_TO_A_HOST + module.AT_ONCE_FOR_A_CALLER
 
 
+async def test_those_that_wait_for_a_slow_host_are_due_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITING_APART", 20.0)
+    waits: list[float] = []
+    waiting = 20
+    async with Receiver(None) as slow, notifying() as (service, _):
+        run = await finished(service)
+        kept = cast(MemoryStore, service.store).subscriptions
+        delay = kept.delay
+
+        async def noted(subscription_id: UUID, seconds: float, notice: str | None, calls: int) -> None:
+            waits.append(seconds)
+            await delay(subscription_id, seconds, notice, calls)
+
+        monkeypatch.setattr(kept, "delay", noted)
+        for number in range(module.AT_ONCE_TO_A_HOST + waiting):
+            await service.subscriptions.add(to(run, slow.url(), name=str(number)), 1000)
+        while len(waits) < waiting:
+            await asyncio.sleep(0.001)
+        later = sorted(waits[:waiting])
+        assert later[0] <= module.WAIT_FOR_OTHERS
+        assert later[5] > 90
+        assert later[-1] == pytest.approx(module.WAIT_AT_LONGEST)
+
+
 # What plugins do wrong.
 
 

@@ -106,6 +106,7 @@ async def test_answers_of_every_form_belong_to_the_turn_of_their_question(servic
     runs = [asked.run_id, by_id.run_id, in_text.run_id]
     for run in (asked, by_id, in_text):
         assert await ids(service, run) == runs
+        assert await TurnRuns(service).is_first(run) == (run is asked)
     other = await said(service, "refund", thread)
     with_message = await said(service, "here it is", thread, answers={question_of(other): "no"})
     assert await ids(service, with_message) == [other.run_id, with_message.run_id]

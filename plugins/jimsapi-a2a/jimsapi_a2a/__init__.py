@@ -1,6 +1,7 @@
 """A2A 1.0, the protocol by which agents call agents: the agent card, and tasks that are durable runs."""
 
 from pathlib import Path
+from typing import Literal
 
 from jimsapi import Options, Router, hookimpl, option
 from jimsapi.plugins import Settings
@@ -27,6 +28,9 @@ class A2AOptions(Options, prefix="a2a"):
     provider_url: str | None = option(help="The web site of that organization; it is needed with --a2a-provider.")
     documentation_url: str | None = option(help="A web page about the agent.")
     icon_url: str | None = option(help="An image that stands for the agent.")
+    push: Literal["on", "off"] = option(
+        "on", help="Whether callers may have this server call receivers of their own: the push notifications of A2A."
+    )
     contact_header: str | None = option(
         help="The header in which agents name the contact; without it, each context is a separate contact."
     )

@@ -11,7 +11,7 @@ from jimsapi.runs import THREADS, Admission, Lists, RunService
 from jimsapi.threads import QUESTION_ASKED, ListedRun, RunFilter, RunStatus, StoredRun, ThreadNotFound
 from jimsapi_a2a import tasks
 from jimsapi_a2a.contexts import Contexts
-from jimsapi_a2a.errors import A2AError, invalid
+from jimsapi_a2a.errors import invalid
 from jimsapi_a2a.params import STATES, ListTasks
 from jimsapi_a2a.replies import Reply
 from jimsapi_a2a.tasks import Task, Tasks
@@ -138,11 +138,8 @@ class Listing:
     async def _first_of(self, request: Request, runs: Sequence[ListedRun], wanted: _Wanted) -> AsyncIterator[Task]:
         """Yield the tasks of the caller that runs began, without those that can be in no wanted state."""
         for listed in runs:
-            try:
-                task = await self._tasks.of_run_if(request, listed.run_id, wanted.may_have)
-            except A2AError:
-                continue
-            if task is not None and task.id == str(listed.run_id):
+            task = await self._tasks.begun_by_if(request, listed.run_id, wanted.may_have)
+            if task is not None:
                 yield task
 
 

@@ -69,18 +69,24 @@ class PushConfig(msgspec.Struct, frozen=True):
 
 
 class PushNotifications:
-    """The methods of push notifications, and the notifier of the subscriptions that they make."""
+    """The methods of push notifications, and the notifier of the subscriptions that they make.
+
+    `on`: callers may have receivers. If not, no receiver is called either that the store has from earlier.
+    """
 
     kind = KIND
 
-    def __init__(self, service: RunService, tasks: Tasks) -> None:
+    def __init__(self, service: RunService, tasks: Tasks, *, on: bool = True) -> None:
         self._service = service
         self._tasks = tasks
+        self._on = on
+        if on:
+            service.use_notifier(self)
 
     @property
     def is_supported(self) -> bool:
-        """Whether the store keeps subscriptions. It is in the agent card."""
-        return self._service.subscriptions.is_supported
+        """Whether callers may have receivers, and the store keeps them. It is in the agent card."""
+        return self._on and self._service.subscriptions.is_supported
 
     async def check(self, request: Request, body: SendMessage) -> None:
         """Check the configuration that comes with a message, before its run begins.
@@ -213,6 +219,8 @@ class PushNotifications:
         return sorted(configs, key=lambda config: config.id)
 
     def _require_support(self) -> None:
+        if not self._on:
+            raise A2AError(PUSH_NOT_SUPPORTED, "This server sends no push notifications")
         if not self.is_supported:
             raise A2AError(PUSH_NOT_SUPPORTED, "The store of this server keeps no push notification configurations")
 

@@ -125,22 +125,27 @@ class Tasks:
 
     async def of_run(self, request: Request, run_id: UUID) -> Task:
         """Return the task that a run belongs to. Raises `A2AError` if the caller may not see it."""
-        found = await self.of_run_if(request, run_id, lambda run: True)
-        assert found is not None
-        return found
-
-    async def of_run_if(self, request: Request, run_id: UUID, wanted: Callable[[StoredRun], bool]) -> Task | None:
-        """Return the same; None if the run is not `wanted`."""
         try:
             run = await self._runs.run(_admission(request), run_id)
-            if not wanted(run):
-                return None
             first = await self.turns.first(run)
             if first is not run:  # another caller may have answered
                 first = await self._runs.run(_admission(request), first.run_id)
             return await self.begun_by(request, first)
         except (RunNotFound, ThreadNotFound):
             raise task_not_found(str(run_id)) from None
+
+    async def begun_by_if(self, request: Request, run_id: UUID, wanted: Callable[[StoredRun], bool]) -> Task | None:
+        """Return the task that a run began.
+
+        Returns None if it began none, if the caller may not see it, or if the run is not `wanted`.
+        """
+        try:
+            run = await self._runs.run(_admission(request), run_id)
+            if wanted(run) and await self.turns.is_first(run):
+                return await self.begun_by(request, run)
+        except (RunNotFound, ThreadNotFound):
+            pass
+        return None
 
     async def begun_by(self, request: Request, first: StoredRun) -> Task:
         """Return the task that a run of the caller began.

@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import httpx
@@ -15,6 +15,7 @@ from a2a_calls import VERSION, error, result, text_message
 from jimsapi import create_api
 from jimsapi.asgi.testing import TestClient
 from jimsapi.stores.memory import MemoryStore
+from jimsapi.stores.sqlite.store import SQLiteStore
 from tests.plugins.distributions import install
 from tests.runs.receiver import SECRET, Call, Receiver, answer
 from tests.serving import ROOT, Served
@@ -349,16 +350,33 @@ async def test_a_server_whose_store_keeps_no_subscriptions_says_so(monkeypatch: 
     monkeypatch.setattr(MemoryStore, "subscriptions", None, raising=False)
     monkeypatch.setattr(MemoryStore, "__setattr__", _without_subscriptions)
     async with TestClient(create_api(_echo, store="memory:")) as client:
-        card = (await client.get("/.well-known/agent-card.json")).json()
-        assert card["capabilities"]["pushNotifications"] is False
-        task = await send(client, "Hello", at_once=False)
-        params = {"taskId": task["id"], "id": "x", "url": "https://example.com/"}
-        for method in ("Create{}Config", "Get{}Config", "List{}Configs", "Delete{}Config"):
-            refused = await error(client, method.format("TaskPushNotification"), params)
-            assert refused["code"] == NOT_SUPPORTED
-        configuration = {"taskPushNotificationConfig": {"url": "https://example.com/"}}
-        refused = await error(client, "SendMessage", {**text_message("Hello"), "configuration": configuration})
+        await _has_no_push(client)
+
+
+async def test_an_operator_can_switch_push_notifications_off(tmp_path: Path) -> None:
+    settings = {"store": f"sqlite:///{tmp_path}/a.db", "webhook_allow_private": True, "drain_time": 2}
+    to_dead = {"url": "http://127.0.0.1:9/"}
+    async with TestClient(create_api(_echo, **settings)) as client:
+        await send(client, "Hello", push=to_dead, at_once=False)
+    api = create_api(_echo, **settings, a2a_push="off")
+    async with TestClient(api) as client:
+        await _has_no_push(client)
+        assert api.service is not None
+        assert not api.service.subscriptions.outcomes
+        assert await cast(SQLiteStore, api.service.store).subscriptions.count() == 1
+
+
+async def _has_no_push(client: TestClient) -> None:
+    card = (await client.get("/.well-known/agent-card.json")).json()
+    assert card["capabilities"]["pushNotifications"] is False
+    task = await send(client, "Hello", at_once=False)
+    params = {"taskId": task["id"], "id": "x", "url": "https://example.com/"}
+    for method in ("Create{}Config", "Get{}Config", "List{}Configs", "Delete{}Config"):
+        refused = await error(client, method.format("TaskPushNotification"), params)
         assert refused["code"] == NOT_SUPPORTED
+    configuration = {"taskPushNotificationConfig": {"url": "https://example.com/"}}
+    refused = await error(client, "SendMessage", {**text_message("Hello"), "configuration": configuration})
+    assert refused["code"] == NOT_SUPPORTED
 
 
 def _without_subscriptions(store: MemoryStore, name: str, value: Any) -> None:

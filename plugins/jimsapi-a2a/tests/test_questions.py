@@ -107,6 +107,36 @@ async def test_the_answer_continues_the_same_task(client: TestClient) -> None:
     assert [one["id"] for one in await listed(client, "c")] == [task["id"]]
 
 
+async def test_a_list_reads_the_runs_of_a_task_once_however_many_questions_it_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rounds = 12
+    reads = 0
+
+    async def pipeline(ctx: ThreadContext) -> None:
+        for number in range(rounds):
+            await ctx.ask(f"q{number}", "And then?")
+        ctx.send_message("done")
+
+    api = create_api(pipeline, store="memory:")
+    async with TestClient(api) as client:
+        task = await send(client, "begin", contextId="c")
+        for _ in range(rounds):
+            task = await send(client, "that", taskId=task["id"])
+        assert state(task) == "COMPLETED"
+        assert api.service is not None
+        read = api.service.store.events_by_id
+
+        async def counted(*arguments: Any) -> Any:
+            nonlocal reads
+            reads += 1
+            return await read(*arguments)
+
+        monkeypatch.setattr(api.service.store, "events_by_id", counted)
+        assert [one["id"] for one in await listed(client, "c")] == [task["id"]]
+    assert 0 < reads < 10 * rounds
+
+
 async def test_an_answer_is_streamed_as_updates_of_the_same_task(client: TestClient) -> None:
     begun = await stream(client, "name")
     assert summary(begun) == ["task WORKING", "statusUpdate INPUT_REQUIRED Who are you?"]

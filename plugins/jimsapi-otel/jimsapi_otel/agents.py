@@ -20,7 +20,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
 
 from jimsapi import ThreadContext
 from jimsapi.runs import Pipeline
-from jimsapi.threads import MODEL_USAGE, ActivityObserver, QuestionAsked, ToolCall
+from jimsapi.threads import MODEL_USAGE, ActivityObserver, QuestionAsked, ToolCall, storable_text
 from jimsapi_otel.content import Conversation, as_text
 from jimsapi_otel.errors import error_type, note_error
 from jimsapi_otel.instruments import Instruments
@@ -184,7 +184,8 @@ class AgentRun(ActivityObserver):
 
     def _model_used(self, data: Mapping[str, Any]) -> None:
         """Record what a call of a model has used. Without a `duration` of the event, the span has none either."""
-        model = str(data.get("model"))
+        # An event of the pipeline's own may have a lone surrogate, which would cost all spans of a batch.
+        model = storable_text(str(data.get("model")))
         sent, received, cached = (_count(data.get(name)) for name in ("input_tokens", "output_tokens", "cached_tokens"))
         provider = provider_of(model)
         attributes: dict[str, Any] = {

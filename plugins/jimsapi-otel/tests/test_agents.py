@@ -421,6 +421,16 @@ async def test_events_of_the_type_of_usage_with_anything_in_them_harm_nothing(sh
     ]
 
 
+async def test_usage_that_cannot_be_stored_costs_no_other_spans(shared_collector: Collector) -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        ctx.send_event("model.usage", {"model": "m\ud800", "input_tokens": 1})
+
+    async with serving(pipeline) as client:
+        assert "cannot be stored" in (await say(client))["detail"]
+    assert len(shared_collector.named("chat m?")) == 1
+    assert len(shared_collector.named("invoke_agent bot")) == 1
+
+
 async def test_usage_is_left_to_the_client_of_the_models_if_that_has_spans(shared_collector: Collector) -> None:
     async def pipeline(ctx: ThreadContext) -> None:
         ctx.usage(model="m", input_tokens=5, output_tokens=0)
