@@ -124,6 +124,7 @@ def test_a_wrapper_of_the_store_that_keeps_the_contract_passes_every_case(stores
     assert cases_of(StoreWrapperContract) - cases == {
         "test_everything_is_there_after_the_store_is_opened_again",
         "test_positions_and_dead_letters_are_there_after_the_store_is_opened_again",
+        "test_they_are_there_after_the_store_is_opened_again",
     }
 
 

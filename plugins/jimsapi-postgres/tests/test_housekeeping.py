@@ -82,8 +82,8 @@ async def test_old_keys_are_forgotten_in_batches(url: str, monkeypatch: pytest.M
         commits: list[CommitRecord] = []
         store.on_commit = commits.append
         assert await store.purge(timedelta(days=1)) == 0
-        # Three are for the keys, one is for webhooks, one for dead processes, and one found no run.
-        assert len(commits) == 6
+        # Three are for the keys; one each is for webhooks, dead processes and subscriptions; and one found no run.
+        assert len(commits) == 7
         pool = store._pool
         assert pool is not None
         assert (
