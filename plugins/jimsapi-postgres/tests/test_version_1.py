@@ -97,7 +97,7 @@ async def test_an_upgrade_leaves_runs_and_rows_and_the_servers_that_are_at_work(
     before = postgres.psql(ALL_ROWS, database)
     assert await prepare(parse_url(url), wait=10) == 1
     assert postgres.psql(ALL_ROWS, database) == before
-    assert postgres.psql("SELECT version, serves_from FROM jimsapi_schema", database) == "8|1"
+    assert postgres.psql("SELECT version, serves_from FROM jimsapi_schema", database) == "9|1"
 
     async with PostgresStore(url) as store:
         found = [await store.run(plan.run_id, None, None) for plan in (running, waiting, ended)]

@@ -63,7 +63,7 @@ async def test_an_upgrade_brings_what_newer_servers_ask_and_leaves_what_older_on
     await prepare(parse_url(url), wait=10)
     postgres.psql(VERSION_2, database)
     assert await prepare(parse_url(url), wait=10) == 2
-    assert postgres.psql("SELECT version, serves_from FROM jimsapi_schema", database) == "8|1"
+    assert postgres.psql("SELECT version, serves_from FROM jimsapi_schema", database) == "9|1"
 
     async with PostgresStore(url) as store:
         mine, theirs = make_plan("ann", "one"), make_plan("bob", "one")

@@ -93,7 +93,7 @@ async def test_failures_of_older_servers_before_and_after_an_upgrade_are_told_fr
     await old.finish((before[0], failed(BY_PIPELINE)), (before[1], failed(TOO_LONG)), (before[2], completed()))
     stored = postgres.psql("SELECT ctid, xmin, * FROM jimsapi_runs ORDER BY run_id", database)
     assert await prepare(parse_url(url), wait=10) == 3
-    assert postgres.psql("SELECT version, serves_from FROM jimsapi_schema", database) == "8|1"
+    assert postgres.psql("SELECT version, serves_from FROM jimsapi_schema", database) == "9|1"
     after = postgres.psql("SELECT ctid, xmin, * FROM jimsapi_runs ORDER BY run_id", database)
     assert after == "\n".join(f"{row}|" for row in stored.splitlines())  # no row was written anew
 

@@ -84,7 +84,7 @@ async def test_an_upgrade_leaves_the_rows_and_the_servers_that_are_at_work(
     assert await old.accept(waiting) == ["queued"]
     before = postgres.psql(RUNS, database)
     assert await prepare(parse_url(url), wait=10) == 4
-    assert postgres.psql("SELECT version, serves_from FROM jimsapi_schema", database) == "8|1"
+    assert postgres.psql("SELECT version, serves_from FROM jimsapi_schema", database) == "9|1"
     assert postgres.psql(RUNS, database) == before
 
     async with PostgresStore(url) as store:
