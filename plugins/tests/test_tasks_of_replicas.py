@@ -1,6 +1,7 @@
 """Tasks of A2A that one replica begins, and another shows, streams, cancels and answers."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,12 +33,15 @@ async def test_a_task_moves_between_replicas(replicas: tuple[Served, Served]) ->
         task = await a2a.send(first, "hold door; send done", contextId="moving", message_id="m", configuration=AT_ONCE)
         await a2a.send(first, "reached door")
         assert a2a.state(await a2a.result(second, "GetTask", {"id": task["id"]})) == "WORKING"
-        watching = asyncio.create_task(a2a.call(second, "SubscribeToTask", {"id": task["id"]}))
         repeated = asyncio.create_task(a2a.send(second, "hold door; send done", contextId="moving", message_id="m"))
-        await a2a.send(first, "open door")
-        assert a2a.summary(a2a.events(await watching)) == [
-            "task WORKING", "done", "+.", "statusUpdate COMPLETED",
-        ]  # fmt: skip
+        body = {"jsonrpc": "2.0", "id": 1, "method": "SubscribeToTask", "params": {"id": task["id"]}}
+        async with second.stream("POST", "/a2a", json=body, headers=a2a.VERSION) as watching:
+            lines = watching.aiter_lines()
+            events = (json.loads(line[6:])["result"] async for line in lines if line.startswith("data: "))
+            seen = [await anext(events)]  # the subscription has begun before the door opens
+            await a2a.send(first, "open door")
+            seen += [event async for event in events]
+        assert a2a.summary(seen) == ["task WORKING", "done", "+.", "statusUpdate COMPLETED"]
         done = await repeated
         assert (done["id"], a2a.texts(done)) == (task["id"], ["done"])
         for client in (first, second):
