@@ -45,6 +45,8 @@ _BESIDE_A_SERVER = (
 class ReplayFailed(StartError):
     """The turns cannot be replayed. The exit status is `FAILED`, since 1 says that a turn has changed."""
 
+    exit_status = FAILED
+
 
 class Wanted(msgspec.Struct, frozen=True):
     """The arguments of the command: what to replay, and where to write."""

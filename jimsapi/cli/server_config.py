@@ -10,7 +10,7 @@ from jimsapi.asgi.app import App
 from jimsapi.builtin.client_certificate import CertificateOptions
 from jimsapi.cli.options import ServerOptions
 from jimsapi.plugins.errors import StartError
-from jimsapi.server.borrowed import Config
+from jimsapi.server.borrowed import Config, has_websockets, websocket_protocol
 from jimsapi.server.http1 import Http1Protocol
 from jimsapi.server.server import Server
 
@@ -33,9 +33,10 @@ def server_config(server: ServerOptions, certificates: CertificateOptions, max_b
             "ssl_ca_certs": certificates.ca_certs,
             "ssl_cert_reqs": ssl.CERT_REQUIRED,
         }
-    # uvicorn's type is a class, but any callable that creates a protocol works.
     on_refusal = app.observe if isinstance(app, App) else None
+    # uvicorn's types are classes, but any callable that creates a protocol works.
     protocol_settings["http"] = partial(protocol, on_refusal=on_refusal, root_path_kept=server.root_path_kept)
+    protocol_settings["ws"] = websocket_protocol if has_websockets() else "none"
     return Config(
         app,
         interface="asgi3",

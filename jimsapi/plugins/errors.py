@@ -6,6 +6,9 @@ import traceback
 class StartError(Exception):
     """The server cannot start as configured. The message is for the operator and contains no secret."""
 
+    exit_status = 1
+    """With which status the command ends."""
+
 
 class PluginError(StartError):
     """A plugin cannot be used. The message names the plugin and its distribution."""

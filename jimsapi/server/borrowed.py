@@ -4,6 +4,10 @@
 one that `setup.cfg` allows.
 """
 
+import asyncio
+from importlib.util import find_spec
+from typing import Any
+
 # `loaded` and `load()`, and after that `loaded_app`, `lifespan_class`, `ws_protocol_class`, `http_protocol_class` and
 # `ssl`. `timeout_graceful_shutdown` is read at the shutdown. A shallow copy can be changed without an effect on the
 # original.
@@ -36,7 +40,9 @@ __all__ = [
     "create_ssl_context",
     "get_local_addr",
     "get_remote_addr",
+    "has_websockets",
     "is_ssl",
+    "websocket_protocol",
 ]
 
 PARSES_LATER = "handler_task"
@@ -46,3 +52,21 @@ answers an invalid one. The others add a task to `ServerState.tasks` at once if 
 SANS_IO = "conn"
 """An attribute of uvicorn's protocol on `websockets.server`: an object whose `parser` is a generator that refers to the
 object. Closing the generator breaks this reference cycle."""
+
+
+def has_websockets() -> bool:
+    """Return whether a package is installed with which uvicorn serves WebSockets."""
+    return any(find_spec(package) is not None for package in ("websockets", "wsproto"))
+
+
+def websocket_protocol(**arguments: Any) -> asyncio.Protocol:
+    """Return a new protocol of the class that `Config(ws="auto")` selects.
+
+    `Config.load` would import that class and its package, which is a tenth of a start. A server has no use for it
+    before the first handshake.
+    """
+    from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
+
+    protocol_class: Any = AutoWebSocketsProtocol
+    protocol: asyncio.Protocol = protocol_class(**arguments)
+    return protocol
