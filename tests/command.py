@@ -62,6 +62,6 @@ def refusal(ran: subprocess.CompletedProcess[str]) -> str:
 
 
 def hide_websockets(folder: Path) -> None:
-    """Put modules into `folder`, which is on the path, so that no package for WebSockets can be imported."""
-    for name in ("websockets", "wsproto"):
-        (folder / f"{name}.py").write_text("raise ImportError('not installed')\n")
+    """Let no package for WebSockets be found by the commands that have `folder` on their path."""
+    code = "import sys\nsys.modules['websockets'] = sys.modules['wsproto'] = None\n"
+    (folder / "sitecustomize.py").write_text(code)

@@ -147,6 +147,9 @@ class _LazyCommands(MutableMapping[str, click.Command]):
     def __delitem__(self, name: str) -> None:
         del self._commands[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._commands
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._commands)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from jimsapi.cli import main
+from jimsapi.cli.main import SUBCOMMANDS, command_line
 from jimsapi.cli.options import all_options
 from jimsapi.plugins.options import specs
 from tests.command import refusal, run_command
@@ -107,3 +108,24 @@ def test_a_server_loads_no_http_client_and_nothing_of_the_chat_for_its_other_com
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "True set()\n"
+
+
+def test_a_server_imports_no_subcommand_and_no_package_for_websockets_before_it_needs_them() -> None:
+    code = (
+        "import sys; from jimsapi.cli.main import command_line; from jimsapi.cli.options import ServerOptions; "
+        "from jimsapi.cli.server_config import loaded_config, server_config; "
+        "from jimsapi.builtin.client_certificate import CertificateOptions; "
+        "command = command_line([]); "
+        "config = loaded_config(server_config(ServerOptions(), CertificateOptions(), 9, 0)); "
+        "unwanted = {'jimsapi.cli.subcommands', 'jimsapi.cli.replay', 'jimsapi.cli.worker', 'websockets', 'wsproto'}; "
+        "print(config.ws_protocol_class is not None, unwanted & set(sys.modules)); "
+        "print('store' in command.commands, 'jimsapi.cli.subcommands' in sys.modules); "
+        "print(command.commands['store'].name, 'jimsapi.cli.subcommands' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "True set()\nTrue False\nstore True\n"
+
+
+def test_every_subcommand_can_be_made() -> None:
+    commands = command_line([]).commands
+    assert [commands[name].name for name in commands] == [*SUBCOMMANDS, "keys"]

@@ -93,11 +93,16 @@ class Instance:
         return self._process.wait(float(seconds))
 
     def replace_workers(self) -> None:
-        """Have an instance with `--workers` replace them, and wait until it has replaced all."""
+        """Have an instance with `--workers` replace them, and wait until it has replaced all.
+
+        Each old worker may take as long as the unit gives a stop.
+        """
         assert self._process is not None
+        [seconds] = self._unit["TimeoutStopSec"]
+        within = float(seconds) * int(self._options["JIMS_WORKERS"])
         before = self._count_replacements()
         self._process.send_signal(signal.SIGHUP)
-        eventually(lambda: self._count_replacements() > before)
+        eventually(lambda: self._count_replacements() > before, within)
 
     def kill(self) -> None:
         """End it at once, as a crash does."""
