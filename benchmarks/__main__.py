@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,12 +23,17 @@ SUITES = (
     "start",
     "auth",
 )
+COMPARE = "compare"
 
 
 def main() -> None:
     """Run the command. What needs more than Python's own library runs in the harness's environment."""
+    if sys.argv[1:2] == [COMPARE]:
+        compare(sys.argv[2:])
+        return
     now = datetime.now(UTC)
-    more = "All take half an hour, with --quick some minutes. benchmarks/README.md says what each measures and needs."
+    more = "All take half an hour, with --quick some minutes. benchmarks/README.md says what each measures and needs. "
+    more += "`python -m benchmarks compare A B` compares two revisions."
     options = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, epilog=more)
     options.add_argument("suites", nargs="*", metavar="suite", help=f"all, or some of: {', '.join(SUITES)}")
     options.add_argument("--quick", action="store_true", help="fewer and shorter rounds: to try it, not to quote it")
@@ -38,10 +44,7 @@ def main() -> None:
     given = options.parse_args()
     if unknown := set(given.suites) - set(SUITES):
         options.error(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
-    require_linux_and_wrk()
-    if Path(sys.prefix) != FOLDER / HARNESS:
-        python = python_of(HARNESS)
-        os.execv(python, [python, "-m", "benchmarks", *sys.argv[1:]])
+    enter_harness()
     from benchmarks.run import run
 
     out = given.out or FOLDER / "results" / now.strftime("%Y-%m-%d-%H%M%S")
@@ -49,6 +52,23 @@ def main() -> None:
     command = ["python", "-m", "benchmarks", *given.suites, *(["--quick"] if given.quick else [])]
     told = " ".join([*command, "--seed", str(given.seed)])
     run([name for name in SUITES if name in given.suites or not given.suites], given.quick, out, given.seed, now, told)
+
+
+def compare(arguments: Sequence[str]) -> None:
+    """Compare two revisions, or print how to."""
+    if not {"-h", "--help"} & set(arguments):
+        enter_harness()
+    from benchmarks.compare import main
+
+    main(arguments)
+
+
+def enter_harness() -> None:
+    """Run the command anew in the harness's environment, unless this is it. Raises `SystemExit` without wrk."""
+    require_linux_and_wrk()
+    if Path(sys.prefix) != FOLDER / HARNESS:
+        python = python_of(HARNESS)
+        os.execv(python, [python, "-m", "benchmarks", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

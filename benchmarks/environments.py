@@ -16,9 +16,10 @@ HARNESS, OURS, OURS_WITH_PLUGINS, JIMS_API = "harness", "ours", "ours-with-plugi
 SERVER = ("uvicorn >= 0.54", "httptools >= 0.9", "uvloop >= 0.23")
 JSON = ("orjson >= 3.13", "msgspec >= 0.22")
 PLUGINS = tuple(f"plugins/jimsapi-{name}" for name in ("jims", "postgres", "authentik", "oidc"))
+PLUGINS_OF_HARNESS = PLUGINS[1:]
 REQUIREMENTS = {
     # Its plugins bring PostgreSQL, and stand-ins for Authentik and an issuer, with their tests.
-    HARNESS: ("--editable .", *(f"--editable {plugin}[test]" for plugin in PLUGINS[1:]), "matplotlib", "simpy"),
+    HARNESS: ("--editable .", *(f"--editable {plugin}[test]" for plugin in PLUGINS_OF_HARNESS), "matplotlib", "simpy"),
     OURS: ("--editable .[forms]", "granian", "hypercorn"),
     OURS_WITH_PLUGINS: ("--editable .", *(f"--editable {plugin}" for plugin in PLUGINS)),
     JIMS_API: ("jims-api==0.6.2", "asyncpg", "aiosqlite"),
