@@ -33,6 +33,11 @@ FIND_PYTHON := $(PYTHON) plugins/jimsapi-jims/tests/find_python.py
 FIND_CHROMIUM := $(PYTHON) tests/clients/find_chromium.py
 PLUGINS := $(filter-out $(JIMS_PLUGINS),$(patsubst plugins/%/setup.cfg,%,$(wildcard plugins/*/setup.cfg)))
 
+# The plugins' tests run in three parts, of about the same length: those of the protocols, those of what keeps and carries
+# data, and all others, with the tests of several plugins.
+PROTOCOLS := jimsapi-a2a jimsapi-agui jimsapi-deepchat jimsapi-mcp jimsapi-openai jimsapi-vercel
+STORES := jimsapi-files jimsapi-nats jimsapi-postgres jimsapi-s3
+
 # Those of the core's tests that wait most.
 RELIABILITY := tests/faults tests/hostile tests/server
 # Those that start most processes: commands, and what the pages of docs/ say.
@@ -76,7 +81,7 @@ endef
 long = $(1) -W ignore -m tests.$(2) || broken="$$broken $(2);"
 SLOW_KINDS := head body reader reader-byte idle websocket websocket-reader tls linger
 
-.PHONY: help run test lint test-core test-commands test-reliability test-plugins test-jims test-oldest test-deploy test-long test-faults bench docs lock audit release-check site clean
+.PHONY: help run test lint test-core test-commands test-reliability test-plugins test-protocols test-stores test-others test-jims test-oldest test-deploy test-long test-faults bench docs lock audit release-check site clean
 .DELETE_ON_ERROR:
 
 help:
@@ -84,6 +89,7 @@ help:
 	@echo 'make test         set up, and run every check and test; its parts are'
 	@echo '                  lint, site, test-core, test-commands, test-reliability, test-plugins, test-jims,'
 	@echo '                  test-oldest and test-deploy'
+	@echo 'make test-plugins  the tests of the plugins; its parts are test-protocols, test-stores and test-others'
 	@echo 'make site         build the documentation as a site in build/site; a broken link fails'
 	@echo 'make test-oldest  the tests of the protocol with the oldest uvicorn and websockets that are allowed'
 	@echo 'make test-deploy  the files of deploy/: proxies, units, images and manifests'
@@ -101,15 +107,15 @@ run: $(VENV)/.installed-run
 	exec $(PY) -m jimsapi --app examples.interests:app
 
 # The environments are made one after another, since pip leaves its notes beside the code, and Debian's packages are
-# installed one after another, since apt-get locks; then three parts run at a time:
-# most of them wait more than they compute. The longest come first.
+# installed one after another, since apt-get locks; then four parts run at a time: most of them wait more than they compute.
+# The longest come first.
 test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed $(OLDEST_VENV)/.installed $(DEPLOY_VENV)/.installed $(SITE_VENV)/.installed
 	$(browser)
 	$(compiler)
 	$(nginx)
 	$(monitoring)
-	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
-	  test-plugins test-core test-commands test-reliability test-jims test-oldest test-deploy lint site
+	@$(MAKE) --no-print-directory --jobs=4 --output-sync=target \
+	  test-core test-commands test-reliability test-stores test-protocols test-others test-oldest test-jims test-deploy lint site
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
@@ -139,12 +145,24 @@ test-reliability: $(VENV)/.installed-dev
 	$(compiler)
 	$(PY) -m pytest $(RELIABILITY)
 
-test-plugins: $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed
+test-plugins: test-stores test-protocols test-others
+
+test-protocols: $(PLUGINS_VENV)/.installed
+	$(browser)
+	$(PLUGINS_PY) -m pytest $(PROTOCOLS:%=plugins/%)
+
+test-stores: $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed
 	$(browser)
 	$(compiler)
 	$(monitoring)
+	JIMSAPI_JIMS_PYTHON=$(CURDIR)/$(JIMS_PY) $(PLUGINS_PY) -m pytest $(STORES:%=plugins/%)
+
+test-others: $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed
+	$(browser)
+	$(monitoring)
 	$(call mypy,$(PLUGINS_PY),plugins,$(PLUGINS) tests)
-	JIMSAPI_JIMS_PYTHON=$(CURDIR)/$(JIMS_PY) $(PLUGINS_PY) -m pytest plugins $(JIMS_PLUGINS:%=--ignore=plugins/%)
+	JIMSAPI_JIMS_PYTHON=$(CURDIR)/$(JIMS_PY) $(PLUGINS_PY) -m pytest \
+	  plugins $(patsubst %,--ignore=plugins/%,$(PROTOCOLS) $(STORES) $(JIMS_PLUGINS))
 
 test-jims: $(JIMS_VENV)/.installed
 	$(call mypy,$(JIMS_PY),jims,$(JIMS_PLUGINS))
