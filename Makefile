@@ -33,6 +33,11 @@ FIND_PYTHON := $(PYTHON) plugins/jimsapi-jims/tests/find_python.py
 FIND_CHROMIUM := $(PYTHON) tests/clients/find_chromium.py
 PLUGINS := $(filter-out $(JIMS_PLUGINS),$(patsubst plugins/%/setup.cfg,%,$(wildcard plugins/*/setup.cfg)))
 
+# The plugins' tests run in three parts, of about the same length: those of the protocols, those of what keeps and carries
+# data, and all others, with the tests of several plugins.
+PROTOCOLS := jimsapi-a2a jimsapi-agui jimsapi-deepchat jimsapi-mcp jimsapi-openai jimsapi-vercel
+STORES := jimsapi-files jimsapi-nats jimsapi-postgres jimsapi-s3
+
 # Those of the core's tests that wait most.
 RELIABILITY := tests/faults tests/hostile tests/server
 # Those that start most processes: commands, and what the pages of docs/ say.
@@ -42,6 +47,9 @@ COMMANDS := tests/cli tests/docs
 # for what they share, the core, is then read once.
 mypy = for folder in $(3); do ( cd plugins/$$folder && MYPYPATH=.:tests:$(CURDIR) $(CURDIR)/$(1) -m mypy \
   --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache/$(2) . ) || exit 1; done
+
+# $(call build-requirements,python): pip would install the requirements of the builds anew for each of many distributions.
+build-requirements = $(1) -m tests.release.requirements | $(1) $(PIP) --requirement /dev/stdin
 
 # For the tests that open a page; what is there is taken.
 define browser
@@ -76,16 +84,18 @@ endef
 long = $(1) -W ignore -m tests.$(2) || broken="$$broken $(2);"
 SLOW_KINDS := head body reader reader-byte idle websocket websocket-reader tls linger
 
-.PHONY: help run test lint test-core test-commands test-reliability test-plugins test-jims test-oldest test-deploy test-long test-faults bench docs lock audit release-check site clean
+.PHONY: help run test lint test-core test-commands test-reliability test-plugins test-protocols test-stores test-others test-jims test-oldest test-oldest-asyncio test-deploy test-long test-faults bench docs lock audit release-check site clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make run          set up, and serve the example on http://localhost:8080'
 	@echo 'make test         set up, and run every check and test; its parts are'
 	@echo '                  lint, site, test-core, test-commands, test-reliability, test-plugins, test-jims,'
-	@echo '                  test-oldest and test-deploy'
+	@echo '                  test-oldest-asyncio and test-deploy'
+	@echo 'make test-plugins  the tests of the plugins; its parts are test-protocols, test-stores and test-others'
 	@echo 'make site         build the documentation as a site in build/site; a broken link fails'
-	@echo 'make test-oldest  the tests of the protocol with the oldest uvicorn and websockets that are allowed'
+	@echo 'make test-oldest  the tests of the protocol with the oldest uvicorn and websockets that are allowed, on both event'
+	@echo '                  loops; make test has those on the loop of asyncio'
 	@echo 'make test-deploy  the files of deploy/: proxies, units, images and manifests'
 	@echo 'make test-long    all tests, with many more random histories of the stores, and a long call by MCP'
 	@echo 'make test-faults  kills, power cuts, floods, slow clients, a soak and hostile input, at length: about three'
@@ -101,15 +111,16 @@ run: $(VENV)/.installed-run
 	exec $(PY) -m jimsapi --app examples.interests:app
 
 # The environments are made one after another, since pip leaves its notes beside the code, and Debian's packages are
-# installed one after another, since apt-get locks; then three parts run at a time:
-# most of them wait more than they compute. The longest come first.
+# installed one after another, since apt-get locks; then four parts run at a time: most of them wait more than they compute.
+# The longest come first.
 test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed $(OLDEST_VENV)/.installed $(DEPLOY_VENV)/.installed $(SITE_VENV)/.installed
 	$(browser)
 	$(compiler)
 	$(nginx)
 	$(monitoring)
-	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
-	  test-plugins test-core test-commands test-reliability test-jims test-oldest test-deploy lint site
+	@$(MAKE) --no-print-directory --jobs=4 --output-sync=target \
+	  test-core test-commands test-reliability test-stores test-protocols test-others test-oldest-asyncio test-jims test-deploy \
+	  lint site
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
@@ -139,19 +150,33 @@ test-reliability: $(VENV)/.installed-dev
 	$(compiler)
 	$(PY) -m pytest $(RELIABILITY)
 
-test-plugins: $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed
+test-plugins: test-stores test-protocols test-others
+
+test-protocols: $(PLUGINS_VENV)/.installed
+	$(browser)
+	$(PLUGINS_PY) -m pytest $(PROTOCOLS:%=plugins/%)
+
+test-stores: $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed
 	$(browser)
 	$(compiler)
 	$(monitoring)
+	JIMSAPI_JIMS_PYTHON=$(CURDIR)/$(JIMS_PY) $(PLUGINS_PY) -m pytest $(STORES:%=plugins/%)
+
+test-others: $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed
+	$(browser)
+	$(monitoring)
 	$(call mypy,$(PLUGINS_PY),plugins,$(PLUGINS) tests)
-	JIMSAPI_JIMS_PYTHON=$(CURDIR)/$(JIMS_PY) $(PLUGINS_PY) -m pytest plugins $(JIMS_PLUGINS:%=--ignore=plugins/%)
+	JIMSAPI_JIMS_PYTHON=$(CURDIR)/$(JIMS_PY) $(PLUGINS_PY) -m pytest \
+	  plugins $(patsubst %,--ignore=plugins/%,$(PROTOCOLS) $(STORES) $(JIMS_PLUGINS))
 
 test-jims: $(JIMS_VENV)/.installed
 	$(call mypy,$(JIMS_PY),jims,$(JIMS_PLUGINS))
 	$(JIMS_PY) -m pytest $(JIMS_PLUGINS:%=plugins/%)
 
-test-oldest: $(OLDEST_VENV)/.installed
-	$(OLDEST_VENV)/bin/python -m pytest tests/server/test_http1.py tests/faults/test_websockets.py -k 'not $(NOT_OLDEST)'
+# `make test` has one of the two event loops, for the newest versions run on both.
+test-oldest test-oldest-asyncio: $(OLDEST_VENV)/.installed
+	$(OLDEST_VENV)/bin/python -m pytest tests/server/test_http1.py tests/faults/test_websockets.py \
+	  -k 'not $(NOT_OLDEST) $(if $(filter %-asyncio,$@),and not uvloop)'
 
 test-deploy: $(DEPLOY_VENV)/.installed
 	$(nginx)
@@ -244,12 +269,15 @@ $(DEPLOY_VENV)/.installed: setup.cfg pyproject.toml Makefile plugins/jimsapi-pos
 
 # Older versions of pip look for a plugin that another one needs in the index, unless the plugin was named without extras.
 $(PLUGINS_VENV)/.installed: setup.cfg pyproject.toml $(PLUGINS:%=plugins/%/setup.cfg) | $(PLUGINS_PY)
-	$(PLUGINS_PY) $(PIP) --editable '.[test]' $(PLUGINS:%=--editable plugins/%) $(PLUGINS:%=--editable 'plugins/%[test]')
+	$(call build-requirements,$(PLUGINS_PY))
+	$(PLUGINS_PY) $(PIP) --no-build-isolation --editable '.[test]' $(PLUGINS:%=--editable plugins/%) \
+	  $(PLUGINS:%=--editable 'plugins/%[test]')
 	@touch $@
 
 $(JIMS_VENV)/.installed: setup.cfg pyproject.toml $(JIMS_PLUGINS:%=plugins/%/setup.cfg) | $(JIMS_PY)
-	$(JIMS_PY) $(PIP) --editable '.[test]' --editable plugins/jimsapi-authentik --editable plugins/jimsapi-otel \
-	  --editable plugins/jimsapi-postgres $(JIMS_PLUGINS:%=--editable 'plugins/%[test]')
+	$(call build-requirements,$(JIMS_PY))
+	$(JIMS_PY) $(PIP) --no-build-isolation --editable '.[test]' --editable plugins/jimsapi-authentik \
+	  --editable plugins/jimsapi-otel --editable plugins/jimsapi-postgres $(JIMS_PLUGINS:%=--editable 'plugins/%[test]')
 	@touch $@
 
 $(AUDIT_VENV)/.installed:

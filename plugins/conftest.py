@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from tests.heap import pytest_collection_finish  # noqa: F401 # the hook of every suite
+
 OUTSIDE = ("JIMS_", "OPENAI_", "OTEL_", "PG", "SENTRY_")
 """How variables begin that jimsapi, a plugin or what it is made with reads."""
 

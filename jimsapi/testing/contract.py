@@ -309,6 +309,7 @@ async def outcome(call: Awaitable[Any]) -> Any:
 async def nothing_left() -> AsyncIterator[None]:
     """Fail if a task still runs afterwards, or if the garbage collector finds an open socket or file."""
     gc.collect()  # objects of earlier tests
+    gc.freeze()  # later collections then traverse only what the case makes
     before = asyncio.all_tasks()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResourceWarning)

@@ -354,3 +354,9 @@ def test_the_console_script_is_the_module(bot: Path) -> None:
     by_script = subprocess.run([script, "plugins"], cwd=bot, env=env, capture_output=True, text=True, check=True)
     assert by_script.stdout == run_command("plugins", cwd=bot).stdout
     assert ROOT.is_dir()
+
+
+def test_the_garbage_collector_runs_but_does_not_traverse_what_the_imports_of_the_command_made() -> None:
+    program = "import gc, jimsapi.cli; print(gc.isenabled(), any(isinstance(one, type) for one in gc.get_objects()))"
+    ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout == "True False\n"
