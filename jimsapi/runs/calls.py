@@ -120,6 +120,7 @@ class PipelineCalls:
         return ending
 
     def _context(self, run: LiveRun, thread: ThreadRecord, snapshot: Snapshot) -> ThreadContext:
+        files = self.files if run.in_thread else run.files_in_memory
         of_run = ContextOfRun(
             thread_config=load_stored(thread.thread_config),
             truncated=snapshot.truncated,
@@ -131,7 +132,8 @@ class PipelineCalls:
             error_text=self._disclosure.tool_error,
             beside=run.entering[:-1],
             turn_store=partial(self._open_turn, run) if run.in_thread else None,
-            file_reader=run.files_in_memory or (None if self.files is None else self.files.store),
+            file_reader=None if files is None else files.store,
+            file_keeper=files,
         )
         context = ThreadContext(thread.thread_id, snapshot.rows, of_run)
         if run.trace_context is not None:

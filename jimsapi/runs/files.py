@@ -6,13 +6,10 @@ from typing import Protocol
 from jimsapi.runs.inbound import Inbound
 from jimsapi.threads.errors import InputRefused, StoredFileNotFound
 from jimsapi.threads.file_store import FileStore, StoredFile
-from jimsapi.threads.message_files import SentFile
-
-MAX_FILES = 100
-"""The most files that one message may have."""
+from jimsapi.threads.message_files import MAX_FILES, FileKeeper, SentFile
 
 
-class MessageFiles(Protocol):
+class MessageFiles(FileKeeper, Protocol):
     """The files of a server, as `RunService.use_files` gets them."""
 
     @property
@@ -21,7 +18,7 @@ class MessageFiles(Protocol):
         ...
 
     def check(self, file: SentFile) -> SentFile:
-        """Return a file that came within a message with its name and type as the server stores them.
+        """Return a file of a message, or of a pipeline, with its name and type as the server stores them.
 
         Raises `InputRefused` if the server does not accept it.
         """

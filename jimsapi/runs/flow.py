@@ -75,6 +75,7 @@ from jimsapi.threads.errors import (
 from jimsapi.threads.event import EventRow, NewEvent
 from jimsapi.threads.facts import MAX_TITLE, Created, ForkPlan, ThreadChange, ThreadPlan
 from jimsapi.threads.ids import derived_id, uuid7
+from jimsapi.threads.message_files import FilesInMemory
 from jimsapi.threads.run import (
     NOBODY,
     OPEN,
@@ -244,10 +245,11 @@ class RunFlow:
             thread = ThreadRecord(uuid7(), run.inbound.contact_id, datetime.now(UTC), thread_config)
             run.begin_running()
             run.enter(thread, True)
-            if run.inbound.files:
-                run.add_files(await find_files(run.inbound, (), self.files))
-            elif run.sent_files:
-                run.keep_files_in_memory(validate_files(run.sent_files, self.files))
+            named = await find_files(run.inbound, (), self.files) if run.inbound.files else []
+            sent = validate_files(run.sent_files, self.files) if run.sent_files else []
+            if self.files is not None:
+                memory = FilesInMemory(sent, run.inbound.contact_id, self.files.check, self.files.store)
+                run.keep_files_in_memory(memory, named)
             rows = [
                 EventRow(event.event_id, datetime.now(), event.event_type, event.data)
                 for event in (*history, *run.entering)

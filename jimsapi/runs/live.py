@@ -79,7 +79,8 @@ class LiveRun:
     - `adopted` is what the store returned of the run if another process accepted the message and died. Otherwise None.
     - `hands_over`: a worker does the run. This process only accepts its message.
     - `answers_in_text`: the message may be the answer to a question, because the protocol has no other place for it.
-    - `sent_files` came within the message. `files_in_memory` reads them if the run has no thread.
+    - `sent_files` came within the message. `files_in_memory` has them, and those that the pipeline saves, if the run
+      has no thread. It is None if the server stores no files.
     - `in_thread`: the run belongs to a thread. If not, nothing of it is stored.
     - `answer` is a future. Read it if it is done. To wait for the answer, await `wait_for_answer()`.
     - `stream` is the run's stream, None if the run is not watched. It ends with the answer.
@@ -237,10 +238,14 @@ class LiveRun:
         """Whether the message has files."""
         return any(event.event_type == MESSAGE_FILES for event in self.entering)
 
-    def keep_files_in_memory(self, files: Sequence[SentFile]) -> None:
-        """Let the pipeline read the files that came within the message, and store nothing."""
-        self.files_in_memory = FilesInMemory(files, self.inbound.contact_id)
-        self.add_files(self.files_in_memory.files)
+    def keep_files_in_memory(self, memory: FilesInMemory, named: Sequence[StoredFile]) -> None:
+        """Let the pipeline read the files in `memory`, which came within the message, and save others there.
+
+        `named` are those of the message that the server has.
+        """
+        self.files_in_memory = memory
+        if named or memory.files:
+            self.add_files([*named, *memory.files])
 
     def launch(self, flow: Coroutine[Any, Any, None]) -> None:
         """Start the task that answers the run."""

@@ -35,6 +35,7 @@ from jimsapi.threads.event import (
     encode_events,
 )
 from jimsapi.threads.ids import uuid7
+from jimsapi.threads.message_files import FilesInMemory, decode_files
 from jimsapi.threads.questions import (
     MESSAGE_ANSWERS,
     ONCE_RESULT,
@@ -217,6 +218,7 @@ class Replayer:
             error_text=self._disclosure.tool_error,
             beside=conversation.beside(turn),
             turn_store=lambda _: _StoredTurn(conversation),
+            file_keeper=FilesInMemory((), conversation.contact_id or ""),
         )
         return ThreadContext(conversation.thread_id, snapshot.rows, of_run)
 
@@ -306,6 +308,8 @@ def _describe_event(event: NewEvent) -> list[str]:
         return [_tool_line(fields)]
     if event.event_type == QUESTION_ASKED and "text" in fields:
         return [_one_line(f"question: {fields['text']} {_json(fields.get('options') or fields.get('schema'))}")]
+    if (sent := decode_files(event)) is not None:
+        return [_one_line(f"file: {file.name} {file.type} {file.size} bytes") for file in sent.files]
     if event.event_type == ANSWER_SOURCE and fields:
         return [_one_line("source: " + " ".join(str(one) for one in (fields.get("title"), fields.get("url")) if one))]
     return [_one_line(f"event: {event.event_type} {_json(load_stored(event.data))}")]

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from jimsapi.threads.identity import Identity
     from jimsapi.threads.ids import derived_id, uuid7
     from jimsapi.threads.maintenance import MaintainedStore, Migration, SchemaChange, StoreStats, describe_fault
-    from jimsapi.threads.message_files import MessageFile, SentFile
+    from jimsapi.threads.message_files import FileFacts, FileRefused, MessageFile, SentFile
     from jimsapi.threads.outbox import (
         MAX_REASON,
         WEBHOOK_HOLD,
@@ -209,8 +209,10 @@ __all__ = [
     "EventRow",
     "FailureKind",
     "Feedback",
+    "FileFacts",
     "FilePage",
     "FileQuotaExceeded",
+    "FileRefused",
     "FileStore",
     "ForkPlan",
     "Idempotency",
@@ -390,7 +392,7 @@ if not TYPE_CHECKING:  # a type checker would find every name
                 "StoreStats",
                 "describe_fault",
             ),
-            "jimsapi.threads.message_files": ("MessageFile", "SentFile"),
+            "jimsapi.threads.message_files": ("FileFacts", "FileRefused", "MessageFile", "SentFile"),
             "jimsapi.threads.outbox": (
                 "DeadLetter",
                 "DueWebhook",

@@ -38,17 +38,22 @@ from jimsapi.threads.event import (
     NewEvent,
     beside_message,
     decode_row,
+    id_beside,
 )
 from jimsapi.threads.identity import Identity
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.message_files import (
+    MAX_FILES,
     MESSAGE_FILES,
     FileFacts,
+    FileKeeper,
     FileReader,
     FilesInMemory,
     MessageFile,
+    SentFile,
     files_by_message,
     files_data,
+    keep_file,
     sent_file,
 )
 from jimsapi.threads.questions import TurnStore, answers_beside
@@ -145,7 +150,7 @@ class ContextOfRun(msgspec.Struct, kw_only=True, gc=False):
     - `beside` are the events that entered the thread beside the message.
     - `load_events(thread_id, before, limit)` reads earlier events, as `ThreadStore.load_events`.
     - `turn_store(thread_id)` reads and adds events while the run works. It is made only for a pipeline that needs it.
-    - `file_reader` reads the files of messages.
+    - `file_reader` reads the files of messages, and `file_keeper` stores those of the pipeline.
     """
 
     thread_config: Mapping[str, Any] | None = None
@@ -159,14 +164,16 @@ class ContextOfRun(msgspec.Struct, kw_only=True, gc=False):
     beside: Sequence[NewEvent] = ()
     turn_store: Callable[[UUID], TurnStore] | None = None
     file_reader: FileReader | None = None
+    file_keeper: FileKeeper | None = None
 
 
 class ThreadContext:
     """The argument of a pipeline: the thread as it is when the run starts, and methods to send events.
 
     Read `history`, `events` and `thread_config`. Send events with `send_event`, `send_message`, `stream` and
-    `set_state`, and what an agent does with `tool`, `reasoning`, `source` and `usage`. All of them add to
-    `outgoing_events`. When the pipeline returns, all of these events are stored. If it raises, none are.
+    `set_state`, files with `save_file` and `send_message`, and what an agent does with `tool`, `reasoning`, `source`
+    and `usage`. All of them add to `outgoing_events`. When the pipeline returns, all of these events are stored. If it
+    raises, none are.
 
     `run_id` identifies the run, `contact_id` the person that the thread belongs to, and `identity` the caller as the
     auth provider knows it. `identity` is None if a process continues the run that did not receive its request.
@@ -207,6 +214,7 @@ class ThreadContext:
         self._beside = run.beside
         self._turn_store = run.turn_store
         self._file_reader = run.file_reader
+        self._file_keeper = run.file_keeper
         self.thread_config: dict[str, Any] = dict(run.thread_config or {})
         self.outgoing_events: list[Any] = []
         self.truncated = run.truncated
@@ -256,6 +264,7 @@ class ThreadContext:
             ),
             turn_store=lambda _: TestStore(),
             file_reader=in_memory,
+            file_keeper=in_memory,
         )
         context = cls(thread_id, rows, run)
         context._is_for_test = True
@@ -309,11 +318,39 @@ class ThreadContext:
         return [self._file(facts) for facts in [*of_turn, *now]]
 
     def files_of(self, message: Event) -> list[MessageFile]:
-        """Return the files of an earlier message: one of `events`."""
+        """Return the files of an earlier message, of the user or of the pipeline: one of `events`."""
         return [self._file(facts) for facts in files_by_message(self._rows).get(message.event_id, ())]
 
     def _file(self, facts: FileFacts) -> MessageFile:
         return MessageFile(facts, self._file_reader, self.contact_id, self._value_of)
+
+    def save_file(self, name: str, content: bytes | bytearray | memoryview, type: str | None = None) -> Any:
+        """Store a file for the contact of the thread, and return it as a `MessageFile`:
+
+            file = await ctx.save_file("report.pdf", content)
+            ctx.send_message("Here is your report.", files=[file])
+
+        `type` is its media type; by default that of the ending of `name`. The rules for uploads apply: those of
+        `--files-max-size`, `--files-types` and `--files-quota`. The file is stored at once, and stays if the run then
+        fails. A file that the contact has already, with the same name, type and content, is not stored again. In a run
+        outside of threads, and in a replay, it is only in memory.
+
+        Raises `FileRefused` if the server stores no files or does not accept this one, `StoreUnavailable`, `TypeError`
+        for arguments of a wrong type, and `RunClosed` if the run has ended.
+        """
+        if not isinstance(name, str) or not isinstance(type, str | None):
+            raise TypeError("the name of a file must be a str, and so must its type")
+        if not isinstance(content, bytes | bytearray | memoryview):
+            raise TypeError(f"the content of a file must be bytes, not {content.__class__.__name__}")
+        file = sent_file(name, bytes(content))
+        return self._save_file(file if type is None else SentFile(name, type, file.content))
+
+    @_valued_in_loop
+    async def _save_file(self, file: SentFile) -> MessageFile:
+        self._ensure_open()
+        keeper = self._file_keeper
+        facts = await keep_file(keeper, self.contact_id, file)
+        return MessageFile(facts, None if keeper is None else keeper.store, self.contact_id, self._value_of)
 
     @cached_property
     def _once_locks(self) -> dict[str, asyncio.Lock]:
@@ -393,19 +430,31 @@ class ThreadContext:
         self._send(None, event_type, data)
 
     @_in_loop
-    def send_message(self, message: str) -> None:
+    def send_message(self, message: str, *, files: Sequence[MessageFile] = ()) -> None:
         """Send a message to the user (`comm.assistant_message`). Raises `RunClosed` if the run has ended.
 
         If `message` begins with the text that was streamed, it completes that message. Otherwise the streamed text is
         first sent as a message of its own.
+
+        `files` are those of the message: files from `save_file`, or of messages of this contact. They are an event of
+        their own beside the message (`message.files`). With files, `message` may be empty. Raises `TypeError` for
+        other objects, and `ValueError` for more than 100 files and for a file of another contact.
         """
+        sent = self._checked_files(files) if files else ()
         event_id = self._complete_stream(message)
+        if sent:
+            self._send_files(event_id, sent)
         self._send(event_id, ASSISTANT_MESSAGE, {"role": "assistant", "content": message})
 
     @_in_loop
-    def send_message_with_buttons(self, message: str, buttons: list[dict[str, Any]]) -> None:
+    def send_message_with_buttons(
+        self, message: str, buttons: list[dict[str, Any]], *, files: Sequence[MessageFile] = ()
+    ) -> None:
         """Send a message with buttons to the user (`comm.assistant_message_with_buttons`), as `send_message` does."""
+        sent = self._checked_files(files) if files else ()
         event_id = self._complete_stream(message)
+        if sent:
+            self._send_files(event_id, sent)
         data = {"role": "assistant", "content": message, "buttons": buttons}
         self._send(event_id, ASSISTANT_MESSAGE_WITH_BUTTONS, data)
 
@@ -696,6 +745,22 @@ class ThreadContext:
         )
         for observer in self._observers:
             notify(observer.event_sent, event_type, data)
+
+    def _checked_files(self, files: Sequence[MessageFile]) -> list[FileFacts]:
+        """Return what the thread holds of the files of a message, each once. Raises `TypeError` and `ValueError`."""
+        if isinstance(files, MessageFile) or not all(isinstance(file, MessageFile) for file in files):
+            raise TypeError("files must be a list of MessageFile objects, which `await ctx.save_file(…)` returns")
+        if len(files) > MAX_FILES:
+            raise ValueError(f"a message may have at most {MAX_FILES} files, not {len(files)}")
+        for file in files:
+            if not file.belongs_to(self.contact_id):
+                raise ValueError(f"the file {file.name!r} belongs to another contact, who alone may read it")
+        return [file.facts for file in {file.file_id: file for file in files}.values()]
+
+    def _send_files(self, message_id: UUID, files: Sequence[FileFacts]) -> None:
+        """Send the files of a message, before the message itself, as those of the user are."""
+        data = {"message_id": str(message_id), **files_data(files)}
+        self._send_activity(id_beside(message_id, 1), MESSAGE_FILES, data)
 
     @_in_loop
     def _announce(self, event_type: str, data: dict[str, Any]) -> None:

@@ -14,12 +14,16 @@ from uuid import UUID
 
 import msgspec
 
-from jimsapi.threads.errors import StoredFileNotFound
+from jimsapi.threads.errors import ContactDeleted, FileQuotaExceeded, InputRefused, StoredFileNotFound
 from jimsapi.threads.event import EventRow, NewEvent
 from jimsapi.threads.file_store import StoredFile
 
 MESSAGE_FILES = "message.files"
 """`{"message_id", "files": [{"file_id", "name", "type", "size"}]}`: the files of a message, beside it."""
+
+MAX_FILES = 100
+"""The most files that one message may have."""
+OCTETS = "application/octet-stream"
 
 InLoop = Callable[[Coroutine[Any, Any, Any]], Any]
 """Runs a coroutine in the event loop of a run. Returns an awaitable, or in a plain function the result."""
@@ -49,12 +53,39 @@ class FilesOfMessage(msgspec.Struct, frozen=True):
     files: list[FileFacts]
 
 
+class FileRefused(Exception):
+    """A file of a pipeline was not saved. The text says why, and `kind` is a stable identifier of the reason.
+
+    `kind` is `files_off` (the server stores no files), `no_contact` (the thread belongs to nobody), `invalid_name`,
+    `invalid_type`, `too_large`, `quota_exceeded`, `contact_deleted`, or another one of the plugin that stores files.
+    """
+
+    def __init__(self, name: str, kind: str, reason: str) -> None:
+        super().__init__(f"the file {name!r} was not saved: {reason}")
+        self.kind = kind
+
+
 class FileReader(Protocol):
     """Reads files. Every `FileStore` does."""
 
     async def find(self, file_id: str, acting_for: str | None) -> StoredFile: ...
 
     async def read(self, file: StoredFile, begin: int, end: int) -> AsyncIterator[bytes]: ...
+
+
+class FileKeeper(Protocol):
+    """Stores the files of pipelines. `store` reads what was stored."""
+
+    @property
+    def store(self) -> FileReader: ...
+
+    def check(self, file: SentFile) -> SentFile:
+        """Return a file with its name and type as they are stored. Raises `InputRefused` if it is not accepted."""
+        ...
+
+    async def keep(self, contact_id: str, file: SentFile) -> StoredFile:
+        """Store a file that `check` has returned. Raises as `FileStore.put` does."""
+        ...
 
 
 class MessageFile:
@@ -78,6 +109,15 @@ class MessageFile:
 
     def __repr__(self) -> str:
         return f"MessageFile({self.file_id!r}, name={self.name!r}, type={self.type!r}, size={self.size})"
+
+    def belongs_to(self, contact_id: str | None) -> bool:
+        """Return whether the file is one of a contact."""
+        return self._contact_id == contact_id
+
+    @property
+    def facts(self) -> FileFacts:
+        """What the thread holds of the file."""
+        return FileFacts(file_id=self.file_id, name=self.name, type=self.type, size=self.size)
 
     def read(self) -> Any:
         """Return the content as `bytes`: `content = await file.read()`."""
@@ -164,59 +204,116 @@ class FileCopy:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-class FilesInMemory:
-    """A `FileReader` of files that no store has: for runs outside of threads, and for contexts that a test makes."""
+def _unchanged(file: SentFile) -> SentFile:
+    return file
 
-    def __init__(self, sent: Iterable[SentFile], contact_id: str) -> None:
+
+class FilesInMemory:
+    """A `FileReader` and `FileKeeper` of files that no store has.
+
+    It is for runs outside of threads, for replays, and for contexts that a test makes. `check` is that of the server,
+    and `others` reads the files that are not here.
+    """
+
+    def __init__(
+        self,
+        sent: Iterable[SentFile],
+        contact_id: str,
+        check: Callable[[SentFile], SentFile] = _unchanged,
+        others: FileReader | None = None,
+    ) -> None:
+        self.check = check
+        self._others = others
         self._contents: dict[str, tuple[StoredFile, bytes]] = {}
-        for number, file in enumerate(sent, 1):
-            stored = StoredFile(
-                file_id=f"file-{number}",
-                contact_id=contact_id,
-                name=file.name,
-                type=file.type,
-                size=len(file.content),
-                created_at=datetime.now(UTC),
-            )
-            self._contents[stored.file_id] = stored, file.content
+        for file in sent:
+            self._add(contact_id, file)
 
     @property
     def files(self) -> list[StoredFile]:
         """The files, in their order."""
         return [file for file, _ in self._contents.values()]
 
+    @property
+    def store(self) -> "FilesInMemory":
+        """This object: it reads what it keeps."""
+        return self
+
+    async def keep(self, contact_id: str, file: SentFile) -> StoredFile:
+        """Keep a file, once if it is repeated, and return what is known of it."""
+        for stored, content in self._contents.values():
+            if (stored.name, stored.type, content) == (file.name, file.type, file.content):
+                return stored
+        return self._add(contact_id, file)
+
+    def _add(self, contact_id: str, file: SentFile) -> StoredFile:
+        stored = StoredFile(
+            file_id=f"file-{len(self._contents) + 1}",
+            contact_id=contact_id,
+            name=file.name,
+            type=file.type,
+            size=len(file.content),
+            created_at=datetime.now(UTC),
+        )
+        self._contents[stored.file_id] = stored, file.content
+        return stored
+
     async def find(self, file_id: str, acting_for: str | None) -> StoredFile:
         """Return a file. Raises `StoredFileNotFound`."""
-        if file_id not in self._contents:
+        if file_id in self._contents:
+            return self._contents[file_id][0]
+        if self._others is None:
             raise StoredFileNotFound
-        return self._contents[file_id][0]
+        return await self._others.find(file_id, acting_for)
 
     async def read(self, file: StoredFile, begin: int, end: int) -> AsyncIterator[bytes]:
         """Return an iterator over the bytes of a file."""
+        if file.file_id not in self._contents and self._others is not None:
+            return await self._others.read(file, begin, end)
         return _one_piece(self._contents[file.file_id][1][begin:end])
 
 
 def sent_file(name: str, content: bytes) -> SentFile:
     """Return a file whose type is that of the ending of its name."""
-    return SentFile(name, mimetypes.guess_type(name)[0] or "application/octet-stream", content)
+    return SentFile(name, mimetypes.guess_type(name)[0] or OCTETS, content)
+
+
+async def keep_file(keeper: FileKeeper | None, contact_id: str | None, file: SentFile) -> FileFacts:
+    """Store a file of a pipeline for the contact of its thread. Raises `FileRefused` and `StoreUnavailable`."""
+    if keeper is None:
+        reason = "this server stores no files; its operator has to set --files-store of the plugin jimsapi-files"
+        raise FileRefused(file.name, "files_off", reason)
+    if contact_id is None:
+        raise FileRefused(file.name, "no_contact", "the thread belongs to no contact, and each file needs one")
+    try:
+        stored = await keeper.keep(contact_id, keeper.check(file))
+    except InputRefused as error:
+        raise FileRefused(file.name, error.kind, error.message) from error
+    except FileQuotaExceeded as error:
+        raise FileRefused(file.name, "quota_exceeded", str(error)) from error
+    except ContactDeleted as error:
+        raise FileRefused(file.name, "contact_deleted", str(error)) from error
+    return FileFacts(file_id=stored.file_id, name=stored.name, type=stored.type, size=stored.size)
 
 
 async def _one_piece(content: bytes) -> AsyncIterator[bytes]:
     yield content
 
 
-def files_data(files: Iterable[StoredFile]) -> dict[str, Any]:
+def files_data(files: Iterable[StoredFile | FileFacts]) -> dict[str, Any]:
     """Return the data of an event `message.files`, without the message."""
     return {"files": [{"file_id": f.file_id, "name": f.name, "type": f.type, "size": f.size} for f in files]}
 
 
 def files_by_message(events: Iterable[NewEvent | EventRow]) -> dict[UUID, list[FileFacts]]:
     """Return the files of those messages that have some, by the identifiers of the messages."""
-    found = [data for event in events if event.event_type == MESSAGE_FILES and (data := _decode(event)) is not None]
+    found = [data for event in events if (data := decode_files(event)) is not None]
     return {data.message_id: data.files for data in found}
 
 
-def _decode(event: NewEvent | EventRow) -> FilesOfMessage | None:
+def decode_files(event: NewEvent | EventRow) -> FilesOfMessage | None:
+    """Return the data of an event `message.files`; None for other events."""
+    if event.event_type != MESSAGE_FILES:
+        return None
     try:
         return msgspec.json.decode(event.data or b"", type=FilesOfMessage)
     except ValueError:  # a pipeline sent other data with this type

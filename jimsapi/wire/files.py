@@ -13,7 +13,7 @@ MOST_QUOTED = 65_536
 """Characters that a `data:` URL may have if it is not base64. To unquote many would take long, and much memory."""
 
 _ESCAPED = re.compile("%(2[bB]|2[fF]|3[dD])")
-_OWN_FILE = re.compile(r"(?:https?://[^/?#]+)?(?:/[^?#]*)?/api/v1/files/([A-Za-z0-9_-]{1,200})")
+_OWN_FILE = re.compile(r"(?:https?://[^/?#]+)?(?:/[^?#]*)?/api/v1/files/([A-Za-z0-9_-]{1,200})(?:\?contact_id=[^#&]*)?")
 
 
 class NotAFile(ValueError):
@@ -35,7 +35,10 @@ def file_of_url(url: str, name: str = "", kind: str = "") -> SentFile:
 
 
 def named_file(url: str) -> str | None:
-    """Return the identifier of a file of this server that a URL names, as `file_url` makes it; None for others."""
+    """Return the identifier of a file of this server that a URL names, as `file_url` makes it; None for others.
+
+    The URL may name the contact of the file, too: `?contact_id=…`.
+    """
     found = _OWN_FILE.fullmatch(url)
     return None if found is None else found[1]
 

@@ -17,6 +17,7 @@ from jimsapi.runs.stream import Activity, Delta, Ended, Gap, Item, ReasoningDelt
 from jimsapi.threads.activity import ANSWER_SOURCE, MODEL_REASONING, MODEL_USAGE, TOOL_CALL, source_data
 from jimsapi.threads.errors import DomainError
 from jimsapi.threads.event import ASSISTANT_MESSAGE, ASSISTANT_MESSAGE_WITH_BUTTONS, NewEvent
+from jimsapi.threads.message_files import FileFacts, FilesOfMessage, decode_files
 from jimsapi.threads.questions import QUESTION_ASKED, Question, load_question
 from jimsapi.threads.run import StoredRun
 
@@ -98,6 +99,17 @@ class SourceNamed(msgspec.Struct, frozen=True):
     title: str | None
 
 
+class FilesSent(msgspec.Struct, frozen=True):
+    """A message of the assistant has files. `message_id` is the identifier of the message's event.
+
+    It may come before the end of the message, and after it. The files belong to the contact of the run, who reads them
+    at `file_url`.
+    """
+
+    message_id: UUID
+    files: list[FileFacts]
+
+
 class ModelUsed(msgspec.Struct, frozen=True):
     """A model call used these tokens. `cost` is in US dollars, None if it is not known."""
 
@@ -127,7 +139,16 @@ class PersonAsked(msgspec.Struct, frozen=True):
 AgentItem = ReasoningStarted | ReasoningPiece | ReasoningEnded | ToolStarted | ToolEnded | SourceNamed | ModelUsed
 """What an agent does."""
 SpokenItem = (
-    MessageStarted | MessagePiece | MessageEnded | AgentItem | PersonAsked | Status | NewEvent | Finished | Failed
+    MessageStarted
+    | MessagePiece
+    | MessageEnded
+    | FilesSent
+    | AgentItem
+    | PersonAsked
+    | Status
+    | NewEvent
+    | Finished
+    | Failed
 )
 """An item. A `NewEvent` is an event that no other item stands for, or a message that has more than text."""
 
@@ -180,7 +201,9 @@ class _Speech:
         self._open_reasoning: UUID | None = None
         self._sent_pieces: dict[UUID, list[str]] = {}
         self._open_calls: dict[UUID, None] = {}  # of tools, in order
-        self._shown: set[UUID] = set()  # the events of the agent that clients have whole
+        self._shown: set[UUID] = set()  # the events of the agent, and of files, that clients have whole
+        self._files: dict[UUID, list[FileFacts]] = {}  # of messages that are not here yet
+        self._ended_messages: set[UUID] = set()  # those whose stored events are here
 
     def next(self, item: Item) -> Iterator[SpokenItem]:
         """Yield what the next item of the stream says."""
@@ -197,7 +220,9 @@ class _Speech:
             case ReasoningDelta(event_id, content):
                 yield from self._reason(event_id, content)
             case Activity(event):
-                if (data := _agent_data(event)) is not None:
+                if (sent := decode_files(event)) is not None:
+                    yield from self._live_files(event.event_id, sent)
+                elif (data := _agent_data(event)) is not None:
                     yield from self._agent_event(event.event_id, data)
             case NewEvent(_, event_type, _) if event_type in _MESSAGES:
                 yield from self._message(item)
@@ -235,6 +260,24 @@ class _Speech:
             yield from self._end_message()
         if event.event_type != ASSISTANT_MESSAGE:
             yield event
+        self._ended_messages.add(event_id)
+        if files := self._files.pop(event_id, None):
+            yield FilesSent(event_id, files)
+
+    def _live_files(self, event_id: UUID, sent: FilesOfMessage) -> Iterator[SpokenItem]:
+        """Yield the files of a message that is complete, although it is not stored yet."""
+        yield from self._interrupt_reasoning()
+        if sent.message_id == self._open_message and not self._missed:
+            yield from self._end_message()
+        self._shown.add(event_id)
+        yield FilesSent(sent.message_id, sent.files)
+
+    def _stored_files(self, sent: FilesOfMessage) -> Iterator[SpokenItem]:
+        """Yield the files of a message that is here already. Those of a later message wait for it."""
+        if sent.message_id in self._ended_messages:
+            yield FilesSent(sent.message_id, sent.files)
+        else:
+            self._files[sent.message_id] = sent.files
 
     def _reason(self, event_id: UUID, text: str) -> Iterator[SpokenItem]:
         if event_id != self._open_reasoning:
@@ -256,6 +299,9 @@ class _Speech:
     def _other_event(self, event: NewEvent) -> Iterator[SpokenItem]:
         """Yield a stored event, or what is missing of what the agent did."""
         if event.event_id in self._shown:
+            return
+        if (sent := decode_files(event)) is not None:
+            yield from self._stored_files(sent)
             return
         if event.event_type == QUESTION_ASKED and (question := load_question(event)) is not None:
             yield from self._interrupt_reasoning()
@@ -383,6 +429,11 @@ def stored_items(events: Iterable[NewEvent]) -> list[SpokenItem]:
     return [item for event in events for item in speech.next(event)]
 
 
+def files_of(result: RunResult) -> list[FilesSent]:
+    """Return the files of the messages of an answer, in order, for answers that are not streamed."""
+    return [item for item in stored_items(result.events) if isinstance(item, FilesSent)]
+
+
 def agent_items(result: RunResult) -> list[AgentItem]:
     """Return what an agent did in a run, in order, for answers that are not streamed."""
     speech = _Speech()
@@ -434,8 +485,8 @@ def _button_text(button: Any) -> str:
 
 async def as_one_text(
     items: AsyncIterator[SpokenItem],
-) -> AsyncIterator[str | AgentItem | Finished | Failed]:
-    """Yield the text of `one_text` in pieces as they arrive, what an agent does, and then the last item."""
+) -> AsyncIterator[str | AgentItem | FilesSent | Finished | Failed]:
+    """Yield the text of `one_text` in pieces as they arrive, files, what an agent does, and then the last item."""
     last: UUID | None = None
     async for item in items:
         match item:

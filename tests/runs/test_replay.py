@@ -24,6 +24,7 @@ from jimsapi.stores.memory import MemoryStore
 from jimsapi.threads.errors import RunClosed
 from jimsapi.threads.event import NewEvent
 from jimsapi.threads.ids import uuid7
+from jimsapi.threads.message_files import FilesInMemory
 from jimsapi.threads.run import ContextLimits
 from tests.apps.scripted import Scripted
 from tests.runs.serving import STORES, inbound, make_store, serving
@@ -191,6 +192,29 @@ async def said_by(pipeline: Any, *messages: str) -> Conversation:
     """The conversation with another pipeline."""
     async with MemoryStore() as store, RunService(JimsApp(pipeline), store, [DefaultResolver()]) as service:
         return await said(service, *messages)
+
+
+async def test_a_replay_stores_no_file_and_compares_the_files_that_are_sent() -> None:
+    content = [b"1"]
+
+    class Reporting(Scripted):
+        async def do(self, ctx: ThreadContext, command: str, argument: str) -> None:
+            file = await ctx.save_file("report.txt", content[0])
+            ctx.send_message("Here", files=[file])
+            assert await file.read() == content[0]
+
+    report = Reporting()
+    async with serving(report) as service:
+        memory = FilesInMemory((), "ann")
+        service.use_files(memory)  # type: ignore[arg-type] # it has what a run needs
+        conversation = await said(service, "a", "b")
+    assert len(memory.files) == 1
+    assert not any(turn.changed for turn in await replayed(report, conversation))
+    content[0] = b"22"
+    [first, _] = await replayed(report, conversation)
+    assert first.old_lines == ["file: report.txt text/plain 1 bytes", "message: Here"]
+    assert first.new_lines == ["file: report.txt text/plain 2 bytes", "message: Here"]
+    assert len(memory.files) == 1
 
 
 async def test_the_order_of_messages_counts() -> None:

@@ -1,6 +1,7 @@
 """What the protocols of others share: whose thread a message belongs to, what a run says, and how refusals are told."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from jimsapi.runs.service import RunService
 from jimsapi.runs.stream import MAX_ITEMS, Status
 from jimsapi.threads.errors import RunNotFound, StoreUnavailable
 from jimsapi.threads.event import NewEvent
+from jimsapi.threads.ids import uuid7
+from jimsapi.threads.message_files import FilesInMemory
 from jimsapi.threads.run import ById
 from jimsapi.threads.trace_context import TraceContext
 from jimsapi.wire.answer import Refusal, data_event, failure, reworded
@@ -27,6 +30,7 @@ from jimsapi.wire.errors import error_answer
 from jimsapi.wire.request import read_json
 from jimsapi.wire.speech import (
     Failed,
+    FilesSent,
     Finished,
     MessageEnded,
     MessagePiece,
@@ -46,6 +50,7 @@ from jimsapi.wire.speech import (
     one_text,
     spoken_items,
     spoken_run,
+    stored_items,
 )
 from jimsapi.wire.turn import ThreadNames, Turn, answer_of, begin_turn
 from tests.apps.scripted import Scripted
@@ -96,6 +101,8 @@ def _short(item: SpokenItem) -> str:
             return f"{result} {error_text}"
         case SourceNamed(_, url, title):
             return f"source {url} {title}"
+        case FilesSent(_, files):
+            return f"files {' '.join(file.name for file in files)}"
         case ModelUsed(model, sent, received):
             return f"used {model} {sent} {received}"
         case Status(text, _):
@@ -164,10 +171,51 @@ async def test_the_pipeline_reads_the_trace_that_the_message_names(once: bool) -
         ('own answer.source {"url": "javascript:x", "title": null}', "answer.source finished"),
         ('own answer.source {"url": "http://x", "title": null}', "source-http://x-None finished"),
         ("own answer.source; own model.reasoning", "answer.source model.reasoning finished"),
+        ("own message.files; send Hi", "[ Hi ] message.files finished"),
     ],
 )
 async def test_messages_are_told_one_after_another_and_events_once_they_are_stored(steps: str, expected: str) -> None:
     assert [item.replace(" ", "-") for item in await hear(steps)] == expected.split()
+
+
+class Sending(Scripted):
+    """A scripted pipeline whose step `file` sends a message with a file."""
+
+    async def do(self, ctx: ThreadContext, command: str, argument: str) -> None:
+        if command == "file":
+            ctx.send_message(argument, files=[await ctx.save_file("a.txt", b"1")])
+        else:
+            await super().do(ctx, command, argument)
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ("file One; send Two", "[ One ] files-a.txt [ Two ] finished"),
+        ("stream On; file One", "[ On e ] files-a.txt finished"),
+        ("think Oh; file ", "( Oh ) files-a.txt [ ] finished"),
+    ],
+)
+async def test_the_files_of_a_message_are_told_once(steps: str, expected: str) -> None:
+    async with serving(Sending()) as service:
+        service.use_files(FilesInMemory((), "ann"))  # type: ignore[arg-type] # it has what a run needs
+        run = await begin_turn(request(), service, NAMES, Turn(steps, user="ann"))
+        assert [item.replace(" ", "-") for item in said(await told(service, run))] == expected.split()
+        again = said([item async for item in spoken_run(request(), service, run.run_id)])
+        stored = said(stored_items((await run.answer).events))
+    assert [item.replace(" ", "-") for item in again] == expected.split()
+    assert stored.count("files a.txt") == 1
+
+
+def test_stored_files_come_after_their_message_wherever_their_event_is() -> None:
+    message_id = uuid7()
+    facts = {"file_id": "f", "name": "a.txt", "type": "text/plain", "size": 1}
+    files = {"message_id": str(message_id), "files": [facts]}
+    sent = NewEvent(uuid7(), "message.files", json.dumps(files).encode())
+    message = NewEvent(message_id, "comm.assistant_message", b'{"role": "assistant", "content": "One"}')
+    for events in ([sent, message], [message, sent]):
+        assert said(stored_items(events)) == ["[", "One", "]", "files a.txt"]
+    assert stored_items([sent]) == []  # the message is not there
 
 
 async def test_what_a_reader_missed_of_a_message_comes_with_the_stored_one(bot: Scripted) -> None:

@@ -20,6 +20,7 @@ from jimsapi.wire import (
     SpokenItem,
     button_texts,
 )
+from jimsapi_a2a.files import FilesShown
 from jimsapi_a2a.parts import data_part, message, text_part, timestamp
 
 _NOT_SHOWN = ("comm.", "context.", "state.", "message.", "question.", "once.", "jims.")
@@ -34,7 +35,7 @@ class Speech:
         self.used: list[ModelUsed] = []
         self._begun: set[UUID] = set()
 
-    def next(self, item: SpokenItem) -> Iterator[tuple[dict[str, Any], bool, bool]]:
+    def next(self, item: SpokenItem | FilesShown) -> Iterator[tuple[dict[str, Any], bool, bool]]:
         """Yield the artifacts of the next item, each with whether it continues an earlier one, and whether it ends."""
         match item:
             case MessagePiece(message_id, text) if text:
@@ -42,6 +43,9 @@ class Speech:
                 self._begun.add(message_id)
             case MessageEnded(message_id) if message_id in self._begun:
                 yield _artifact(message_id, [text_part("")]), True, True
+            case FilesShown(message_id, parts):
+                for file_id, part in parts:
+                    yield _artifact(f"{message_id}-{file_id}", [part], part["filename"]), False, True
             case SourceNamed(event_id, url, title):
                 yield _artifact(event_id, [data_part({"url": url, "title": title})], "answer.source"), False, True
             case NewEvent() if (artifact := _artifact_of(item)) is not None:
@@ -60,7 +64,7 @@ class Speech:
         ]
 
 
-def artifacts_of(items: Iterable[SpokenItem], speech: Speech) -> list[dict[str, Any]]:
+def artifacts_of(items: Iterable[SpokenItem | FilesShown], speech: Speech) -> list[dict[str, Any]]:
     """Return the whole artifacts of a run. `speech` collects the rest of what it said."""
     found = (update for item in items for update in speech.next(item))
     return [artifact for artifact, continues, _ in found if not continues]  # a stored message is one piece

@@ -76,7 +76,8 @@ class Methods:
         shown = await self._tasks.show(request, task)
         if task.state == INPUT_REQUIRED:
             return Reply(events=only(shown))
-        updates = Updates(request, task.id, task.context_id, is_working=task.state == WORKING)
+        named = task.id, task.context_id, self._tasks.files, task.contact_id
+        updates = Updates(request, *named, is_working=task.state == WORKING)
         return Reply(events=updates.of(shown, spoken_stored_run(self._service, task.newest)))
 
     async def extended_card(self, request: Request, params: Any) -> Reply:

@@ -87,7 +87,8 @@ class Sending:
         state = shown["status"]["state"]
         if state not in OPEN:  # it was faster, or an earlier request was the same
             return Reply(events=only(shown), run=run)
-        updates = Updates(request, shown["id"], shown["contextId"], is_working=state == WORKING, run=run)
+        named = shown["id"], shown["contextId"], self._tasks.files, run.inbound.contact_id
+        updates = Updates(request, *named, is_working=state == WORKING, run=run)
         return Reply(events=updates.of(shown, spoken_items(request, self._service, run)), run=run)
 
     async def _begin(

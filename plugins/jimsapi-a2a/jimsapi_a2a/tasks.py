@@ -14,6 +14,7 @@ from jimsapi.threads import EventRow, NewEvent, RunNotFound, RunStatus, StoredRu
 from jimsapi.wire import (
     AskedQuestion,
     PersonAsked,
+    SpokenItem,
     TurnRuns,
     UserSaid,
     event_data_json,
@@ -23,6 +24,7 @@ from jimsapi.wire import (
 from jimsapi_a2a.artifacts import Speech, artifacts_of, question_message
 from jimsapi_a2a.contexts import Contexts
 from jimsapi_a2a.errors import task_not_found
+from jimsapi_a2a.files import Files
 from jimsapi_a2a.links import Links
 from jimsapi_a2a.parts import message, text_part, timestamp
 
@@ -113,7 +115,7 @@ class Tasks:
         self._service = service
         self._runs = Runs(service)
         self._contexts = contexts
-        self._links = links
+        self.files = Files(service, links)
 
     async def find(self, request: Request, task_id: str) -> Task:
         """Return a task of the caller. Raises `A2AError` if there is none."""
@@ -172,14 +174,16 @@ class Tasks:
     ) -> dict[str, Any]:
         """Return a task as A2A has it, with its newest `history_length` messages; None for all.
 
-        Without a request, it has no messages: their files have URLs by which the client of the request reaches them.
+        Without a request, as for a push notification, it has no messages.
         """
         speech = Speech()
         made: list[dict[str, Any]] = []
         messages: list[dict[str, Any]] = []
         for run in task.runs:
             speech.questions = []
-            made += artifacts_of(stored_items(_events(run)), speech)
+            items: Sequence[SpokenItem] = stored_items(_events(run))
+            shown_items = await self.files.shown(request, task.contact_id, items) if artifacts else items
+            made += artifacts_of(shown_items, speech)
             if history_length != 0 and request is not None:
                 messages += await self._messages(request, task, run)
                 if run is not task.newest and speech.questions:
@@ -216,19 +220,12 @@ class Tasks:
         found = [one for one in said(rows) if isinstance(one, UserSaid)]
         named = {"taskId": task.id, "contextId": task.context_id}
         return [
-            message(_client_id(rows) or str(one.message_id), "ROLE_USER", self._parts(request, one), **named)
+            message(_client_id(rows) or str(one.message_id), "ROLE_USER", self._parts(request, task, one), **named)
             for one in found
         ]
 
-    def _parts(self, request: Request, one: UserSaid) -> list[dict[str, Any]]:
-        files = [
-            {
-                "url": self._links.url(request, f"/api/v1/files/{file.file_id}"),
-                "filename": file.name,
-                "mediaType": file.type,
-            }
-            for file in one.files
-        ]
+    def _parts(self, request: Request, task: Task, one: UserSaid) -> list[dict[str, Any]]:
+        files = [self.files.link(request, task.contact_id, file) for file in one.files]
         return [*([text_part(one.text)] if one.text or not files else []), *files]
 
 

@@ -10,12 +10,14 @@ from jimsapi.threads import DomainError, RunStatus, uuid7
 from jimsapi.wire import (
     TRANSIENT,
     Failed,
+    FilesSent,
     Finished,
     PiecesMissed,
     SpokenItem,
     failure,
 )
 from jimsapi_a2a.artifacts import Speech, question_message
+from jimsapi_a2a.files import Files, FilesShown
 from jimsapi_a2a.parts import message, text_part
 from jimsapi_a2a.tasks import (
     CANCELED,
@@ -33,13 +35,24 @@ from jimsapi_a2a.tasks import (
 class Updates:
     """Converts what a run says to the updates of a task.
 
-    `is_working`: the client knows already that the task is worked on. `run` is the run, if this process works on it.
+    `files` makes the parts of files, which belong to the contact `contact_id`. `is_working`: the client knows already
+    that the task is worked on. `run` is the run, if this process works on it.
     """
 
     def __init__(
-        self, request: Connection, task_id: str, context_id: str, *, is_working: bool, run: LiveRun | None = None
+        self,
+        request: Connection,
+        task_id: str,
+        context_id: str,
+        files: Files,
+        contact_id: str | None,
+        *,
+        is_working: bool,
+        run: LiveRun | None = None,
     ) -> None:
         self._request = request
+        self._files = files
+        self._contact_id = contact_id
         self._named = {"taskId": task_id, "contextId": context_id}
         self._is_working = is_working
         self._run = run
@@ -55,10 +68,13 @@ class Updates:
         yield {"task": task}
         async with aclosing(cast(AsyncGenerator[SpokenItem | PiecesMissed, None], items)) as open_items:
             async for item in open_items:
-                for update in self._next(item):
+                shown: SpokenItem | FilesShown | PiecesMissed = item
+                if isinstance(item, FilesSent):
+                    shown = await self._files.parts(self._request, self._contact_id, item)
+                for update in self._next(shown):
                     yield update
 
-    def _next(self, item: SpokenItem | PiecesMissed) -> Iterator[dict[str, Any]]:
+    def _next(self, item: SpokenItem | FilesShown | PiecesMissed) -> Iterator[dict[str, Any]]:
         match item:
             case Finished(result):
                 asked = self._speech.questions
@@ -83,7 +99,7 @@ class Updates:
                     yield self._status(WORKING)
                 yield from self._artifacts(item)
 
-    def _artifacts(self, item: SpokenItem) -> Iterator[dict[str, Any]]:
+    def _artifacts(self, item: SpokenItem | FilesShown) -> Iterator[dict[str, Any]]:
         for artifact, continues, is_last in self._speech.next(item):
             update = {**self._named, "artifact": artifact, "append": continues, "lastChunk": is_last}
             yield {"artifactUpdate": update}

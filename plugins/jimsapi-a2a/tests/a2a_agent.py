@@ -30,6 +30,10 @@ async def answer(ctx: ThreadContext) -> None:
         case ["files"]:
             seen = [f"{file.name} {file.type} {(await file.read()).decode()}" for file in ctx.files]
             ctx.send_message("; ".join(seen))
+        case ["report", size]:
+            file = await ctx.save_file("report.txt", b"x" * int(size))
+            await ctx.stream("Here ")
+            ctx.send_message("Here it is.", files=[file])
         case ["data"]:
             ctx.send_event("weather.report", {"city": "Perth", "degrees": 31})
         case _:

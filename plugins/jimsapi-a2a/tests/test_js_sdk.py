@@ -16,6 +16,7 @@ from tests.serving import ROOT, Served
 pytestmark = pytest.mark.parametrize("binding", ["JSONRPC", "HTTP+JSON"])
 
 HERE = Path(__file__).parent
+NONE: Any = {"artifact": {"parts": []}}
 ANN, BEA = {"x-user": "talker"}, {"x-user": "ann-talks"}
 COMPLETED = "TASK_STATE_COMPLETED"
 INPUT_REQUIRED = "TASK_STATE_INPUT_REQUIRED"
@@ -166,7 +167,18 @@ def test_a_message_that_is_sent_again_is_answered_once(served: Served, binding: 
 
 def test_files_and_data_come_and_go(served: Served, binding: str) -> None:
     raw = {"raw": b64encode(b"Hello").decode(), "filename": "a.txt", "mediaType": "text/plain"}
-    files, data = converse(served, binding, say("", parts=[{"text": "files"}, raw]), say("data"))
+    files, data, report, events = converse(
+        served,
+        binding,
+        say("", parts=[{"text": "files"}, raw]),
+        say("data"),
+        say("report 5"),
+        say("report 6", stream=True),
+    )
+    sent = {"filename": "report.txt", "mediaType": "text/plain"}
+    assert report["artifacts"][1]["parts"] == [{"raw": b64encode(b"xxxxx").decode(), **sent}]
+    streamed_parts = [part for event in events for part in event.get("artifactUpdate", NONE)["artifact"]["parts"]]
+    assert {"raw": b64encode(b"xxxxxx").decode(), **sent} in streamed_parts
     assert texts(files) == ["a.txt text/plain Hello"]
     assert data["artifacts"][0]["parts"][0]["data"] == {"city": "Perth", "degrees": 31}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 from a2a.client import Client
 from a2a.client.errors import A2AClientError
@@ -198,6 +199,27 @@ async def test_the_history_has_as_much_as_the_client_wants(client: Client) -> No
     assert whole.history[0].parts[0].text == "ask"
     assert len((await client.get_task(GetTaskRequest(id=asked.id, history_length=1))).history) == 1
     assert len((await client.get_task(GetTaskRequest(id=asked.id, history_length=0))).history) == 0
+
+
+async def test_the_agent_sends_files(client: Client, streaming: Client) -> None:
+    task = await send(client, "report 5")
+    [text, file] = task.artifacts
+    [part] = file.parts
+    assert (text.parts[0].text, part.raw, part.filename, part.media_type) == (
+        "Here it is.",
+        b"xxxxx",
+        "report.txt",
+        "text/plain",
+    )
+    got = await client.get_task(GetTaskRequest(id=task.id))
+    assert [list(artifact.parts) for artifact in got.artifacts] == [list(artifact.parts) for artifact in task.artifacts]
+    [large] = [
+        event.artifact_update.artifact.parts[0]
+        for event in await events(streaming, "report 100000")
+        if event.artifact_update.artifact.parts and event.artifact_update.artifact.parts[0].filename
+    ]
+    async with httpx.AsyncClient(headers=ANN, trust_env=False) as http:
+        assert (await http.get(large.url)).content == b"x" * 100_000
 
 
 async def test_files_reach_the_agent(client: Client) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
+import msgspec
 import orjson
 
 from jimsapi.asgi import Request
@@ -10,6 +11,7 @@ from jimsapi.runs import Status
 from jimsapi.threads import NewEvent, Question
 from jimsapi.wire import (
     Failed,
+    FilesSent,
     Finished,
     MessageEnded,
     MessagePiece,
@@ -25,6 +27,7 @@ from jimsapi.wire import (
     ToolStarted,
     data_event,
     failure,
+    file_url,
 )
 from jimsapi_agui.request import RunAgentInput
 
@@ -73,6 +76,9 @@ async def agui_events(
                 content = (result if isinstance(result, str) else _json(result)) if error_text is None else error_text
                 ended = {"messageId": f"{event_id}-result", "toolCallId": event_id, "content": content, "role": "tool"}
                 yield _event("TOOL_CALL_RESULT", ended)
+            case FilesSent(message_id, files):
+                named = [{**msgspec.to_builtins(file), "url": file_url(request, file)} for file in files]
+                yield _event("CUSTOM", {"name": "message.files", "value": {"message_id": message_id, "files": named}})
             case SourceNamed(_, url, title):
                 yield _event("CUSTOM", {"name": "answer.source", "value": {"url": url, "title": title}})
             case ModelUsed(model, input_tokens, output_tokens):

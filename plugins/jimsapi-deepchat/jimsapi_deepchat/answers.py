@@ -6,10 +6,12 @@ from typing import Any
 
 from jimsapi.asgi import Connection
 from jimsapi.runs import RunResult
+from jimsapi.threads import FileFacts
 from jimsapi.wire import (
     AgentItem,
     Answered,
     Failed,
+    FilesSent,
     Finished,
     Refusal,
     UserSaid,
@@ -17,6 +19,7 @@ from jimsapi.wire import (
     data_event,
     failure,
     file_url,
+    files_of,
     one_text,
     text_of,
 )
@@ -30,8 +33,18 @@ def error_body(refusal: Refusal) -> dict[str, Any]:
     return {"error": refusal.text}
 
 
-def answer_body(result: RunResult) -> dict[str, str]:
+def answer_body(request: Connection, result: RunResult) -> dict[str, Any]:
     """Return an answer in the format of Deep Chat. What a person may choose is a button, whose text it sends."""
+    body: dict[str, Any] = _answer_text(result)
+    files = [file for sent in files_of(result) for file in sent.files]
+    if files:
+        body["files"] = _files(request, files)
+        if not body["text"]:
+            del body["text"]
+    return body
+
+
+def _answer_text(result: RunResult) -> dict[str, str]:
     found = choices(result)
     if not found:
         return {"text": one_text(result)}
@@ -47,17 +60,18 @@ def history_body(request: Connection, said: Sequence[UserSaid | Answered]) -> li
     messages: list[dict[str, Any]] = []
     for one in said:
         if isinstance(one, UserSaid):
-            files = [{"src": file_url(request, f), "name": f.name, "type": _kind(f.type)} for f in one.files]
-            message = {
-                "role": "user",
-                **({"text": one.text} if one.text else {}),
-                **({"files": files} if files else {}),
-            }
+            role, text, files = "user", one.text, one.files
         else:
-            message = {"role": "ai", "text": text_of(one.items)}
-        if len(message) > 1 and message.get("text") != "":
-            messages.append(message)
+            role, text = "ai", text_of(one.items)
+            files = [file for item in one.items if isinstance(item, FilesSent) for file in item.files]
+        if text or files:
+            shown = {"files": _files(request, files)} if files else {}
+            messages.append({"role": role, **({"text": text} if text else {}), **shown})
     return messages
+
+
+def _files(request: Connection, files: Sequence[FileFacts]) -> list[dict[str, str]]:
+    return [{"src": file_url(request, file), "name": file.name, "type": _kind(file.type)} for file in files]
 
 
 def _kind(media_type: str) -> str:
@@ -67,14 +81,20 @@ def _kind(media_type: str) -> str:
 
 
 async def events(
-    request: Connection, items: AsyncIterator[str | AgentItem | Finished | Failed]
+    request: Connection, items: AsyncIterator[str | AgentItem | FilesSent | Finished | Failed]
 ) -> AsyncGenerator[bytes, None]:
-    """Yield an answer as server-sent events. There is at least one with a text, or the component shows an error."""
+    """Yield an answer as server-sent events.
+
+    There is at least one with a text or with files, or the component shows an error.
+    """
     empty = True
     async for item in items:
         if isinstance(item, str):
             empty = False
             yield data_event({"text": item})
+        elif isinstance(item, FilesSent):
+            empty = False
+            yield data_event({"files": _files(request, item.files)})
         elif isinstance(item, Failed):
             yield data_event(error_body(Refusal(*failure(request, item.error))))
         elif isinstance(item, Finished) and empty:

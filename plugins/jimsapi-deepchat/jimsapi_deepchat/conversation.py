@@ -50,7 +50,7 @@ class Conversation:
                     if isinstance(pending, Exception):
                         raise pending
                     with self._ws.working():
-                        await self._ws.send_json(answer_body(await answer_of(self._ws, pending)))
+                        await self._ws.send_json(answer_body(self._ws, await answer_of(self._ws, pending)))
                 except (HTTPError, DomainError) as error:
                     content = error_content(self._ws, error)
                     await self._ws.send_json(error_body(refusal_of(content.status, content.content)))

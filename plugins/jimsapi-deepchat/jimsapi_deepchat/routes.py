@@ -41,11 +41,23 @@ class HistoryQuery(msgspec.Struct):
     contact_id: str | None = None
 
 
-class DeepChatAnswer(msgspec.Struct):
-    """An answer in the format of Deep Chat. `html` has buttons, if a person may choose."""
+class DeepChatFile(msgspec.Struct):
+    """A file of an answer: its URL, its name, and `image`, `audio` or `any`."""
 
-    text: str
+    src: str
+    name: str
+    type: str
+
+
+class DeepChatAnswer(msgspec.Struct):
+    """An answer in the format of Deep Chat. `html` has buttons, if a person may choose.
+
+    An answer of files alone has no `text`.
+    """
+
+    text: str | msgspec.UnsetType = msgspec.UNSET
     html: str | msgspec.UnsetType = msgspec.UNSET
+    files: list[DeepChatFile] | msgspec.UnsetType = msgspec.UNSET
 
 
 async def _read_turn(request: Request, service: RunService, origins: Sequence[str]) -> tuple[Turn, bool]:
@@ -81,16 +93,16 @@ def add_routes(
     async def answer(request: Request) -> Response:
         """Answer the newest message of a conversation, in the format of Deep Chat.
 
-        The answer is `{"text"}`. With `stream: true`, or if the client accepts event streams, it is a stream of
-        server-sent events, each with the next piece as `{"text"}`. An error is `{"error"}`. A message with files is a
-        form.
+        The answer is `{"text"}`, and `files` if the pipeline sent some. With `stream: true`, or if the client accepts
+        event streams, it is a stream of server-sent events, each with the next piece as `{"text"}`. An error is
+        `{"error"}`. A message with files is a form.
         """
         turn, streamed = await _read_turn(request, service, origins)
         streamed = streamed or (request.headers.get("accept") or "").startswith(EVENT_STREAM)
         run = await begin_turn(request, service, names, turn, watched=streamed)
         on_left = partial(stop_left, service, run) if cancels else None
         if not streamed:
-            body = answer_body(await answer_of(request, run, on_left))
+            body = answer_body(request, await answer_of(request, run, on_left))
             return with_run(request, service, run, JSONResponse(body))
         chunks = events(request, as_one_text(spoken_items(request, service, run)))
         stream = EventStreamResponse(chunks if on_left is None else watch_leaving(chunks, run, on_left))

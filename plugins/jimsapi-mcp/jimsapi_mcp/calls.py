@@ -39,6 +39,7 @@ from jimsapi.wire import (
 )
 from jimsapi_mcp.asking import CANCELLED, CLOSED, DECLINED, DECLINING, DISMISSED, Asking
 from jimsapi_mcp.eras import SERVER_KEY, Client
+from jimsapi_mcp.files import Files
 from jimsapi_mcp.messages import INVALID_PARAMS, RequestId, RpcError, result_body, shown
 from jimsapi_mcp.names import run_of, thread_of
 from jimsapi_mcp.people import People, admission_of
@@ -86,6 +87,7 @@ class Calls:
         self.service = service
         self.people = people
         self.asking = Asking(service, people, states)
+        self.files = Files(service, people)
         self.open_calls = OpenCalls()
         self._info = info
         self._states = states
@@ -127,13 +129,15 @@ class Calls:
         `run` is the stored run, if it is known. `notified` is the number of notifications of progress.
         """
         if not outcome.asked:
-            return tool_result(outcome, ())
+            result = tool_result(outcome, ())
+            return await self.files.added(request, call.client, result, outcome.thread_id, outcome.files)
         run = run or await self.people.run(request, outcome.run_id)
         questions = await self.asking.open_questions(run)
         answerable = self.asking.answerable(request, run, questions)
         if answerable and call.client.modern and call.client.elicits and call.tool != self._tools.start:
             return self._input_required(request, call, run, self.asking.requests(answerable), notified)
-        return tool_result(outcome, questions, self.note(request, run, questions))
+        result = tool_result(outcome, questions, self.note(request, run, questions))
+        return await self.files.added(request, call.client, result, outcome.thread_id, outcome.files)
 
     async def begin(
         self,

@@ -5,6 +5,8 @@ from uuid import UUID
 
 THREAD_URI = "jims://threads/"
 """The beginning of the URI of a thread."""
+FILE_URI = "jims://files/"
+"""The beginning of the URI of a file."""
 
 _ID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 

@@ -45,7 +45,7 @@ class People:
     async def thread(self, request: Request, thread_id: UUID) -> ThreadRecord:
         """Return a thread. Raises `ThreadNotFound`, also if the caller may not name it."""
         thread = await self._threads.thread(admission_of(request).identity, thread_id)
-        if not self._may_name(request, thread.contact_id):
+        if not self.may_name(request, thread.contact_id):
             raise ThreadNotFound(thread_id)
         return thread
 
@@ -63,7 +63,7 @@ class People:
     async def run(self, request: Request, run_id: UUID) -> StoredRun:
         """Return a run. Raises `RunNotFound`, also if the caller may not name it."""
         run = await self._runs.run(admission_of(request), run_id)
-        if not self._may_name(request, run.contact_id):
+        if not self.may_name(request, run.contact_id):
             raise RunNotFound(run_id)
         return run
 
@@ -72,7 +72,7 @@ class People:
         await self.run(request, run_id)
         await self._runs.cancel(admission_of(request), run_id)
 
-    def _may_name(self, request: Request, contact_id: str | None) -> bool:
+    def may_name(self, request: Request, contact_id: str | None) -> bool:
         """Return whether a caller may name what belongs to a contact.
 
         The store has checked callers that are bound to a contact. The host names the contact by a header: the same

@@ -1,4 +1,4 @@
-"""Threads as resources: a client lists those of its contact, and reads what was said in one."""
+"""Resources: the threads of the caller's contact, which a client lists and reads, and files, which it reads."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,10 +8,12 @@ import orjson
 from jimsapi.asgi import Request
 from jimsapi.runs import RunService, ThreadService
 from jimsapi.threads import InvalidCursor, StoreLacks, ThreadNotFound, ThreadRecord, ThreadSummary
-from jimsapi.wire import Answered, UserSaid, event_data_json, newest_events, said, text_of
+from jimsapi.wire import Answered, FilesSent, UserSaid, event_data_json, newest_events, said, text_of
 from jimsapi_mcp.eras import Client
+from jimsapi_mcp.files import TEMPLATE as FILE_TEMPLATE
+from jimsapi_mcp.files import Files, described
 from jimsapi_mcp.messages import INVALID_PARAMS, RESOURCE_NOT_FOUND, RpcError, shown
-from jimsapi_mcp.names import THREAD_URI, thread_in_uri
+from jimsapi_mcp.names import FILE_URI, THREAD_URI, thread_in_uri
 from jimsapi_mcp.people import People, admission_of
 
 PAGE = 50
@@ -32,12 +34,17 @@ TEMPLATE: dict[str, Any] = {
 
 
 class Resources:
-    """Lists threads and reads them."""
+    """Lists threads, and reads threads and files."""
 
     def __init__(self, service: RunService, people: People) -> None:
         self._service = service
         self._people = people
         self._threads = ThreadService(service)
+        self._files = Files(service, people)
+
+    def templates(self) -> list[dict[str, Any]]:
+        """Return the templates of the URIs of resources."""
+        return [TEMPLATE] if self._service.files is None else [TEMPLATE, FILE_TEMPLATE]
 
     async def listed(self, request: Request, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return a page of the threads of the caller's contact, newest first. Raises `RpcError` for a wrong cursor."""
@@ -58,10 +65,12 @@ class Resources:
         return {"resources": listed} if page.next is None else {"resources": listed, "nextCursor": page.next}
 
     async def read(self, request: Request, client: Client, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what was said in a thread. Raises `RpcError` if there is no such thread that the caller may see."""
+        """Return what was said in a thread, or a file. Raises `RpcError` if there is none that the caller may read."""
         uri = params.get("uri")
         if not isinstance(uri, str):
             raise RpcError(INVALID_PARAMS, "The uri of a resource must be a text")
+        if uri.startswith(FILE_URI):
+            return await self._files.read(request, client, uri)
         thread_id = thread_in_uri(uri)
         code = INVALID_PARAMS if client.modern else RESOURCE_NOT_FOUND
         not_found = RpcError(code, "Resource not found", {"uri": shown(uri)})
@@ -107,8 +116,13 @@ def _name(thread: ThreadRecord, summary: ThreadSummary) -> str:
     return (text[:MAX_NAME].strip() if isinstance(text, str) else "") or str(thread.thread_id)
 
 
-def _messages(conversation: Iterable[UserSaid | Answered]) -> Iterable[dict[str, str]]:
+def _messages(conversation: Iterable[UserSaid | Answered]) -> Iterable[dict[str, Any]]:
     for one in conversation:
-        text = one.text if isinstance(one, UserSaid) else text_of(one.items)
-        if text:
-            yield {"role": "user" if isinstance(one, UserSaid) else "assistant", "text": text}
+        if isinstance(one, UserSaid):
+            role, text, files = "user", one.text, one.files
+        else:
+            role, text = "assistant", text_of(one.items)
+            files = [file for item in one.items if isinstance(item, FilesSent) for file in item.files]
+        if text or files:
+            named = {"files": [described(file) for file in files]} if files else {}
+            yield {"role": role, "text": text, **named}

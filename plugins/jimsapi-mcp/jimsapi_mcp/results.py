@@ -7,8 +7,9 @@ from uuid import UUID
 import msgspec
 
 from jimsapi.runs import LiveRun, RunResult
-from jimsapi.threads import NewEvent, Question, RunStatus, StoredRun
-from jimsapi.wire import SourceNamed, agent_items, event_data_json, one_text
+from jimsapi.threads import FileFacts, NewEvent, Question, RunStatus, StoredRun
+from jimsapi.wire import SourceNamed, agent_items, event_data_json, files_of, one_text
+from jimsapi_mcp.files import described
 
 OPEN = (RunStatus.QUEUED, RunStatus.RUNNING)
 
@@ -28,6 +29,16 @@ _SOURCE_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {"url": {"type": ["string", "null"]}, "title": {"type": ["string", "null"]}},
 }
+_FILE_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "uri": {"type": "string"},
+        "name": {"type": "string"},
+        "type": {"type": "string"},
+        "size": {"type": "integer"},
+    },
+    "required": ["uri", "name", "type", "size"],
+}
 OUTPUT_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -41,6 +52,11 @@ OUTPUT_SCHEMA: dict[str, Any] = {
             "description": "What the agent asks a person before it goes on.",
         },
         "sources": {"type": "array", "items": _SOURCE_SCHEMA},
+        "files": {
+            "type": "array",
+            "items": _FILE_SCHEMA,
+            "description": "What the agent has sent. Read the uri as a resource.",
+        },
         "error": {"type": ["string", "null"]},
     },
     "required": ["run_id", "thread_id", "status", "text", "questions"],
@@ -51,7 +67,8 @@ OUTPUT_SCHEMA: dict[str, Any] = {
 class Outcome(msgspec.Struct, frozen=True):
     """The state of a run, for a result.
 
-    `text` is its answer, and `error` why it has none. `asked` are the questions with which it ended.
+    `text` is its answer, and `error` why it has none. `asked` are the questions with which it ended, and `files` those
+    that it has sent.
     """
 
     run_id: UUID
@@ -60,6 +77,7 @@ class Outcome(msgspec.Struct, frozen=True):
     text: str = ""
     asked: Sequence[Question] = ()
     sources: Sequence[Mapping[str, Any]] = ()
+    files: Sequence[FileFacts] = ()
     error: str | None = None
 
     @property
@@ -72,7 +90,8 @@ def outcome_of_result(result: RunResult) -> Outcome:
     """Return the outcome of a run that has just completed."""
     sources = [{"url": item.url, "title": item.title} for item in agent_items(result) if isinstance(item, SourceNamed)]
     text, asked = one_text(result), result.questions()
-    return Outcome(result.run_id, result.thread_id, RunStatus.COMPLETED, text, asked, sources)
+    files = [file for sent in files_of(result) for file in sent.files]
+    return Outcome(result.run_id, result.thread_id, RunStatus.COMPLETED, text, asked, sources, files)
 
 
 def outcome_of_failure(run: LiveRun, thread_id: UUID, text: str) -> Outcome:
@@ -114,6 +133,8 @@ def _structured(outcome: Outcome, questions: Sequence[Question]) -> dict[str, An
     }
     if outcome.sources:
         structured["sources"] = list(outcome.sources)
+    if outcome.files:
+        structured["files"] = [described(file) for file in outcome.files]
     if outcome.error is not None:
         structured["error"] = outcome.error
     return structured

@@ -34,7 +34,7 @@ from jimsapi_mcp.messages import (
     shown,
 )
 from jimsapi_mcp.people import People
-from jimsapi_mcp.resources import TEMPLATE, Resources
+from jimsapi_mcp.resources import Resources
 from jimsapi_mcp.sessions import FormResponse, Reaction
 from jimsapi_mcp.states import States
 from jimsapi_mcp.tasks import Tasks
@@ -108,7 +108,7 @@ class McpServer:
             case "tools/list":
                 result: dict[str, Any] = {"tools": self._tools.listed()}
             case "resources/templates/list":
-                result = {"resourceTemplates": [TEMPLATE]}
+                result = {"resourceTemplates": self._resources.templates()}
             case "resources/list":
                 result, fresh = await self._resources.listed(request, message.params), _CHANGING
             case "resources/read":

@@ -59,6 +59,7 @@ class Tasks:
             return {**task, "status": "cancelled"}
         note = self._calls.note(request, newest, questions) if outcome.asked else ""
         result = {"resultType": "complete", **tool_result(outcome, questions, note)}
+        result = await self._calls.files.added(request, client, result, outcome.thread_id, outcome.files)
         return {**task, "status": "completed", "result": result}
 
     async def update(self, request: Request, client: Client, params: Mapping[str, Any]) -> dict[str, Any]:

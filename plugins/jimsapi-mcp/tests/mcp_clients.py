@@ -9,9 +9,9 @@ A step is one of
     {"read": uri}
     {"call": tool, "arguments": {…}, "progress": true, "cancel_at": "a message of the progress"}
 
-The texts `$run_id`, `$thread_id` and `$question_id` in a step stand for those of the newest result. A call becomes
-`{"progress": […], "result": …}`, or `"error"` or `"cancelled"` in place of `"result"`. `answers` are the results of
-`elicitation/create`, in order; without them a client does not declare that it can ask a person.
+The texts `$run_id`, `$thread_id`, `$question_id` and `$uri` (of a file) in a step stand for those of the newest result.
+A call becomes `{"progress": […], "result": …}`, or `"error"` or `"cancelled"` in place of `"result"`. `answers` are the
+results of `elicitation/create`, in order; without them a client does not declare that it can ask a person.
 """
 
 import json

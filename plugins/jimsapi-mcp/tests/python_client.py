@@ -116,7 +116,7 @@ async def call(client: Client, step: Any) -> Any:
 def filled(step: Any, known: Any) -> Any:
     """A step with the values of an earlier result in place of `$run_id` and the like."""
     text = json.dumps(step)
-    for name in ("run_id", "thread_id", "question_id"):
+    for name in ("run_id", "thread_id", "question_id", "uri"):
         text = text.replace(f"${name}", known.get(name, ""))
     return json.loads(text)
 
@@ -124,8 +124,8 @@ def filled(step: Any, known: Any) -> Any:
 def learned(result: Any, known: Any) -> Any:
     """What `filled` knows after a result."""
     structured = result.get("result", {}).get("structuredContent") or {}
-    questions = structured.get("questions") or [{}]
-    return {**known, **structured, **questions[0]}
+    questions, files = structured.get("questions") or [{}], structured.get("files") or [{}]
+    return {**known, **structured, **questions[0], **files[0]}
 
 
 async def perform(client: Client, step: Any) -> Any:

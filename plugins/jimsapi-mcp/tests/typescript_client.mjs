@@ -94,7 +94,7 @@ async function call(client, step) {
 
 // A step with the values of an earlier result in place of `$run_id` and the like.
 function filled(step) {
-  return JSON.parse(JSON.stringify(step).replace(/\$(run_id|thread_id|question_id)/g, (_, name) => known[name] ?? ""));
+  return JSON.parse(JSON.stringify(step).replace(/\$(run_id|thread_id|question_id|uri)/g, (_, name) => known[name] ?? ""));
 }
 
 async function perform(client, step) {
@@ -119,7 +119,7 @@ let known = {};
 for (const step of scenario.steps) {
   const result = await perform(client, filled(step));
   const structured = result.result?.structuredContent;
-  known = { ...known, ...structured, ...structured?.questions?.[0] };
+  known = { ...known, ...structured, ...structured?.questions?.[0], ...structured?.files?.[0] };
   tell({ step: result });
 }
 await client.close();

@@ -10,6 +10,7 @@ from jimsapi.runs import LiveRun
 from jimsapi.wire import (
     AgentItem,
     Failed,
+    FilesSent,
     Finished,
     ModelUsed,
     ReasoningPiece,
@@ -52,7 +53,11 @@ class Completion:
         return {**self._head, "object": "chat.completion", "choices": [choice], "usage": used}
 
     async def chunks(
-        self, request: Connection, items: AsyncIterator[str | AgentItem | Finished | Failed], *, with_usage: bool
+        self,
+        request: Connection,
+        items: AsyncIterator[str | AgentItem | FilesSent | Finished | Failed],
+        *,
+        with_usage: bool,
     ) -> AsyncGenerator[bytes, None]:
         """Yield the completion as server-sent events as its pieces arrive. After an error there is no `[DONE]`.
 

@@ -10,6 +10,7 @@ from jimsapi.runs import RunCancelled, Status
 from jimsapi.threads import NewEvent
 from jimsapi.wire import (
     Failed,
+    FilesSent,
     Finished,
     MessageEnded,
     MessagePiece,
@@ -26,6 +27,7 @@ from jimsapi.wire import (
     ToolStarted,
     data_event,
     failure,
+    file_url,
 )
 from jimsapi_vercel.approvals import Approval, call_of, is_approval
 
@@ -81,6 +83,12 @@ async def chunks_of(
                 yield _chunk("tool-output-available", toolCallId=event_id, output=result, **_OF_SERVER)
             case ToolEnded(event_id, _, error_text):
                 yield _chunk("tool-output-error", toolCallId=event_id, errorText=error_text, **_OF_SERVER)
+            case FilesSent(_, files):
+                for file in files:
+                    # The client rejects a chunk of this type with other fields, such as the file's name.
+                    named = {"jimsapi": {"filename": file.name}}
+                    url = file_url(request, file)
+                    yield _chunk("file", url=url, mediaType=file.type, providerMetadata=named)
             case SourceNamed(event_id, str(url), title):
                 yield _chunk("source-url", sourceId=event_id, url=url, **({"title": title} if title else {}))
             case SourceNamed(event_id, None, title):

@@ -8,9 +8,10 @@ from uuid import UUID
 import orjson
 
 from jimsapi.asgi import Request
-from jimsapi.threads import NewEvent, Question
+from jimsapi.threads import FileFacts, NewEvent, Question
 from jimsapi.wire import (
     Answered,
+    FilesSent,
     MessagePiece,
     ModelUsed,
     PersonAsked,
@@ -46,7 +47,7 @@ def ui_messages(
             continue
         shown = _approvals(one, answers, is_newest=one is said[-1]) if approvals else {}
         # A question that is asked again, since another was answered, is in the message already.
-        message = _answer(one, {key: None if key in calls else call for key, call in shown.items()})
+        message = _answer(request, one, {key: None if key in calls else call for key, call in shown.items()})
         calls = {**calls, **shown}
         if continues:
             _continue(messages[-1], message)
@@ -88,15 +89,16 @@ def _continue(message: dict[str, Any], more: Mapping[str, Any]) -> None:
 
 
 def _question(request: Request, said: UserSaid) -> dict[str, Any]:
-    files = [
-        {"type": "file", "mediaType": file.type, "filename": file.name, "url": file_url(request, file)}
-        for file in said.files
-    ]
+    files = [_file(request, file) for file in said.files]
     return {"id": said.message_id, "role": "user", "parts": [*files, {"type": "text", "text": said.text}]}
 
 
-def _answer(answered: Answered, approvals: Mapping[UUID, dict[str, Any] | None]) -> dict[str, Any]:
-    parts = _parts(answered.items, approvals)
+def _file(request: Request, file: FileFacts) -> dict[str, Any]:
+    return {"type": "file", "mediaType": file.type, "filename": file.name, "url": file_url(request, file)}
+
+
+def _answer(request: Request, answered: Answered, approvals: Mapping[UUID, dict[str, Any] | None]) -> dict[str, Any]:
+    parts = _parts(request, answered.items, approvals)
     message: dict[str, Any] = {"id": answered.answer_id, "role": "assistant", "parts": parts}
     used = [item for item in answered.items if isinstance(item, ModelUsed)]
     if used:
@@ -111,7 +113,9 @@ def usage_of(used: Sequence[ModelUsed]) -> dict[str, int]:
     return {"inputTokens": sent, "outputTokens": received, "totalTokens": sent + received, "cachedInputTokens": cached}
 
 
-def _parts(items: Iterable[SpokenItem], approvals: Mapping[UUID, dict[str, Any] | None]) -> list[dict[str, Any]]:
+def _parts(
+    request: Request, items: Iterable[SpokenItem], approvals: Mapping[UUID, dict[str, Any] | None]
+) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = []
     calls: dict[Any, dict[str, Any]] = {}
     for item in items:
@@ -133,6 +137,8 @@ def _parts(items: Iterable[SpokenItem], approvals: Mapping[UUID, dict[str, Any] 
                 calls[event_id].update(state="output-available", output=result)
             case ToolEnded(event_id, _, error):
                 calls[event_id].update(state="output-error", errorText=error)
+            case FilesSent(_, files):
+                parts.extend(_file(request, file) for file in files)
             case SourceNamed(event_id, str(url), title):
                 parts.append({"type": "source-url", "sourceId": event_id, "url": url, **_titled(title)})
             case SourceNamed(event_id, None, title):

@@ -1,0 +1,296 @@
+"""Files that a pipeline sends: who may read them, what the thread holds of them, and what is refused."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filing import PATH, kept, upload
+
+from jimsapi import JimsApp, ThreadContext, create_api
+from jimsapi.asgi.testing import TestClient
+from jimsapi.threads import FileRefused, MessageFile
+
+pytestmark = pytest.mark.anyio
+
+CHAT = "/api/v1/chat"
+CONTENT = b"a,b\n1,2\n"
+
+
+@asynccontextmanager
+async def serving(
+    pipeline: Callable[[ThreadContext], Any], folder: Path, *, private: tuple[str, ...] = (), **options: Any
+) -> AsyncIterator[TestClient]:
+    app = JimsApp(pipeline, private_events=private)
+    options = {"store": "memory:", "files_store": f"file://{folder}", **options}
+    async with TestClient(create_api(app, **options)) as client:
+        yield client
+
+
+async def say(client: TestClient, message: str = "go", user: str | None = None, **fields: Any) -> dict[str, Any]:
+    headers = {} if user is None else {"x-user": user}
+    answer = await client.post(CHAT, json={"contact_id": "ann", "message": message, **fields}, headers=headers)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def files_in(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """The data of the events `message.files` of an answer."""
+    return [event["event_data"] for event in answer["events"] if event["event_type"] == "message.files"]
+
+
+async def report(ctx: ThreadContext) -> None:
+    file = await ctx.save_file("report.csv", CONTENT)
+    ctx.send_message("Here it is.", files=[file])
+
+
+def report_plainly(ctx: ThreadContext) -> None:
+    """The same, in a plain function."""
+    file = ctx.save_file("report.csv", CONTENT)
+    assert file.read() == CONTENT
+    ctx.send_message("Here it is.", files=[file])
+
+
+@pytest.mark.parametrize("pipeline", [report, report_plainly])
+async def test_a_pipeline_sends_a_file_which_its_contact_reads(pipeline: Any, folder: Path, people: None) -> None:
+    async with serving(pipeline, folder) as client:
+        answer = await say(client, user="ann")
+        assert answer["assistant_messages"] == ["Here it is."]
+        [sent] = files_in(answer)
+        [file] = sent["files"]
+        assert file == {"file_id": file["file_id"], "name": "report.csv", "type": "text/csv", "size": len(CONTENT)}
+        statuses = {}
+        for user in ("ann", "bea", "root"):
+            read = await client.get(f"{PATH}/{file['file_id']}", headers={"x-user": user})
+            statuses[user] = read.status_code
+            assert (read.content == CONTENT) is (read.status_code == 200)
+        assert statuses == {"ann": 200, "bea": 404, "root": 200}
+
+
+async def test_the_thread_holds_the_files_beside_the_message_whose_data_stays_as_it_was(folder: Path) -> None:
+    async with serving(report, folder) as client:
+        thread_id = (await say(client))["thread_id"]
+        events = (await client.get(f"/api/v1/threads/{thread_id}/events")).json()["events"]
+        files, message = events[-2:]
+        assert message["event_data"] == {"role": "assistant", "content": "Here it is."}
+        assert files["event_type"] == "message.files"
+        assert files["event_data"]["message_id"] == message["event_id"]
+        fork = await client.post(f"/api/v1/threads/{thread_id}/fork", json={"at": message["event_id"]})
+        copied = (await client.get(f"/api/v1/threads/{fork.json()['thread_id']}/events")).json()["events"]
+        assert copied[-2:] == [{**event, "event_id": event["event_id"]} for event in events[-2:]]
+        fork = await client.post(f"/api/v1/threads/{thread_id}/fork", json={"before": message["event_id"]})
+        shorter = (await client.get(f"/api/v1/threads/{fork.json()['thread_id']}/events")).json()["events"]
+        assert [event["event_id"] for event in shorter] == [event["event_id"] for event in events[:-2]]
+
+
+@pytest.mark.parametrize("watched", [False, True])
+async def test_a_streamed_message_and_one_with_buttons_have_files_too(folder: Path, watched: bool) -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        one = await ctx.save_file("a.txt", b"1")
+        await ctx.stream("Half")
+        ctx.send_message("Half and half", files=[one, one])
+        two = await ctx.save_file("b", b"2", "image/png")
+        ctx.send_message_with_buttons("Choose", [{"text": "A"}], files=[two])
+        ctx.send_message("", files=[one, two])
+
+    async with serving(pipeline, folder) as client:
+        if watched:
+            lines = (await client.post(f"{CHAT}/stream", json={"contact_id": "ann", "message": "go"})).text
+            assert lines.count("message.files") >= 3
+        else:
+            answer = await say(client)
+            assert answer["assistant_messages"] == ["Half and half", ""]
+            assert [[file["name"] for file in sent["files"]] for sent in files_in(answer)] == [
+                ["a.txt"],
+                ["b"],
+                ["a.txt", "b"],
+            ]
+            assert files_in(answer)[1]["files"][0]["type"] == "image/png"
+
+
+async def test_later_runs_find_the_files_that_the_pipeline_sent(folder: Path) -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        sent = [file for event in ctx.events for file in ctx.files_of(event)]
+        if not sent:
+            await report(ctx)
+            return
+        ctx.send_message(f"{sent[0].name}: {(await sent[0].read()).decode()}", files=sent)
+
+    async with serving(pipeline, folder) as client:
+        first = await say(client)
+        second = await say(client, "again")
+        assert second["assistant_messages"] == [f"report.csv: {CONTENT.decode()}"]
+        assert files_in(second)[0]["files"] == files_in(first)[0]["files"]
+        assert len(kept(folder)) == 1
+
+
+async def test_the_files_of_the_user_can_be_sent_back(folder: Path) -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        ctx.send_message("Yours", files=ctx.files)
+
+    async with serving(pipeline, folder) as client:
+        file_id = (await upload(client)).json()["file_id"]
+        assert files_in(await say(client, files=[file_id]))[0]["files"][0]["file_id"] == file_id
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "size", "fault"),
+    [
+        ("a.txt", "text/plain", 101, "too_large"),
+        ("a.exe", None, 1, "invalid_type"),
+        ("a.txt", "nonsense", 1, "invalid_type"),
+        ("a\0.txt", None, 1, "invalid_name"),
+        ("a\ud800.txt", None, 1, "invalid_name"),
+    ],
+)
+async def test_a_file_that_the_server_does_not_accept_raises_what_the_author_can_catch(
+    folder: Path, name: str, kind: str | None, size: int, fault: str
+) -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        with pytest.raises(FileRefused) as refused:
+            await ctx.save_file(name, b"x" * size, kind)
+        ctx.send_message(refused.value.kind)
+
+    async with serving(pipeline, folder, files_max_size=100, files_types=["text/*"]) as client:
+        assert (await say(client))["assistant_messages"] == [fault]
+    assert kept(folder) == []
+
+
+async def test_a_file_over_the_quota_of_the_contact_is_refused(folder: Path) -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        await ctx.save_file("a.txt", b"1")
+        with pytest.raises(FileRefused, match=r"b\.txt.*65536 bytes") as refused:
+            await ctx.save_file("b.txt", b"2")
+        ctx.send_message(refused.value.kind)
+
+    async with serving(pipeline, folder, files_quota=65_536) as client:
+        assert (await say(client))["assistant_messages"] == ["quota_exceeded"]
+
+
+async def test_a_server_without_a_file_store_tells_the_author_what_to_do() -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        with pytest.raises(FileRefused, match="--files-store") as refused:
+            await ctx.save_file("a.txt", b"1")
+        ctx.send_message(refused.value.kind)
+
+    async with TestClient(create_api(pipeline, store="memory:")) as client:
+        assert (await say(client))["assistant_messages"] == ["files_off"]
+
+
+async def test_the_file_of_another_contact_cannot_be_sent(folder: Path) -> None:
+    shared: list[MessageFile] = []
+
+    async def pipeline(ctx: ThreadContext) -> None:
+        if not shared:
+            shared.append(await ctx.save_file("secret.txt", b"1"))
+        with pytest.raises(ValueError, match="another contact"):
+            ctx.send_message("x", files=shared)
+        ctx.send_message("kept")
+
+    async def first(ctx: ThreadContext) -> None:
+        shared.append(await ctx.save_file("secret.txt", b"1"))
+
+    async with serving(lambda ctx: pipeline(ctx) if shared else first(ctx), folder) as client:
+        await say(client)
+        answer = await say(client, contact_id="bea")
+        assert (answer["assistant_messages"], files_in(answer)) == (["kept"], [])
+
+
+async def test_wrong_arguments_send_nothing(folder: Path) -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        file = await ctx.save_file("a.txt", bytearray(b"1"))
+        wrong: tuple[Any, ...] = (file, ["a.txt"], [file, None])
+        for files in wrong:
+            with pytest.raises(TypeError, match="save_file"):
+                ctx.send_message("x", files=files)
+        with pytest.raises(ValueError, match="at most 100"):
+            ctx.send_message("x", files=[file] * 101)
+        for arguments in (("a.txt", "text"), (1, b""), ("a.txt", b"", 1)):
+            with pytest.raises(TypeError):
+                await ctx.save_file(*arguments)
+        ctx.send_message("done")
+
+    async with serving(pipeline, folder) as client:
+        answer = await say(client)
+        assert ([event["event_type"] for event in answer["events"]]) == ["comm.assistant_message"]
+
+
+async def test_private_files_are_not_shown(folder: Path) -> None:
+    async with serving(report, folder, private=("message.*",)) as client:
+        answer = await say(client)
+        assert (answer["assistant_messages"], files_in(answer)) == (["Here it is."], [])
+        stream = await client.post(f"{CHAT}/stream", json={"contact_id": "ann", "message": "go"})
+        assert "report.csv" not in stream.text
+        body = {"id": "c", "messages": [{"id": "1", "role": "user", "parts": [{"type": "text", "text": "go"}]}]}
+        await client.post("/ai-sdk/chat", json=body)
+        assert "report.csv" not in (await client.get("/ai-sdk/chat/c/messages")).text
+
+
+async def test_a_pipeline_that_runs_again_with_an_answer_stores_its_file_once(folder: Path) -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        file = await ctx.save_file("draft.txt", b"draft")
+        await ctx.ask("sure", "Sure?", options=["yes", "no"])
+        ctx.send_message("Final", files=[file])
+
+    async with serving(pipeline, folder) as client:
+        asked = await say(client)
+        answers = {asked["questions"][0]["question_id"]: "yes"}
+        answer = await client.post(CHAT, json={"contact_id": "ann", "answers": answers})
+        [sent] = files_in(answer.json())
+        assert (await client.get(f"{PATH}/{sent['files'][0]['file_id']}?contact_id=ann")).content == b"draft"
+    assert len(kept(folder)) == 1
+
+
+async def test_a_run_that_fails_sends_no_file(folder: Path) -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        await report(ctx)
+        raise LookupError
+
+    async with serving(pipeline, folder) as client:
+        answer = await client.post(CHAT, json={"contact_id": "ann", "message": "go"})
+        assert answer.status_code == 500
+        thread = (await client.get("/api/v1/threads?contact_id=ann")).json()["threads"][0]["thread_id"]
+        events = (await client.get(f"/api/v1/threads/{thread}/events")).json()["events"]
+        assert "message.files" not in {event["event_type"] for event in events}
+
+
+async def test_a_deleted_contact_has_no_files_that_were_sent_to_it(folder: Path) -> None:
+    async with serving(report, folder) as client:
+        [sent] = files_in(await say(client))
+        assert (await client.delete("/api/v1/contacts?contact_id=ann")).status_code in (200, 204)
+        assert (await client.get(f"{PATH}/{sent['files'][0]['file_id']}?contact_id=ann")).status_code == 404
+    assert kept(folder) == []
+
+
+async def test_a_run_outside_of_threads_keeps_its_files_in_memory(folder: Path) -> None:
+    async def pipeline(ctx: ThreadContext) -> None:
+        assert not ctx.has_thread
+        file = await ctx.save_file("a.txt", b"1")
+        with pytest.raises(FileRefused):
+            await ctx.save_file("a.exe", b"1")
+        ctx.send_message((await file.read()).decode(), files=[file, *ctx.files])
+        ctx.send_message(" ".join([(await one.read()).decode() for one in [file, *ctx.files]]))
+
+    async with serving(pipeline, folder, files_types=["text/*"]) as client:
+        part = {"type": "file", "file": {"file_data": "data:text/plain;base64,Mg==", "filename": "b.txt"}}
+        content = [{"type": "text", "text": "### Task:\nlook"}, part]
+        body = {"model": "m", "user": "ann", "messages": [{"role": "user", "content": content}]}
+        answer = await client.post("/v1/chat/completions", json=body, headers={"x-openwebui-user-id": "u"})
+        assert answer.json()["choices"][0]["message"]["content"] == "1\n\n1 2"
+    assert kept(folder) == []
+
+
+def test_a_test_of_a_pipeline_reads_what_it_sent() -> None:
+    context = ThreadContext.for_test("go")
+    asyncio.run(report(context))
+    files, message = context.outgoing_events
+    assert files.event_data == {
+        "message_id": str(message.event_id),
+        "files": [{"file_id": "file-1", "name": "report.csv", "type": "text/csv", "size": len(CONTENT)}],
+    }
+    plain = ThreadContext.for_test("go")
+    report_plainly(plain)
+    assert [event.event_type for event in plain.outgoing_events] == ["message.files", "comm.assistant_message"]
