@@ -14,7 +14,7 @@ from jimsapi.threads.copying import Contents, CopyRefused, copy_store
 from jimsapi.threads.transfer import TRANSFER_METHODS, ThreadRefused
 
 COLUMNS = ("", "FROM", "TO")
-WIDTHS = (12, 32, 32)
+WIDTHS = (13, 32, 32)
 
 _BESIDE_A_SERVER = "; a store cannot be copied, or be copied to, while a server uses it"
 

@@ -59,6 +59,7 @@ def _stats_fields(found: StoreStats) -> dict[str, Any]:
         "outbox rows": found.outbox,
         "dead letters": found.dead_letters,
         "webhooks": found.webhooks,
+        "subscriptions": found.subscriptions,
         **{f"sink {name}": f"{waiting} waiting" for name, waiting in found.sinks.items()},
     }
 

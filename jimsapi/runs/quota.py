@@ -271,14 +271,18 @@ class Quota:
             self._limits.append(RunLimit("identity-runs", limits.identity_runs, by_contact=False))
         self.policies = (*(limit.policy for limit in self._limits), *map(budget_policy, limits.budgets))
 
-    def acquire(self, admission: Admission, contact_id: str, now: float) -> QuotaKeys:
+    def acquire(self, admission: Admission, contact_id: str, now: float, *, has_run: bool = True) -> QuotaKeys:
         """Count a message. Returns its keys, for `release` when its run has ended.
+
+        If it `has_run`, it also counts as an open run until then.
 
         Raises:
             QuotaExceeded: a limit is reached.
         """
         keys = quota_keys(admission, contact_id)
         limits = self._limits_of(keys)
+        if not has_run:
+            limits = [(limit, key) for limit, key in limits if isinstance(limit, RateLimit)]
         waits = [limit.wait(key, now) for limit, key in limits]
         longest = max(waits, default=0.0)
         if longest:

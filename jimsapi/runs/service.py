@@ -579,6 +579,19 @@ class RunService:
         self._announcer.stored(created.thread.thread_id, created.stored, created.thread.contact_id)
         return created.thread
 
+    def count_message(self, admission: Admission, contact_id: str) -> None:
+        """Count a request that begins no run as a message of the caller's rate limits.
+
+        Protocols call it for requests that make the server call somebody. Raises `QuotaExceeded`.
+        """
+        if self.quota is None:
+            return
+        try:
+            self.quota.acquire(admission, contact_id, self._loop.time(), has_run=False)
+        except DomainError as error:
+            self.refusals.count(error)
+            raise
+
     async def fork(
         self,
         thread_id: UUID,

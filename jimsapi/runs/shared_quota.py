@@ -90,8 +90,8 @@ class SharedQuota(Quota):
         await self._publisher.stop(1.0)
         await self._publish()
 
-    def acquire(self, admission: Admission, contact_id: str, now: float) -> QuotaKeys:
-        keys = super().acquire(admission, contact_id, now)
+    def acquire(self, admission: Admission, contact_id: str, now: float, *, has_run: bool = True) -> QuotaKeys:
+        keys = super().acquire(admission, contact_id, now, has_run=has_run)
         self._note(keys, 1)
         return keys
 

@@ -116,6 +116,7 @@ from jimsapi.threads.transfer import (
     KeyRecord,
     Record,
     RecordKind,
+    SubscriptionRecord,
     WholeEvent,
     WholeThread,
     thread_size,
@@ -987,6 +988,8 @@ class MemoryStore:
                 for caller, totals in self._caller_usage.items()
                 for (day, model), total in totals.items()
             ]
+        if kind is SubscriptionRecord:
+            return [*self.subscriptions.records()]
         return [
             KeyRecord(UUID(int=key), used.body, used.run_id, used.used_at.replace(tzinfo=UTC))
             for key, used in self._keys.items()
@@ -1001,6 +1004,8 @@ class MemoryStore:
                     self._caller_usage.setdefault(caller, {}).setdefault((day, model), total)
                 case KeyRecord(key, body, run_id, used_at):
                     self._keys.setdefault(key.int, _Key(run_id, body, used_at.replace(tzinfo=None)))
+                case SubscriptionRecord():
+                    self.subscriptions.import_record(record)
         self._keys = dict(sorted(self._keys.items(), key=lambda item: item[1].used_at))
         self._committed()
 

@@ -1,7 +1,7 @@
 """The subscriptions of a memory store."""
 
 from collections.abc import Callable, Collection
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import msgspec
@@ -9,6 +9,7 @@ import msgspec
 from jimsapi.threads.errors import RunNotFound
 from jimsapi.threads.event import EPOCH, utc_now
 from jimsapi.threads.subscriptions import Subscription
+from jimsapi.threads.transfer import SubscriptionRecord
 
 
 class _Row(msgspec.Struct):
@@ -98,6 +99,29 @@ class MemorySubscriptions:
     async def recover(self) -> None:
         """Do nothing: the subscriptions of a dead process are lost with it."""
 
+    def records(self) -> list[SubscriptionRecord]:
+        """Return all subscriptions as other stores can keep them, in any order."""
+        self._forget_deleted()
+        return [_record(row) for row in self._rows.values()]
+
+    def import_record(self, record: SubscriptionRecord) -> None:
+        """Keep a subscription of another store, unless there is one with its run, kind and name."""
+        subscription = Subscription(
+            record.subscription_id,
+            record.run_id,
+            record.thread_id,
+            record.kind,
+            record.name,
+            record.caller,
+            record.data,
+            record.notice,
+            record.calls,
+        )
+        if all(other.name != record.name for other in self._of_run(record.run_id, record.kind)):
+            due_at = None if record.due_at is None else record.due_at.replace(tzinfo=None)
+            call_at = EPOCH if record.call_at is None else record.call_at.replace(tzinfo=None)
+            self._rows[record.subscription_id] = _Row(subscription, due_at, call_at)
+
     def _unsettled(self) -> list[_Row]:
         return [row for row in self._rows.values() if row.due_at is not None]
 
@@ -105,3 +129,20 @@ class MemorySubscriptions:
         for subscription_id, row in list(self._rows.items()):
             if not self._has_run(row.subscription.run_id):
                 del self._rows[subscription_id]
+
+
+def _record(row: _Row) -> SubscriptionRecord:
+    subscription = row.subscription
+    return SubscriptionRecord(
+        subscription.run_id,
+        subscription.kind,
+        subscription.name,
+        subscription.subscription_id,
+        subscription.thread_id,
+        subscription.caller,
+        subscription.data,
+        subscription.notice,
+        subscription.calls,
+        None if row.due_at is None else row.due_at.replace(tzinfo=UTC),
+        None if row.call_at == EPOCH else row.call_at.replace(tzinfo=UTC),
+    )

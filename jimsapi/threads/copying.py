@@ -15,6 +15,7 @@ from jimsapi.threads.transfer import (
     PortableStore,
     Record,
     RecordKind,
+    SubscriptionRecord,
     WholeThread,
     digest_record,
     digest_thread,
@@ -42,6 +43,7 @@ class Contents(msgspec.Struct):
     ratings: int = 0
     usage_totals: int = 0
     keys: int = 0
+    subscriptions: int = 0
     digest: int = 0
 
     def add_thread(self, thread: WholeThread) -> None:
@@ -57,6 +59,8 @@ class Contents(msgspec.Struct):
         """Count a record."""
         if isinstance(record, KeyRecord):
             self.keys += 1
+        elif isinstance(record, SubscriptionRecord):
+            self.subscriptions += 1
         else:
             self.usage_totals += 1
         self._add(digest_record(record))
@@ -76,6 +80,7 @@ async def copy_store(source: PortableStore, target: PortableStore, report: Repor
         raise CopyRefused(f"{source.name} is named twice; name two stores")
     for store in (source, target):
         await _refuse_activity(store)
+    await _refuse_lost_subscriptions(source, target)
     present = await _refuse_other_threads(source, target, report)
     for kind in RECORDS:
         await _refuse_other_records(source, target, kind)
@@ -116,6 +121,17 @@ async def _refuse_activity(store: PortableStore) -> None:
             f"{store.name} has open runs, which a killed server left ({activity.open_runs}): start a server on it, "
             "which ends or continues them, stop it when `jimsapi runs list --status queued --status running` is empty, "
             "and run the command again"
+        )
+
+
+async def _refuse_lost_subscriptions(source: PortableStore, target: PortableStore) -> None:
+    """Raise `CopyRefused` if the source has subscriptions, and the target keeps none."""
+    if _keeps(target, SubscriptionRecord):
+        return
+    async for _ in _each(source, SubscriptionRecord):
+        raise CopyRefused(
+            f"{target.name} keeps no subscriptions, such as the push notification configurations of A2A, and "
+            f"{source.name} has some: name another store as the target"
         )
 
 
@@ -177,10 +193,17 @@ async def _threads(store: PortableStore) -> AsyncIterator[list[WholeThread]]:
 
 async def _records(store: PortableStore, kind: RecordKind) -> AsyncIterator[list[Record]]:
     """Read all records of a kind, in batches."""
+    if not _keeps(store, kind):
+        return
     after: Record | None = None
     while records := await store.export_records(kind, after, RECORDS_AT_ONCE):
         yield records
         after = records[-1]
+
+
+def _keeps(store: PortableStore, kind: RecordKind) -> bool:
+    """Return whether a store keeps records of a kind. A store of an earlier version keeps no subscriptions."""
+    return kind is not SubscriptionRecord or getattr(store, "subscriptions", None) is not None
 
 
 async def _each(store: PortableStore, kind: RecordKind) -> AsyncIterator[Record]:

@@ -12,7 +12,8 @@ class StoreStats(msgspec.Struct, frozen=True):
     - `schema` is the version of the tables.
     - `runs` are the numbers of runs by status.
     - `size` is in bytes, and `tables` has the bytes of each table with its indexes; it is empty if they are not known.
-    - `outbox`, `dead_letters` and `webhooks` are numbers of rows, and `sinks` those that wait for each durable sink.
+    - `outbox`, `dead_letters`, `webhooks` and `subscriptions` are numbers of rows, and `sinks` those that wait for each
+      durable sink.
     """
 
     schema: int
@@ -26,6 +27,7 @@ class StoreStats(msgspec.Struct, frozen=True):
     dead_letters: int
     webhooks: int
     sinks: Mapping[str, int]
+    subscriptions: int = 0
 
 
 class SchemaChange(msgspec.Struct, frozen=True):

@@ -253,6 +253,12 @@ def message_in_turn(row: Row, turn: UUID) -> UUID | None:
     return beside.message_id if beside is not None and beside.turn == turn else None
 
 
+def turn_of_answers(row: Row) -> UUID | None:
+    """Return the turn in an event `message.answers`; None for other events."""
+    beside = _decode_data(row, _OfMessage) if row.event_type == MESSAGE_ANSWERS else None
+    return None if beside is None else beside.turn
+
+
 def answered_value(row: EventRow | NewEvent) -> Any:
     """Return the value in an event `question.answered` that the server has stored."""
     return orjson.loads(row.data or b"")["value"]

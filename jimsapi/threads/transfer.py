@@ -120,12 +120,40 @@ class KeyRecord(msgspec.Struct, frozen=True, gc=False):
         return (self.key,)
 
 
-Record = ContactUsage | CallerUsage | KeyRecord
+class SubscriptionRecord(msgspec.Struct, frozen=True, gc=False):
+    """A subscription to a run that a thread of the store has (`jimsapi.threads.Subscription`).
+
+    `due_at` is when it is due; None if it is settled. `call_at` is when a call that failed may be repeated; None if
+    there is none. Both are in UTC, with this time zone. `data` may contain secrets, so no `repr` shows it.
+    """
+
+    run_id: UUID
+    kind: str
+    name: str
+    subscription_id: UUID
+    thread_id: UUID
+    caller: UUID | None
+    data: bytes
+    notice: str | None
+    calls: int
+    due_at: datetime | None
+    call_at: datetime | None
+
+    def __repr__(self) -> str:
+        return f"SubscriptionRecord({self.kind!r}, run_id={self.run_id})"
+
+    @property
+    def position(self) -> tuple[Any, ...]:
+        """The position in the order of all records of this kind."""
+        return self.run_id, self.kind, self.name
+
+
+Record = ContactUsage | CallerUsage | KeyRecord | SubscriptionRecord
 """What a store has beside its threads."""
-RecordKind = type[ContactUsage] | type[CallerUsage] | type[KeyRecord]
+RecordKind = type[ContactUsage] | type[CallerUsage] | type[KeyRecord] | type[SubscriptionRecord]
 """A kind of records: the class of one of `Record`."""
-RECORDS: tuple[RecordKind, ...] = (ContactUsage, CallerUsage, KeyRecord)
-"""The kinds of records, in the order in which they are copied."""
+RECORDS: tuple[RecordKind, ...] = (ContactUsage, CallerUsage, KeyRecord, SubscriptionRecord)
+"""The kinds of records, in the order in which they are copied, after the threads."""
 
 
 class Activity(msgspec.Struct, frozen=True):
@@ -186,7 +214,9 @@ class PortableStore(Protocol):
     async def export_records(self, kind: RecordKind, after: Record | None, limit: int) -> list[Record]:
         """Return the next records of a kind after the record `after`, at most `limit`; none at the end. None begins.
 
-        The order is that of `position`, in which texts compare by their UTF-8.
+        The order is that of `position`, in which texts compare by their UTF-8. Subscriptions to runs that the store
+        does not have, or whose thread was deleted, are left out. A store that keeps no subscriptions is not asked for
+        them.
         """
         ...
 

@@ -25,12 +25,17 @@ from jimsapi.threads.questions import (
     counts,
     load_answer,
     load_question,
+    turn_of_answers,
 )
 from jimsapi.threads.run import OPEN, QUEUED, RunFilter, RunPage, RunStatus, StoredRun
 from jimsapi.wire.history import event_data_json
 
 MOST_RUNS = 100
-"""How many runs of a turn are found at most."""
+"""How many of the newest runs of a turn are found, beside its first one."""
+PROBES = 24
+"""How many times the end of a long turn is searched for among the later runs of its thread."""
+PROBED = 3
+"""How many runs are examined each time."""
 MOST_READ = 50
 """How many runs of a thread are compared at most to find one. Nearly always the first is the one."""
 AT_ONCE = 10
@@ -91,11 +96,14 @@ class TurnRuns:
 
     async def first(self, run: StoredRun) -> StoredRun:
         """Return the first run of the turn of a run. It is the run itself if that does not answer a question."""
-        for _ in range(MOST_RUNS):
-            earlier = await self._asking(run)
-            if earlier is None:
-                return run
+        while (earlier := await self._asking(run)) is not None:
             run = earlier
+            turn = await self._turn(run)
+            if turn is None or turn == run.message_id:
+                continue
+            begun = await self._of_message(run.thread_id, turn)
+            if begun is not None:  # else the turn began in the thread that this one was forked from
+                return begun
         return run
 
     async def is_first(self, run: StoredRun) -> bool:
@@ -103,14 +111,15 @@ class TurnRuns:
         return await self._asking(run) is None
 
     async def following(self, first: StoredRun) -> list[StoredRun]:
-        """Return the runs of a turn, in order. `first` is its first run."""
-        runs = [first]
-        while len(runs) < MOST_RUNS:
-            after = await self._after(runs[-1])
-            if after is None or any(after.run_id == run.run_id for run in runs):
-                break
-            runs.append(after)
-        return [self._service.disclosure.stored(run) for run in runs]
+        """Return the runs of a turn, in order. `first` is its first run.
+
+        If more than `MOST_RUNS` follow it, it returns the first run and the newest ones: the last one decides what
+        became of the turn.
+        """
+        runs, is_whole = await self._chain(first, {first.run_id})
+        if not is_whole:
+            runs = await self._newest_before(await self._end(runs), first.run_id)
+        return [self._service.disclosure.stored(run) for run in (first, *runs)]
 
     async def questions(self, run: StoredRun) -> list[AskedQuestion]:
         """Return the questions with which a run ended, with their answers."""
@@ -162,6 +171,89 @@ class TurnRuns:
         found = await self._service.store.events_by_id(run.thread_id, ids)
         return [row for row in found if row.event_type.startswith("message.") or row_id(row) == run.message_id]
 
+    async def _chain(self, run: StoredRun, known: set[UUID]) -> tuple[list[StoredRun], bool]:
+        """Return up to `MOST_RUNS` runs of a turn after `run`, and whether these are all.
+
+        A run that is in `known` ends them. Those that are found are added to it.
+        """
+        runs: list[StoredRun] = []
+        while (after := await self._after(run)) is not None and after.run_id not in known:
+            if len(runs) == MOST_RUNS:
+                return runs, False
+            known.add(after.run_id)
+            runs.append(after)
+            run = after
+        return runs, True
+
+    async def _end(self, runs: Sequence[StoredRun]) -> StoredRun:
+        """Return the newest run of a long turn. `runs` are early ones.
+
+        Nearly always no run of another turn comes in between, so that the search ends near the newest one.
+        """
+        run, is_whole = runs[-1], False
+        known = {one.run_id for one in runs}
+        turn = await self._turn(run)
+        while not is_whole:
+            run = run if turn is None else await self._late_run(run, turn)
+            known.add(run.run_id)
+            more, is_whole = await self._chain(run, known)
+            run = more[-1] if more else run
+        return run
+
+    async def _late_run(self, run: StoredRun, turn: UUID) -> StoredRun:
+        """Return a run of a turn that comes long after `run`, by bisecting the time; `run` itself if it finds none."""
+        low = run.accepted_at
+        high: datetime | None = None
+        middle: datetime | None = None  # first the newest runs of the thread are examined
+        for _ in range(PROBES):
+            only = RunFilter(thread_id=run.thread_id, accepted_from=low, accepted_before=middle)
+            others = [one async for one in self._newest(only, most=PROBED) if one.accepted_at > run.accepted_at]
+            found = await self._first_in(turn, others)
+            if found is not None:
+                run, low = found, found.accepted_at
+            elif others:
+                high = others[-1].accepted_at
+            elif middle is not None:
+                low = middle
+            if high is None:
+                break
+            middle = low + (high - low) / 2
+        return run
+
+    async def _first_in(self, turn: UUID, runs: Sequence[StoredRun]) -> StoredRun | None:
+        """Return the first of these runs that is of a turn."""
+        for run in runs:
+            if await self._turn(run) == turn:
+                return run
+        return None
+
+    async def _newest_before(self, run: StoredRun, first: UUID) -> list[StoredRun]:
+        """Return a run and those of its turn before it, in order, at most `MOST_RUNS`, and without the run `first`."""
+        runs = [run]
+        while len(runs) < MOST_RUNS:
+            earlier = await self._asking(runs[-1])
+            if earlier is None or earlier.run_id == first:
+                break
+            runs.append(earlier)
+        return runs[::-1]
+
+    async def _turn(self, run: StoredRun) -> UUID | None:
+        """Return the turn of a run, which is its first message; None if the message of the run has not entered yet."""
+        rows = await self.message_rows(run)
+        if not rows:
+            return None
+        for row in rows:
+            if row.event_type == QUESTION_ANSWERED:
+                given = load_answer(row)
+                asked = [] if given is None else [given.question_id]
+                found = await self._service.store.events_by_id(run.thread_id, asked)
+                question = load_question(found[0]) if found else None
+                return run.message_id if question is None else question.turn
+            if (turn := turn_of_answers(row)) is not None:
+                return turn
+        answered = await self._answered_in_text(run, rows)
+        return run.message_id if answered is None else answered.turn
+
     async def _after(self, run: StoredRun) -> StoredRun | None:
         """Return the run that an answer to a question of a run began; None if there is none yet."""
         for asked in await self.questions(run):
@@ -206,12 +298,19 @@ class TurnRuns:
         if message.event_type == QUESTION_ANSWERED:
             given = load_answer(message)
             return None if given is None else await self._asker(run.thread_id, given.question_id)
+        question = await self._answered_in_text(run, rows)
+        if question is not None:
+            return await self._asker(run.thread_id, question.question_id)
+        if any(row.event_type == MESSAGE_ANSWERS for row in rows):
+            return await self._asking_queued(run)
+        return None
+
+    async def _answered_in_text(self, run: StoredRun, rows: Sequence[EventRow]) -> Question | None:
+        """Return the question that the text of a run's message answers. `rows` are the message, and those beside it."""
         for question in await self._asked_before(run.thread_id, rows[0]):
             answers = await self._service.store.events_by_id(run.thread_id, [answer_id(question.question_id)])
             if any(_answers_with(row, run.message_id) for row in answers):
-                return await self._asker(run.thread_id, question.question_id)
-        if any(row.event_type == MESSAGE_ANSWERS for row in rows):
-            return await self._asking_queued(run)
+                return question
         return None
 
     async def _asking_queued(self, run: StoredRun) -> StoredRun | None:
@@ -246,13 +345,15 @@ class TurnRuns:
                 return run
         return None
 
-    async def _newest(self, only: RunFilter, started: datetime | None = None) -> AsyncIterator[StoredRun]:
-        """Iterate over the runs of a list, newest first. `started`: only those that had started by then."""
+    async def _newest(
+        self, only: RunFilter, started: datetime | None = None, most: int = MOST_READ
+    ) -> AsyncIterator[StoredRun]:
+        """Iterate over `most` runs of a list, newest first. `started`: only those that had started by then."""
         after: str | None = None
         count = 0
-        while count < MOST_READ:
+        while count < most:
             try:
-                page: RunPage = await method_of(self._service.store, "runs")(None, AT_ONCE, after, only)
+                page: RunPage = await method_of(self._service.store, "runs")(None, min(AT_ONCE, most), after, only)
             except ThreadNotFound:
                 return
             for listed in page.runs:
@@ -275,7 +376,7 @@ def _of_type(row: EventRow | None, event_type: str) -> EventRow | None:
     return row if row is not None and row.event_type == event_type else None
 
 
-def _answers_with(row: EventRow, message_id: UUID) -> bool:
+def _answers_with(row: EventRow, message_id: UUID | None) -> bool:
     given = load_answer(row) if row.event_type == QUESTION_ANSWERED else None
     return given is not None and given.message_id == message_id
 

@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -106,15 +106,24 @@ async def test_a_large_file_is_streamed_and_head_has_its_headers(folder: Path) -
 
 
 async def test_a_client_that_leaves_in_the_middle_closes_the_file(folder: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
     async with serving(folder) as client:
         async with client.stream("GET", "/assets/large.bin") as answer:
             async for _ in answer.aiter_raw():
+                assert open_files(folder) == ["large.bin"]
                 break
         await client.head("/assets/large.bin")
         await client.get("/assets/css")
         await client.get("/assets/pipe")
-    assert len(os.listdir("/proc/self/fd")) == before
+        assert open_files(folder) == []
+
+
+def open_files(folder: Path) -> list[str]:
+    """The names of the files of a folder that this process has open."""
+    opened: list[Path] = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # another thread has closed it meanwhile
+            opened.append(entry.readlink())
+    return sorted(path.name for path in opened if path.is_relative_to(folder.resolve()))
 
 
 @pytest.mark.parametrize(

@@ -73,9 +73,13 @@ def test_a_copy_has_the_rows_of_the_original(folder: Path) -> None:
         "ratings": ["3", "3"],
         "usage totals": ["7", "7"],
         "keys": ["2", "2"],
+        "subscriptions": ["2", "2"],
     }
     assert lines[-1] == "The stores are equal."
-    for table in ("threads", "thread_events", "jimsapi_feedback", "jimsapi_idempotency", "jimsapi_caller_usage"):
+    for table in (
+        "threads", "thread_events", "jimsapi_feedback", "jimsapi_idempotency", "jimsapi_caller_usage",
+        "jimsapi_subscriptions",
+    ):  # fmt: skip
         assert rows(folder, "a.db", table) == rows(folder, "b.db", table)
 
 
@@ -182,6 +186,7 @@ def test_the_statistics_count_everything(folder: Path) -> None:
     )
     assert found["tables"]["thread_events"] > 0
     assert (found["outbox"], found["dead_letters"], found["webhooks"], found["sinks"]) == (0, 0, 1, {})
+    assert found["subscriptions"] == 2
     shown = printed(folder, "stats", A)
     assert re.search(r"^runs failed +3$", shown, re.MULTILINE)
 
@@ -214,6 +219,7 @@ FAULTS = {
     "INSERT INTO jimsapi_dead_letters VALUES (7, 's', 'a', 'b', NULL, 'no', '2026-01-01', 0)": "dead letters without",
     "INSERT INTO jimsapi_outbox SELECT 9, thread_id, 'b', NULL, '2026' FROM threads LIMIT 1": "an event: 1, for",
     "UPDATE jimsapi_runs SET status = 'running', finished_at = NULL": "threads with two running runs: 2,",
+    "UPDATE jimsapi_subscriptions SET thread_id = 'f' || substr(thread_id, 2)": "subscriptions with another thread",
 }
 
 

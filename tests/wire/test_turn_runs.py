@@ -1,7 +1,7 @@
 """The runs of a turn: a message and the answers to its questions, by whatever way these came."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,10 @@ from jimsapi.builtin.resolvers import DefaultResolver
 from jimsapi.runs.admission import Admission
 from jimsapi.runs.live import LiveRun
 from jimsapi.runs.service import RunService
+from jimsapi.threads.event import EventRow
 from jimsapi.threads.run import ById, New, RunStatus, StoredRun
+from jimsapi.threads.store import ThreadStore
+from jimsapi.wire import turn_runs
 from jimsapi.wire.turn_runs import MOST_READ, TurnRuns
 from tests.runs.serving import STORES, caller, make_store
 
@@ -22,7 +25,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Clerk:
-    """Asks twice before it refunds. Other messages are held if `opened` is not set."""
+    """Asks twice before it refunds, and again and again in a quiz. Other messages are held if `opened` is not set."""
 
     def __init__(self) -> None:
         self.opened = asyncio.Event()
@@ -34,6 +37,11 @@ class Clerk:
             await ctx.ask("first", "Refund?", options=["yes", "no"], stays_open="open" in ctx.get_last_user_message())
             await ctx.ask("second", "Sure?", options=["yes", "no"])
             ctx.send_message("refunded")
+        elif str(ctx.get_last_user_message()).startswith("quiz"):
+            number = 0
+            while await ctx.ask(f"{number}", "And then?", stays_open=True) != "stop":
+                number += 1
+            ctx.send_message("done")
         else:
             self.reached.set()
             await self.opened.wait()
@@ -170,6 +178,62 @@ async def test_a_question_is_open_until_it_is_answered_or_closed(service: RunSer
     [closed] = await turns.questions(other)
     assert not closed.is_open
     assert await turns.questions(await said(service, "hi", asked.thread_id)) == []
+
+
+async def quiz(service: RunService, answers: int, between: int = 0) -> list[StoredRun]:
+    """The runs of a turn with this number of answers. So many other messages come before each answer."""
+    runs = [await said(service, "quiz")]
+    for number in range(answers):
+        for _ in range(between):
+            await said(service, "hi", runs[0].thread_id)
+        text = "stop" if number == answers - 1 else "go on"
+        runs.append(await said(service, "", runs[0].thread_id, answers={question_of(runs[-1]): text}))
+    return runs
+
+
+@pytest.mark.parametrize(("between", "after"), [(0, 0), (0, 12), (2, 0), (5, 20)])
+async def test_a_turn_with_more_answers_than_are_read_ends_with_its_newest_run(
+    service: RunService, monkeypatch: pytest.MonkeyPatch, between: int, after: int
+) -> None:
+    most = 4
+    monkeypatch.setattr(turn_runs, "MOST_RUNS", most)
+    runs = await quiz(service, 3 * most + 1, between)
+    for number in range(after):
+        await said(service, f"later {number}", runs[0].thread_id)
+    expected = [runs[0].run_id, *(run.run_id for run in runs[-most:])]
+    for run in (runs[0], runs[most], runs[-1]):
+        assert await ids(service, run) == expected
+    short = await quiz(service, most)
+    assert await ids(service, short[-1]) == [run.run_id for run in short]
+
+
+async def test_the_cost_of_a_long_turn_does_not_grow_with_its_answers(
+    service: RunService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turn_runs, "MOST_RUNS", 4)
+    reads: list[int] = []
+    for answers in (10, 60):
+        runs = await quiz(service, answers)
+        for number in range(10):
+            await said(service, f"later {number}", runs[0].thread_id)
+        with monkeypatch.context() as patched:
+            counted = Counted(service.store)
+            patched.setattr(service.store, "events_by_id", counted.events_by_id)
+            assert (await ids(service, runs[-1]))[-1] == runs[-1].run_id
+        reads.append(counted.reads)
+    assert reads[1] < 2 * reads[0]
+
+
+class Counted:
+    """Counts how often events of a store are read by their identifiers."""
+
+    def __init__(self, store: ThreadStore) -> None:
+        self.reads = 0
+        self._read = store.events_by_id
+
+    async def events_by_id(self, thread_id: UUID, event_ids: Sequence[UUID]) -> list[EventRow]:
+        self.reads += 1
+        return await self._read(thread_id, event_ids)
 
 
 async def test_the_request_that_answered_a_question_is_known_again(service: RunService) -> None:

@@ -49,6 +49,13 @@ _FAULTS = (
         "rows of the outbox with a thread and without an event",
         f"SELECT position FROM jimsapi_outbox r WHERE {_NO_EVENT} AND NOT {_NO_THREAD}",
     ),
+    (
+        "subscriptions with another thread than that of their run",
+        """
+        SELECT r.subscription_id FROM jimsapi_subscriptions r JOIN jimsapi_runs o ON o.run_id = r.run_id
+        WHERE o.thread_id <> r.thread_id
+        """,
+    ),
 )
 """What may be wrong, and a query of the identifiers of the rows. Deleted threads leave rows in the outbox."""
 
@@ -56,7 +63,8 @@ _COUNTS = """
     SELECT
         (SELECT count(*) FROM threads), (SELECT count(*) FROM thread_events),
         (SELECT count(DISTINCT contact_id) FROM threads), (SELECT count(*) FROM jimsapi_outbox),
-        (SELECT count(*) FROM jimsapi_dead_letters), (SELECT count(*) FROM jimsapi_webhooks)
+        (SELECT count(*) FROM jimsapi_dead_letters), (SELECT count(*) FROM jimsapi_webhooks),
+        (SELECT count(*) FROM jimsapi_subscriptions)
 """
 _RUNS = "SELECT status, count(*) FROM jimsapi_runs GROUP BY status ORDER BY status"
 _SINKS = """
@@ -85,7 +93,8 @@ def find_faults(path: str) -> list[str]:
 def read_stats(path: str) -> StoreStats:
     """`MaintainedStore.stats`."""
     with _beside_a_server(path) as connection:
-        threads, events, contacts, outbox, dead_letters, webhooks = connection.execute(_COUNTS).fetchone()
+        threads, events, contacts, *rows = connection.execute(_COUNTS).fetchone()
+        outbox, dead_letters, webhooks, subscriptions = rows
         return StoreStats(
             schema=SCHEMA_VERSION,
             threads=threads,
@@ -98,6 +107,7 @@ def read_stats(path: str) -> StoreStats:
             dead_letters=dead_letters,
             webhooks=webhooks,
             sinks=dict(connection.execute(_SINKS).fetchall()),
+            subscriptions=subscriptions,
         )
 
 

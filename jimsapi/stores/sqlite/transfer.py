@@ -21,6 +21,7 @@ from jimsapi.threads.transfer import (
     KeyRecord,
     Record,
     RecordKind,
+    SubscriptionRecord,
     ThreadRefused,
     WholeEvent,
     WholeThread,
@@ -79,8 +80,22 @@ _TABLES = {
     ),
     CallerUsage: ("jimsapi_caller_usage", ("caller", "day", "model"), ("calls", "input", "output", "cached", "cost")),
     KeyRecord: ("jimsapi_idempotency", ("key",), ("body", "run_id", "used_at")),
+    SubscriptionRecord: (
+        "jimsapi_subscriptions",
+        ("run_id", "kind", "name"),
+        ("subscription_id", "thread_id", "caller", "data", "notice", "calls", "due_at", "call_at"),
+    ),
 }
 """The table, the columns of the key, and the other columns of each kind of records."""
+_LEFT = {
+    SubscriptionRecord: """
+        EXISTS (
+            SELECT 1 FROM jimsapi_runs r JOIN threads t ON t.thread_id = r.thread_id
+            WHERE r.run_id = jimsapi_subscriptions.run_id
+        )
+    """
+}
+"""Which records of a kind are part of the content. Those of deleted runs are deleted when they are due."""
 
 
 def read_activity(connection: sqlite3.Connection) -> Activity:
@@ -119,11 +134,11 @@ def export_records(connection: sqlite3.Connection, kind: RecordKind, after: Reco
     """`PortableStore.export_records`."""
     table, keys, others = _TABLES[kind]
     order = ", ".join(keys)
-    query = f"SELECT {', '.join((*keys, *others))} FROM {table}"
+    query = f"SELECT {', '.join((*keys, *others))} FROM {table} WHERE {_LEFT.get(kind, 'true')}"
     values: Iterable[Any] = ()
     if after is not None:
         values = _columns(after)[: len(keys)]
-        query += f" WHERE ({order}) > ({', '.join('?' for _ in keys)})"
+        query += f" AND ({order}) > ({', '.join('?' for _ in keys)})"
     rows = connection.execute(f"{query} ORDER BY {order} LIMIT ?", (*values, limit)).fetchall()
     return [_record(kind, row) for row in rows]
 
@@ -254,6 +269,8 @@ def _record(kind: RecordKind, row: Sequence[Any]) -> Record:
     if kind is CallerUsage:
         caller, day, model, *figures = row
         return CallerUsage(UUID(caller), date.fromisoformat(day), model, UsageTotal(*figures))
+    if kind is SubscriptionRecord:
+        return _subscription(row)
     key, body, run_id, used_at = row
     return KeyRecord(UUID(key), UUID(body), UUID(run_id), utc(used_at))
 
@@ -267,8 +284,43 @@ def _columns(record: Record) -> tuple[Any, ...]:
             return id_hex(record.caller), record.day.isoformat(), record.model, *_figures(record.total)
         case KeyRecord():
             return id_hex(record.key), id_hex(record.body), id_hex(record.run_id), _utc_text(record.used_at)
+        case SubscriptionRecord():
+            return _subscription_columns(record)
         case _:
             assert_never(record)
+
+
+def _subscription(row: Sequence[Any]) -> SubscriptionRecord:
+    run, kind, name, subscription, thread, caller, data, notice, calls, due_at, call_at = row
+    return SubscriptionRecord(
+        UUID(run),
+        kind,
+        name,
+        UUID(subscription),
+        UUID(thread),
+        None if caller is None else UUID(caller),
+        data.encode(),
+        notice,
+        calls,
+        due_at and utc(due_at),
+        call_at and utc(call_at),
+    )
+
+
+def _subscription_columns(record: SubscriptionRecord) -> tuple[Any, ...]:
+    return (
+        id_hex(record.run_id),
+        record.kind,
+        record.name,
+        id_hex(record.subscription_id),
+        id_hex(record.thread_id),
+        record.caller and id_hex(record.caller),
+        record.data.decode(),
+        record.notice,
+        record.calls,
+        record.due_at and _utc_text(record.due_at),
+        record.call_at and _utc_text(record.call_at),
+    )
 
 
 def _figures(total: UsageTotal) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ from secrets import token_hex
 from typing import Any, cast
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from jimsapi.stores.memory import MemoryStore
@@ -22,14 +23,16 @@ from jimsapi.testing.store.samples import (
     make_plan,
     outbox_of,
 )
+from jimsapi.testing.store.subscriptions import subscriptions_of
 from jimsapi.threads.activity import MODEL_USAGE
-from jimsapi.threads.copying import CopyRefused, copy_store, measure
+from jimsapi.threads.copying import Contents, CopyRefused, copy_store, measure
 from jimsapi.threads.errors import KeyUsed
 from jimsapi.threads.event import TICK
 from jimsapi.threads.facts import Feedback, ForkPlan, Parent, Rating, ThreadChange, ThreadFacts
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import ByExternalId, ById, FailureKind, New, Outcome, RunStatus, ThreadQuery
 from jimsapi.threads.store import PAGE_BYTES, ThreadStore
+from jimsapi.threads.subscriptions import Subscription
 from jimsapi.threads.transfer import (
     RECORDS,
     TRANSFER_METHODS,
@@ -40,6 +43,7 @@ from jimsapi.threads.transfer import (
     PortableStore,
     Record,
     RecordKind,
+    SubscriptionRecord,
     WholeEvent,
     WholeThread,
     digest_thread,
@@ -152,6 +156,35 @@ def sample_records() -> dict[RecordKind, list[Record]]:
     }
 
 
+def subscription_records(thread: WholeThread) -> list[SubscriptionRecord]:
+    """Return subscriptions to the runs of a thread, in their order: due, settled, and with a call that has failed."""
+    due = MOMENT.replace(tzinfo=UTC) + TICK
+    data = '{"url": "https://example.com/\N{FOX FACE}"}'.encode()
+    return [
+        SubscriptionRecord(run, "test", name, uuid7(), thread.thread_id, caller, data, notice, calls, due_at, call_at)
+        for run in sorted(run.run_id for run in thread.runs)
+        for name, caller, notice, calls, due_at, call_at in (
+            ("", None, None, 0, due, None),
+            ("Z", uuid7(), "done ü", 0, None, None),
+            ("a", uuid7(), "again", 2, due, due + timedelta(days=10_000)),
+            ("\uffff", None, None, 0, due, None),
+            ("😀", None, None, 0, due, None),
+        )
+    ]
+
+
+async def subscribe(store: ThreadStore, thread_id: UUID, run_id: UUID) -> None:
+    """Add a subscription whose last call has failed, and one that is settled, if the store keeps any."""
+    kept = getattr(store, "subscriptions", None)
+    for name in ("failed", "settled") if kept is not None else ():
+        subscription = Subscription(uuid7(), run_id, thread_id, "test", name, uuid7(), b'{"token": "t"}')
+        assert await kept.add(subscription, 10)
+        if name == "failed":
+            await kept.delay(subscription.subscription_id, 3600.0, "a", 3)
+        else:
+            await kept.settle(subscription.subscription_id, "b")
+
+
 async def use(store: ThreadStore) -> list[UUID]:
     """Store what people, pipelines and callers leave in a store. Returns the threads."""
     asked = make_plan("ann", caller=uuid7(), idempotency=make_key(), beside=[("message.metadata", {"metadata": {}})])
@@ -159,6 +192,7 @@ async def use(store: ThreadStore) -> list[UUID]:
     answer = make_event(data={"content": "\N{FOX FACE}"})
     await store.finish(asked.run_id, OWNER, completed(make_event(MODEL_USAGE, USED), answer))
     await store.rate(first, None, answer.event_id, Rating(-1, "too short"))
+    await subscribe(store, first, asked.run_id)
     await store.change_thread(first, None, ThreadChange("Foxes", archived=True, metadata=b'{"stars":5}'))
     failed = make_plan("ann", selectors=(ById(first),))
     await store.accept(failed)
@@ -357,6 +391,79 @@ class Transfers(StoreTests):
             assert await target.export_records(kind, None, 100) == records
         await target.import_records([])
 
+    @needs("is_portable", "has_subscriptions")
+    async def test_subscriptions_are_read_in_their_order_and_stay_as_they_are(self, store: ThreadStore) -> None:
+        target, thread = portable(store), foreign_thread()
+        await target.import_threads([thread])
+        records = subscription_records(thread)
+        await target.import_records(list(reversed(records)))
+        for limit in (1, 5, 100):
+            read: list[Record] = []
+            while batch := await target.export_records(SubscriptionRecord, read[-1] if read else None, limit):
+                read += batch
+            assert read == records
+        await target.import_records([_changed(record) for record in records])
+        assert await target.export_records(SubscriptionRecord, None, 100) == records
+        assert "https" not in repr(records)
+
+    @needs("is_portable", "has_subscriptions")
+    async def test_imported_subscriptions_are_due_as_they_were(self, store: ThreadStore) -> None:
+        target, thread, kept = portable(store), foreign_thread(), subscriptions_of(store)
+        await target.import_threads([thread])
+        records = subscription_records(thread)
+        await target.import_records(records)
+        assert await kept.count() == len([record for record in records if record.due_at is not None])
+        [first, *_] = records
+        assert [each.name for each in await kept.of_run(first.run_id, "test")] == ["", "Z", "a", "\uffff", "😀"]
+        taken = {each.subscription_id: each for each in await kept.take(100, 3600.0)}
+        assert taken.keys() == {record.subscription_id for record in records if record.due_at is not None}
+        [again, *_] = [record for record in records if record.calls]
+        found = taken[again.subscription_id]
+        assert (found.notice, found.calls, found.caller, found.data) == ("again", 2, again.caller, again.data)
+        assert found.pause > 0
+        await kept.settle(first.subscription_id, "done")
+        assert not await kept.add(Subscription(uuid7(), first.run_id, thread.thread_id, "test", "x", None, b"{}"), 5)
+
+    @needs("is_portable", "has_subscriptions")
+    async def test_subscriptions_of_deleted_runs_are_not_copied(self, store: ThreadStore) -> None:
+        source, target = portable(store), other_store()
+        plan = make_plan()
+        thread_id = (await store.accept(plan)).thread.thread_id
+        await store.finish(plan.run_id, OWNER, completed())
+        await subscribe(store, thread_id, plan.run_id)
+        assert len(await source.export_records(SubscriptionRecord, None, 10)) == 2
+        await store.delete_thread(thread_id, None)
+        assert await source.export_records(SubscriptionRecord, None, 10) == []
+        there, copied = await copy_store(source, target, nothing)
+        assert there == copied == Contents()
+
+    @needs("is_portable", "has_subscriptions")
+    async def test_a_copy_adds_the_subscriptions_that_the_target_lacks(self, store: ThreadStore) -> None:
+        source, target, thread = portable(store), other_store(), foreign_thread()
+        await source.import_threads([thread])
+        records = subscription_records(thread)
+        await source.import_records(records)
+        await target.import_threads([thread])
+        await target.import_records(records[3:5])
+        there, copied = await copy_store(source, target, nothing)
+        assert (there, there.subscriptions) == (copied, len(records))
+        await target.subscriptions.settle(records[0].subscription_id, "told")
+        with pytest.raises(CopyRefused, match="SubscriptionRecord"):
+            await copy_store(source, target, nothing)
+        assert (await measure(target, nothing)).digest != there.digest
+
+    @needs("is_portable", "has_subscriptions")
+    async def test_a_target_that_keeps_no_subscriptions_is_refused(self, store: ThreadStore) -> None:
+        source, target = portable(store), other_store()
+        del target.subscriptions
+        await source.import_threads([foreign_thread()])
+        there, copied = await copy_store(source, target, nothing)
+        assert there == copied
+        await use(store)
+        with pytest.raises(CopyRefused, match="keeps no subscriptions"):
+            await copy_store(source, target, nothing)
+        assert await target.count_threads() == 1
+
     @needs("is_portable")
     async def test_imported_totals_count(self, store: ThreadStore) -> None:
         records = sample_records()
@@ -445,6 +552,8 @@ async def _ended_runs(store: PortableStore, thread_id: UUID) -> Sequence[EndedRu
 
 
 def _changed(record: Record) -> Record:
+    if isinstance(record, SubscriptionRecord):
+        return msgspec.structs.replace(record, subscription_id=uuid7(), notice="changed", due_at=None)
     if isinstance(record, KeyRecord):
         return KeyRecord(record.key, uuid7(), record.run_id, record.used_at)
     if isinstance(record, CallerUsage):

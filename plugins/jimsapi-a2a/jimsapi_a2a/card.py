@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from email.utils import formatdate
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,7 @@ class AgentCard:
         self._service = service
         self._router = router
         self._links = links
+        self._last_modified = formatdate(usegmt=True)
         name = options.name or app.name or pipeline_name(app.pipeline)
         description = options.description or app.description or f"Answers messages as {name} does."
         skills = _skills_of_file(options.skills) if options.skills is not None else [*map(_skill, app.skills)]
@@ -105,12 +107,22 @@ class AgentCard:
         return self._signed[1]
 
     def response(self, request: Connection) -> Response:
-        """Return the card as a response that clients may keep (specification, section 8.6)."""
+        """Return the card as a response that clients may keep (specification, section 8.6).
+
+        It was last modified when this process began. Processes have other clocks and may have other cards, so a client
+        that names another time gets the card.
+        """
         body = orjson.dumps(self.of(request))
         tag = f'"{sha256(body).hexdigest()[:32]}"'
-        headers = {"cache-control": f"public, max-age={MAX_AGE}", "etag": tag, "access-control-allow-origin": "*"}
+        headers = {
+            "cache-control": f"public, max-age={MAX_AGE}",
+            "etag": tag,
+            "last-modified": self._last_modified,
+            "access-control-allow-origin": "*",
+        }
         known = [one.strip() for value in request.headers.getlist("if-none-match") for one in value.split(",")]
-        if tag in known or f"W/{tag}" in known:
+        since = None if known else request.headers.get("if-modified-since")
+        if tag in known or f"W/{tag}" in known or since == self._last_modified:
             return Response(status=304, headers=headers)
         return JSONResponse(orjson.Fragment(body), headers=headers)
 

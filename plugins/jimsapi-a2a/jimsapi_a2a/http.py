@@ -13,10 +13,13 @@ from jimsapi.wire import read_json
 from jimsapi_a2a.encoding import Binding, Encoder, json_response, with_headers
 from jimsapi_a2a.errors import A2AError, of_answer
 from jimsapi_a2a.methods import Methods, check_version
+from jimsapi_a2a.parts import JSON
 
 A2A_JSON = "application/a2a+json"
 
 _BINDING = Binding(A2A_JSON, lambda value: value, lambda error: error.in_http(), b"error", has_statuses=True)
+_BINDING_AS_JSON = msgspec.structs.replace(_BINDING, content_type=JSON)
+_VARY = (b"vary", b"accept")
 
 
 class HttpBinding:
@@ -39,7 +42,20 @@ class HttpBinding:
 
         A body, which only some methods need, has the others.
         """
-        encoder = Encoder(request, self._service, _BINDING)
+        encoder = Encoder(request, self._service, _BINDING_AS_JSON if _prefers_json(request) else _BINDING)
+        response = await self._answer(request, name, named, encoder, query, needs_body)
+        response.raw_headers.append(_VARY)
+        return response
+
+    async def _answer(
+        self,
+        request: Request,
+        name: str,
+        named: Mapping[str, Any],
+        encoder: Encoder,
+        query: type[msgspec.Struct] | None,
+        needs_body: bool,
+    ) -> Response:
         try:
             check_version(request)
             params: Any = {}
@@ -52,6 +68,29 @@ class HttpBinding:
             return encoder.response(await self._methods.table[name](request, params))
         except (A2AError, DomainError, HTTPError) as error:
             return encoder.error(error)
+
+
+def _prefers_json(request: Request) -> bool:
+    """Return whether a client wants `application/json`, the type of A2A 1.0.0, rather than that of A2A.
+
+    1.0.1 says that the latter should be used (section 11.1), so it is for all clients that accept both alike.
+    """
+    accept = ",".join(request.headers.getlist("accept")).lower()
+    if JSON not in accept:
+        return False
+    qualities = dict(map(_media_range, accept.split(",")))
+    general = qualities.get("application/*", qualities.get("*/*", 0.0))
+    return qualities.get(JSON, general) > qualities.get(A2A_JSON, general)
+
+
+def _media_range(part: str) -> tuple[str, float]:
+    """Return a type of an `Accept` and its quality. An invalid quality counts as 0."""
+    kind, *parameters = (each.strip() for each in part.split(";"))
+    quality = next((each[2:] for each in parameters if each.startswith("q=")), "1")
+    try:
+        return kind, float(quality)
+    except ValueError:
+        return kind, 0.0
 
 
 def reword(answer: Response) -> Response:

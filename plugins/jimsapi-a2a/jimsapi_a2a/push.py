@@ -118,9 +118,14 @@ class PushNotifications:
             return
 
     async def create(self, request: Request, params: Any) -> Reply:
-        """`CreateTaskPushNotificationConfig`. A configuration with the same `id` is replaced."""
+        """`CreateTaskPushNotificationConfig`. A configuration with the same `id` is replaced.
+
+        It counts as a message of the caller's limits, because it makes the server call somebody. It may do so again and
+        again for a task that has ended.
+        """
         task = await self._task(request, params)
         config = await self._checked(params, "")
+        self._service.count_message(cast(Admission, request.admission), task.contact_id or "")
         if not config.id:
             config = msgspec.structs.replace(config, id=str(uuid4()))
         await self._add(request, UUID(task.id), task.thread_id, config)

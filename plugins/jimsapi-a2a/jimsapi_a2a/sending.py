@@ -98,19 +98,19 @@ class Sending:
         await self._push.check(request, body)
         sent = body.message
         content = content_of(sent.parts)
+        task = None if sent.task_id is None else await self._tasks.find(request, sent.task_id)
+        metadata = _metadata(request, body, content)
         turn = Turn(
             content.message,
-            metadata=_metadata(request, body, content),
+            metadata=metadata,
             files=content.files,
             file_ids=content.file_ids,
-            key=f"a2a-{sha256(sent.message_id.encode()).hexdigest()}",
+            key=_key(sent, sent.context_id if task is None else task.context_id, metadata),
             client_id=sent.message_id,
         )
-        task: Task | None = None
-        if sent.task_id is None:
+        if task is None:
             place = await self._contexts.place(request, sent.context_id, turn)
         else:
-            task = await self._tasks.find(request, sent.task_id)
             place = Place((ById(task.thread_id),), task.contact_id)
             turn = await self._answering(request, task, sent, content, turn)
         run = await begin_turn(
@@ -219,6 +219,20 @@ class Sending:
 async def only(task: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
     """Yield a task, as the whole of a stream."""
     yield {"task": task}
+
+
+def _key(sent: Message, context_id: str | None, metadata: Mapping[str, Any]) -> str:
+    """Return the idempotency key of a message. Its identifier is unique within a context.
+
+    A message without a context begins one, so there is no other message yet that could have its identifier. Then the
+    content is a part of the key: only a message that is sent again, with all of it, is the same.
+    """
+    digest = sha256(sent.message_id.encode())
+    if context_id is None:
+        digest.update(b"\0" + msgspec.json.encode((sent.parts, metadata), order="deterministic"))
+    else:
+        digest.update(b"\1" + context_id.encode())
+    return f"a2a-{digest.hexdigest()}"
 
 
 def _metadata(request: Request, body: SendMessage, content: Content) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from tests.apps.scripted import Scripted
 pytestmark = pytest.mark.anyio
 
 A2A_JSON = "application/a2a+json"
+JSON = "application/json"
 
 
 @pytest.fixture
@@ -41,6 +42,35 @@ async def test_both_bindings_answer_alike(client: TestClient) -> None:
     assert listed["tasks"] == [task]
     refused = await client.post(f"/a2a/tasks/{task['id']}:cancel", headers=VERSION)
     assert (refused.status_code, refused.json()["error"]["details"][0]["reason"]) == (400, "TASK_NOT_CANCELABLE")
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("application/json", JSON),
+        ("application/json; q=0.5", JSON),
+        ("application/json, */*;q=0.1", JSON),
+        ("application/json, application/a2a+json;q=0.9", JSON),
+        ("Application/JSON;q=0.2, application/a2a+json;q=0", JSON),
+        ("application/json, text/plain, */*", A2A_JSON),
+        ("application/json, application/*", A2A_JSON),
+        ("application/a2a+json, application/json", A2A_JSON),
+        ("application/json;q=x, */*", A2A_JSON),
+        ("application/json;q=0", A2A_JSON),
+        ("text/html", A2A_JSON),
+        ("*/*", A2A_JSON),
+    ],
+)
+async def test_a_client_that_prefers_plain_json_gets_it(client: TestClient, accept: str, expected: str) -> None:
+    headers = {**VERSION, "accept": accept}
+    sent = await client.post("/a2a/message:send", json=text_message("send Hello"), headers=headers)
+    missing = await client.get("/a2a/tasks/none", headers=headers)
+    for answer, status in ((sent, 200), (missing, 404)):
+        assert (answer.status_code, answer.headers["content-type"], answer.headers["vary"]) == (
+            status,
+            expected,
+            "accept",
+        )
 
 
 async def test_a_stream_by_http_has_the_bare_events(client: TestClient) -> None:

@@ -1,6 +1,8 @@
 """The agent card: what it says of the agent, where its URLs point, and how callers sign in."""
 
 import json
+from datetime import timedelta
+from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,17 @@ async def test_the_card_may_be_kept_until_it_changes() -> None:
     assert (again.status_code, again.content) == (304, b"")
     changed = await response_of(headers={"if-none-match": tag}, a2a_version="3")
     assert changed.status_code == 200
+
+
+async def test_a_client_that_knows_only_the_time_of_the_card_is_told_that_it_is_the_same() -> None:
+    async with TestClient(create_api(pipeline, store="memory:")) as client:
+        first = await client.get(PATH)
+        time = first.headers["last-modified"]
+        again = await client.get(PATH, headers={"if-modified-since": time})
+        assert (again.status_code, again.content, again.headers["last-modified"]) == (304, b"", time)
+        later = format_datetime(parsedate_to_datetime(time) + timedelta(days=1), usegmt=True)
+        for headers in ({"if-modified-since": later}, {"if-modified-since": time, "if-none-match": '"other"'}):
+            assert (await client.get(PATH, headers=headers)).json() == first.json()
 
 
 async def test_callers_learn_how_to_sign_in() -> None:

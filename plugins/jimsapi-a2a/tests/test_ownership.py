@@ -96,6 +96,18 @@ async def test_equal_identifiers_of_messages_are_those_of_each_caller(client: Te
             assert texts(await send(client, f"of {name}", message_id="m", headers=user(name))) == [f"of {name}"]
 
 
+async def test_an_identifier_of_a_message_may_occur_in_each_context_of_a_contact(client: TestClient) -> None:
+    for headers in (user("ann"), user("talker", x_person="ann")):
+        first, second = [
+            await send(client, "of ann", message_id="m", contextId=name, headers=headers) for name in ("c", "d")
+        ]
+        assert (first["contextId"], second["contextId"]) == ("c", "d")
+        asked = [await send(client, "refund", message_id="r", contextId=name, headers=headers) for name in ("c", "d")]
+        for task, answer in zip(asked, ("yes", "no"), strict=True):
+            done = await send(client, answer, message_id="a", taskId=task["id"], headers=headers)
+            assert texts(done) == [f"refund: {answer}"]
+
+
 async def test_people_behind_one_caller_have_contexts_of_their_own(client: TestClient) -> None:
     of_ann = user("talker", x_person="ann")
     of_bea = user("talker", x_person="bea")

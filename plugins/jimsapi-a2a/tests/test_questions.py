@@ -9,6 +9,7 @@ from a2a_calls import call, error, events, result, send, state, stream, summary,
 
 from jimsapi import JimsApp, ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
+from jimsapi.wire import turn_runs
 
 pytestmark = pytest.mark.anyio
 
@@ -45,6 +46,10 @@ class Clerk:
             case ["file"]:
                 await ctx.ask("receipt", "Send the receipt")
                 ctx.send_message(", ".join(file.name for file in ctx.files))
+            case ["rounds", rounds]:
+                for number in range(int(rounds)):
+                    await ctx.ask(str(number), f"Number {number}?")
+                ctx.send_message("done")
             case ["hold"]:
                 self.reached.set()
                 await self.opened.wait()
@@ -135,6 +140,24 @@ async def test_a_list_reads_the_runs_of_a_task_once_however_many_questions_it_ha
         monkeypatch.setattr(api.service.store, "events_by_id", counted)
         assert [one["id"] for one in await listed(client, "c")] == [task["id"]]
     assert 0 < reads < 10 * rounds
+
+
+async def test_a_task_with_more_answers_than_are_read_completes(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turn_runs, "MOST_RUNS", 4)
+    rounds = 13
+    task = await send(client, f"rounds {rounds}", contextId="c")
+    for number in range(rounds):
+        assert state(task) == "INPUT_REQUIRED"
+        task = await send(client, f"answer {number}", taskId=task["id"], configuration={"historyLength": 2})
+    assert state(task) == "COMPLETED"
+    assert texts(task) == ["done"]
+    assert [said["parts"][0]["text"] for said in task["history"]] == [f"Number {rounds - 1}?", f"answer {rounds - 1}"]
+    whole = await get(client, task)
+    assert (whole["id"], state(whole)) == (task["id"], "COMPLETED")
+    assert whole["history"][0]["parts"] == [{"text": f"rounds {rounds}"}]
+    assert [one["id"] for one in await listed(client, "c")] == [task["id"]]
 
 
 async def test_an_answer_is_streamed_as_updates_of_the_same_task(client: TestClient) -> None:

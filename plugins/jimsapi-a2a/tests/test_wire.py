@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 from a2a_calls import VERSION, call, error, events, result, send, state, stream, summary, text_message, texts
 
@@ -112,6 +113,36 @@ async def test_a_repeated_message_is_answered_once(client: TestClient, bot: Scri
     changed = await error(client, "SendMessage", text_message("send three", message_id="in context", contextId="c"))
     assert changed["code"] == -32602
     assert bot.texts == ["send one", "send two"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"parts": [{"text": "send other"}]},
+        {"parts": [{"text": "send one"}, {"data": 1}]},
+        {"metadata": {"a": 2}},
+        {"contextId": "c"},
+    ],
+)
+async def test_a_message_without_a_context_is_repeated_only_with_its_whole_content(
+    client: TestClient, changed: dict[str, Any]
+) -> None:
+    message: dict[str, Any] = {"message_id": "1", "metadata": {"a": 1}}
+    first = await send(client, "send one", **message)
+    other = await send(client, "send one", **{**message, **changed})
+    assert (other["id"] != first["id"], other["contextId"] != first["contextId"]) == (True, True)
+    assert await send(client, "send one", configuration={"historyLength": 5}, **message) == first
+    assert await send(client, "send one", **{**message, **changed}) == other
+
+
+async def test_an_identifier_of_a_message_is_unique_within_its_context(client: TestClient) -> None:
+    tasks = [await send(client, f"send {name}", message_id="1", contextId=name) for name in ("c", "d")]
+    assert [texts(task) for task in tasks] == [["c"], ["d"]]
+    by_identifier = await send(client, "send e")
+    again = await send(client, "send f", message_id="1", contextId=by_identifier["contextId"])
+    refused = await error(client, "SendMessage", text_message("g", message_id="1", contextId=again["contextId"]))
+    assert refused["code"] == -32602
+    assert refused["message"].startswith("message.messageId: ")
 
 
 async def test_requests_at_once_with_one_message_are_one_task(client: TestClient, bot: Scripted) -> None:
@@ -287,6 +318,41 @@ async def test_a_limit_is_answered_with_the_time_to_wait(bot: Scripted) -> None:
         assert int(response.headers["retry-after"]) > 0
         by_http = await client.post("/a2a/message:send", json=text_message("x", contextId="c"), headers=VERSION)
         assert (by_http.status_code, by_http.json()["error"]["status"]) == (429, "RESOURCE_EXHAUSTED")
+
+
+@pytest.mark.parametrize("by_http", [False, True])
+async def test_each_new_receiver_of_a_task_that_has_ended_counts_as_a_message(bot: Scripted, by_http: bool) -> None:
+    async def create(task_id: str) -> httpx.Response:
+        config = {"id": "r", "url": "http://127.0.0.1:1/"}
+        if by_http:
+            return await client.post(f"/a2a/tasks/{task_id}/pushNotificationConfigs", json=config, headers=VERSION)
+        return await call(client, "CreateTaskPushNotificationConfig", {"taskId": task_id, **config})
+
+    limits = {"rate_limit": "3/day", "contact_runs": 1, "webhook_allow_private": True}
+    async with TestClient(create_api(bot, store="memory:", **limits)) as client:
+        task = await send(client, "send x", contextId="c")
+        named = {"taskId": task["id"], "id": "r"}
+        for _ in range(2):
+            assert "error" not in (await create(task["id"])).json()
+            assert (await result(client, "GetTaskPushNotificationConfig", named))["id"] == "r"
+            await result(client, "DeleteTaskPushNotificationConfig", named)
+        refused = await create(task["id"])
+        assert (refused.status_code, refused.json()["error"]["code"]) == ((429, 429) if by_http else (200, -32000))
+        assert int(refused.headers["retry-after"]) > 0
+        assert (await result(client, "ListTaskPushNotificationConfigs", {"taskId": task["id"]}))["configs"] == []
+        assert (await error(client, "SendMessage", text_message("send y", contextId="c")))["code"] == -32000
+        other = await send(client, "send z", contextId="d")
+        assert state(other) == "COMPLETED"
+
+
+async def test_a_receiver_can_be_added_while_the_only_run_of_a_contact_is_open(bot: Scripted) -> None:
+    async with TestClient(create_api(bot, store="memory:", contact_runs=1, webhook_allow_private=True)) as client:
+        at_once = {"returnImmediately": True}
+        task = await send(client, "hold door; send done", contextId="c", configuration=at_once)
+        await bot.reached["door"].wait()
+        config = {"taskId": task["id"], "url": "http://127.0.0.1:1/"}
+        assert (await result(client, "CreateTaskPushNotificationConfig", config))["taskId"] == task["id"]
+        bot.opened["door"].set()
 
 
 async def test_a_run_of_the_chat_api_is_a_task_too(client: TestClient) -> None:

@@ -1,19 +1,23 @@
 """Deletes the files of a contact together with its threads."""
 
 from inspect import ismethod
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from uuid import UUID
 
+from jimsapi.plugins import FileStore
 from jimsapi.threads import StoreUnavailable, ThreadStore
 
-if TYPE_CHECKING:
-    from jimsapi_files.service import Files
+
+class HasFiles(Protocol):
+    """Has a file store, which may be another one after it was opened."""
+
+    store: FileStore
 
 
 class DeletesFiles:
     """A store of threads that deletes the files of a contact too. All other calls go to the wrapped store."""
 
-    def __init__(self, store: ThreadStore, files: "Files") -> None:
+    def __init__(self, store: ThreadStore, files: HasFiles) -> None:
         self._store = store
         self._files = files
 

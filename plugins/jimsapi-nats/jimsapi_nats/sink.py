@@ -3,8 +3,6 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 from uuid import UUID
 
 import nats.errors
@@ -16,7 +14,8 @@ from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 from jimsapi.plugins import StartError
 from jimsapi.runs import EventRefused
 from jimsapi.threads import CLOUD_EVENTS_TYPE, SinkEvent, cloud_event_of, event_object, sink_event_id
-from jimsapi_nats.connection import Connection, NotConnected, Servers, logger
+from jimsapi_nats.connection import NotConnected, Servers, logger
+from jimsapi_nats.stream import StreamClient, receives
 
 THREADS_AT_ONCE = 64
 ACKNOWLEDGED_WITHIN = 3.0
@@ -52,7 +51,7 @@ class Delivery:
         return time.monotonic() + ACKNOWLEDGED_WITHIN <= self._until
 
 
-class EventPublisher:
+class EventPublisher(StreamClient):
     """Publishes each event to a subject, and waits until the stream has stored it.
 
     An event is published only when the one before it in its thread is stored. Otherwise the loss of one message would
@@ -67,28 +66,8 @@ class EventPublisher:
     durable = True
 
     def __init__(self, servers: Servers, subject: str, stream: str, *, as_cloud_events: bool = False) -> None:
-        self._connection = Connection(servers, "jimsapi events")
-        self._subject = subject
-        self._stream = stream
+        super().__init__(servers, "jimsapi events", subject, stream)
         self._as_cloud_events = as_cloud_events
-
-    async def __aenter__(self) -> Self:
-        """Connect, and look at the stream. Raises `StartError` if the server can be reached and lacks the stream."""
-        await self._connection.__aenter__()
-        try:
-            await self._check_stream()
-        except BaseException:
-            await self._connection.__aexit__(None, None, None)
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._connection.__aexit__(kind, error, traceback)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._subject!r})"
 
     async def deliver(self, events: Sequence[SinkEvent]) -> None:
         """Publish events. Raises `EventRefused` for those that are too large for the server or the stream.
@@ -183,14 +162,3 @@ class EventPublisher:
                 f"--nats-stream: the stream {self._stream} receives {', '.join(subjects) or 'no subject'}, and not "
                 f"{self._subject}; add that subject to the stream, or change --nats-prefix"
             )
-
-
-def receives(pattern: str, subject: str) -> bool:
-    """Whether a stream with this subject, which may have wildcards, receives messages to another subject."""
-    parts, words = pattern.split("."), subject.split(".")
-    for number, part in enumerate(parts):
-        if part == ">":
-            return len(words) > number
-        if number >= len(words) or part not in ("*", words[number]):
-            return False
-    return len(parts) == len(words)

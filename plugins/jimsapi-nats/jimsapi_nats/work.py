@@ -4,8 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
 import nats.errors
@@ -17,8 +16,8 @@ from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolic
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
 from jimsapi.plugins import StartError
-from jimsapi_nats.connection import Connection, NotConnected, Servers
-from jimsapi_nats.sink import receives
+from jimsapi_nats.connection import NotConnected, Servers
+from jimsapi_nats.stream import StreamClient, receives
 
 logger = logging.getLogger("jimsapi_nats")
 
@@ -46,7 +45,7 @@ class NotPut(ConnectionError):
     """The stream did not store a run."""
 
 
-class WorkStream:
+class WorkStream(StreamClient):
     """Publishes each run to a subject of its own, of which the stream keeps one message until a worker removes it.
 
     So a run that is put again while the stream has it changes nothing, however long it waits. The stream delivers a
@@ -56,30 +55,10 @@ class WorkStream:
     name = "nats"
 
     def __init__(self, servers: Servers, subject: str, stream: str) -> None:
-        self._connection = Connection(servers, "jimsapi work")
-        self._subject = subject
-        self._stream = stream
+        super().__init__(servers, "jimsapi work", subject, stream)
         self._stopping = asyncio.Event()
         self._subscribed: tuple[Client, JetStreamContext.PullSubscription] | None = None
         self._logged: str | None = None
-
-    async def __aenter__(self) -> Self:
-        """Connect, and look at the stream. Raises `StartError` if the server can be reached and the stream is unfit."""
-        await self._connection.__aenter__()
-        try:
-            await self._check_stream()
-        except BaseException:
-            await self._connection.__aexit__(None, None, None)
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._connection.__aexit__(kind, error, traceback)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._subject!r})"
 
     async def put(self, run_ids: Sequence[UUID]) -> None:
         """Publish runs that the stream does not have yet. Raises an error if it could not store them all."""

@@ -15,7 +15,8 @@ import pytest
 from jimsapi_nats import connection, jimsapi_event_sink, sink
 from jimsapi_nats.connection import servers_of
 from jimsapi_nats.link import NatsLink
-from jimsapi_nats.sink import EventPublisher, NotAcknowledged, receives
+from jimsapi_nats.sink import EventPublisher, NotAcknowledged
+from jimsapi_nats.stream import receives
 from nats_server import MAX_PAYLOAD, PASSWORD, STREAM, NatsServer
 
 from jimsapi import Secret

@@ -50,13 +50,21 @@ _FAULTS = (
         "rows of the outbox with a thread and without an event",
         f"SELECT position FROM jimsapi_outbox r WHERE {_NO_EVENT} AND NOT {_NO_THREAD}",
     ),
+    (
+        "subscriptions with another thread than that of their run",
+        """
+        SELECT r.subscription_id FROM jimsapi_subscriptions r JOIN jimsapi_runs o ON o.run_id = r.run_id
+        WHERE o.thread_id <> r.thread_id
+        """,
+    ),
 )
 """What may be wrong, and a query of the identifiers of the rows. Deleted threads leave rows in the outbox."""
 _COUNTS = """
     SELECT
         (SELECT count(*) FROM threads), (SELECT count(*) FROM thread_events),
         (SELECT count(DISTINCT contact_id) FROM threads), (SELECT count(*) FROM jimsapi_outbox),
-        (SELECT count(*) FROM jimsapi_dead_letters), (SELECT count(*) FROM jimsapi_webhooks)
+        (SELECT count(*) FROM jimsapi_dead_letters), (SELECT count(*) FROM jimsapi_webhooks),
+        (SELECT count(*) FROM jimsapi_subscriptions)
 """
 _RUNS = "SELECT status, count(*) FROM jimsapi_runs GROUP BY status ORDER BY status"
 _SINKS = """
@@ -85,7 +93,8 @@ async def find_faults(target: Target) -> list[str]:
 async def read_stats(target: Target) -> StoreStats:
     """`MaintainedStore.stats`."""
     async with _connected(target, readonly=True) as connection:
-        threads, events, contacts, outbox, dead_letters, webhooks = await connection.fetchrow(_COUNTS)
+        threads, events, contacts, *rows = await connection.fetchrow(_COUNTS)
+        outbox, dead_letters, webhooks, subscriptions = rows
         tables = await _sizes(connection)
         return StoreStats(
             schema=len(MIGRATIONS),
@@ -99,6 +108,7 @@ async def read_stats(target: Target) -> StoreStats:
             dead_letters=dead_letters,
             webhooks=webhooks,
             sinks=dict(await connection.fetch(_SINKS)),
+            subscriptions=subscriptions,
         )
 
 

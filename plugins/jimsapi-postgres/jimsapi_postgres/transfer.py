@@ -6,6 +6,8 @@ from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from jimsapi.threads import (
     Activity,
     CallerUsage,
@@ -19,6 +21,7 @@ from jimsapi.threads import (
     Record,
     RecordKind,
     RunStatus,
+    SubscriptionRecord,
     ThreadFacts,
     ThreadRefused,
     WholeEvent,
@@ -142,8 +145,28 @@ _TABLES = {
         ("uuid", "uuid", "uuid", "timestamptz"),
         1,
     ),
-}
+    SubscriptionRecord: (
+        "jimsapi_subscriptions",
+        (
+            "run_id", "kind", "name", "subscription_id", "thread_id", "caller", "data", "notice", "calls", "due_at",
+            "call_at",
+        ),
+        ("uuid", "text", "text", "uuid", "uuid", "uuid", "text", "text", "int", "timestamptz", "timestamptz"),
+        3,
+    ),
+}  # fmt: skip
 """The table of each kind of records, its columns, their types, and the number of columns of the key."""
+
+
+_LEFT = {
+    SubscriptionRecord: """
+        EXISTS (
+            SELECT FROM jimsapi_runs r JOIN threads t ON t.thread_id = r.thread_id
+            WHERE r.run_id = jimsapi_subscriptions.run_id
+        )
+    """
+}
+"""Which records of a kind are part of the content. Those of deleted runs are deleted when they are due."""
 
 
 async def read_activity(connection: Connection) -> Activity:
@@ -196,11 +219,11 @@ async def export_records(connection: Connection, kind: RecordKind, after: Record
     table, columns, types, keys = _TABLES[kind]
     order = ", ".join(columns[:keys])
     values: Sequence[Any] = ()
-    where = ""
+    where = f"WHERE {_LEFT.get(kind, 'true')}"
     if after is not None:
         values = _columns(after)[:keys]
         places = ", ".join(f"${number}::{of_type}" for number, of_type in enumerate(types[:keys], 1))
-        where = f"WHERE ({order}) > ({places})"
+        where += f" AND ({order}) > ({places})"
     query = f"SELECT {', '.join(columns)} FROM {table} {where} ORDER BY {order} LIMIT ${len(values) + 1}"
     return [_record(kind, row) for row in await connection.fetch(query, *values, limit, timeout=TIMEOUT)]
 
@@ -363,13 +386,35 @@ def _record(kind: RecordKind, row: Sequence[Any]) -> Record:
     if kind is CallerUsage:
         caller, day, model, *figures = row
         return CallerUsage(as_uuid(caller), day, model, usage_total(figures))
+    if kind is SubscriptionRecord:
+        return _subscription(row)
     key, body, run_id, used_at = row
     return KeyRecord(as_uuid(key), as_uuid(body), as_uuid(run_id), used_at.astimezone(UTC))
+
+
+def _subscription(row: Sequence[Any]) -> SubscriptionRecord:
+    run, kind, name, subscription, thread, caller, data, notice, calls, due_at, call_at = row
+    return SubscriptionRecord(
+        as_uuid(run),
+        kind,
+        name,
+        as_uuid(subscription),
+        as_uuid(thread),
+        caller and as_uuid(caller),
+        data.encode(),
+        notice,
+        calls,
+        due_at and due_at.astimezone(UTC),
+        call_at and call_at.astimezone(UTC),
+    )
 
 
 def _columns(record: Record) -> tuple[Any, ...]:
     if isinstance(record, KeyRecord):
         return record.key, record.body, record.run_id, record.used_at
+    if isinstance(record, SubscriptionRecord):
+        _, kind, name, subscription_id, thread_id, caller, data, *rest = msgspec.structs.astuple(record)
+        return record.run_id, kind, name, subscription_id, thread_id, caller, data.decode(), *rest
     total = record.total
     figures = total.calls, total.input_tokens, total.output_tokens, total.cached_tokens, total.cost
     return *record.position, *figures

@@ -231,6 +231,7 @@ async def test_statistics_count_everything(url: str, tmp_path: Path) -> None:
     assert set(found["tables"]) == set(TABLES)
     assert found["size"] == sum(found["tables"].values())
     assert (found["outbox"], found["dead_letters"], found["webhooks"], found["sinks"]) == (0, 0, 1, {})
+    assert found["subscriptions"] == 2
 
 
 FAULTS = {
@@ -253,6 +254,7 @@ FAULTS = {
     "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'jimsapi_events_order'::regclass": (
         "indexes that are not valid: 1, for example jimsapi_events_order"
     ),
+    "UPDATE jimsapi_subscriptions SET thread_id = gen_random_uuid()": "another thread than that of their run: 2,",
 }
 
 
