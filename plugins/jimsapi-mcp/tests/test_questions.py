@@ -480,7 +480,7 @@ async def test_an_earlier_client_may_decline_or_put_it_off(talk: Talk, response:
 
 
 async def test_two_calls_that_wait_for_one_person_both_end(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jimsapi_mcp.streams.POLL", 0.01)
+    monkeypatch.setattr("jimsapi_mcp.waiting.TICK", 0.01)
     async with talk.call(chat("text"), id=1) as first, talk.call(chat("options"), id=2) as second:
         ids = [(await anext(first))["id"], (await anext(second))["id"]]
         await talk.respond(ids[1], accepted(answer="yes"))
@@ -490,7 +490,7 @@ async def test_two_calls_that_wait_for_one_person_both_end(talk: Talk, monkeypat
 
 
 async def test_a_call_whose_question_another_message_closes_ends(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jimsapi_mcp.streams.POLL", 0.01)
+    monkeypatch.setattr("jimsapi_mcp.waiting.TICK", 0.01)
     async with talk.call(chat("options", thread="t")) as messages:
         asked = await anext(messages)
         async with talk.call(chat("never mind", thread="t"), id=2) as others:
@@ -506,7 +506,7 @@ async def test_a_call_whose_question_another_message_closes_ends(talk: Talk, mon
 async def test_an_answer_by_another_protocol_ends_an_earlier_clients_call(
     talk: Talk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jimsapi_mcp.streams.POLL", 0.01)
+    monkeypatch.setattr("jimsapi_mcp.waiting.TICK", 0.01)
     async with talk.call(chat("text", thread="t")) as messages:
         await anext(messages)
         answer = await talk.client.post(PATH, **modern("tools/call", chat("blue", thread="t")))
@@ -556,7 +556,7 @@ async def test_the_response_may_reach_a_process_in_which_no_call_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, response: Any, ending: str
 ) -> None:
     """The second server of this process has the same store and no open calls, as another process has."""
-    monkeypatch.setattr("jimsapi_mcp.streams.POLL", 0.01)
+    monkeypatch.setattr("jimsapi_mcp.waiting.TICK", 0.01)
     install(tmp_path, "second-mcp", SECOND)
     monkeypatch.syspath_prepend(str(tmp_path))
     async with TestClient(create_api(bot, store="memory:")) as client:
@@ -588,7 +588,7 @@ async def test_a_cancellation_may_reach_another_process(tmp_path: Path, monkeypa
 
 
 async def test_a_call_that_waits_gives_signs_of_life(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jimsapi_mcp.streams.POLL", 0.01)
+    monkeypatch.setattr("jimsapi_mcp.waiting.TICK", 0.01)
     monkeypatch.setattr("jimsapi_mcp.streams.HEARTBEAT", 0.02)
     async with talk.call({**chat("text"), "_meta": {"progressToken": "t"}}) as messages:
         asked = await anext(messages)
