@@ -97,6 +97,17 @@ def test_a_notification_cancels_the_call_of_an_earlier_client(client: httpx.Clie
     assert status(client, run) == "cancelled"
 
 
+def test_a_notification_cancels_all_calls_of_a_client_with_its_number(client: httpx.Client) -> None:
+    session = session_of(client)
+    doors = [str(uuid4()), str(uuid4())]
+    first, second = [legacy("tools/call", chat(f"hold {door}; send late"), session=session) for door in doors]
+    with held(client, doors[0], first) as (run, lines), held(client, doors[1], second) as (other, others):
+        notice = legacy("notifications/cancelled", {"requestId": 1}, id=None, session=session)
+        assert client.post(PATH, **notice).status_code == 202
+        assert (last(lines), last(others)) == (None, None)
+    assert (status(client, run), status(client, other)) == ("cancelled", "cancelled")
+
+
 @pytest.mark.parametrize("session_is", ["another", "none", "invalid"])
 def test_a_notification_does_not_cancel_another_clients_call_with_the_same_number(
     client: httpx.Client, session_is: str
