@@ -1,7 +1,7 @@
 """The content of an SQLite database as other stores can hold it (`PortableStore`)."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, assert_never
 from uuid import UUID
@@ -87,7 +87,7 @@ _TABLES = {
     ),
 }
 """The table, the columns of the key, and the other columns of each kind of records."""
-_LEFT = {
+_LEFT: Mapping[RecordKind, str] = {
     SubscriptionRecord: """
         EXISTS (
             SELECT 1 FROM jimsapi_runs r JOIN threads t ON t.thread_id = r.thread_id

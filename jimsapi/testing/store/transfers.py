@@ -175,8 +175,10 @@ def subscription_records(thread: WholeThread) -> list[SubscriptionRecord]:
 
 async def subscribe(store: ThreadStore, thread_id: UUID, run_id: UUID) -> None:
     """Add a subscription whose last call has failed, and one that is settled, if the store keeps any."""
-    kept = getattr(store, "subscriptions", None)
-    for name in ("failed", "settled") if kept is not None else ():
+    if getattr(store, "subscriptions", None) is None:
+        return
+    kept = subscriptions_of(store)
+    for name in ("failed", "settled"):
         subscription = Subscription(uuid7(), run_id, thread_id, "test", name, uuid7(), b'{"token": "t"}')
         assert await kept.add(subscription, 10)
         if name == "failed":

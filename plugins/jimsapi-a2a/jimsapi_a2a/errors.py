@@ -138,7 +138,7 @@ def a2a_error(request: Connection, error: A2AError | HTTPError | DomainError) ->
     """Return an error of jimsapi as one of A2A. Raises `error` itself if it has no answer, which is a bug."""
     if isinstance(error, A2AError):
         return error
-    if isinstance(error, KeyMismatch) and b"idempotency-key" not in request.watched:
+    if isinstance(error, KeyMismatch) and "idempotency-key" not in request.headers:
         return invalid(
             "message.messageId", "Another message of this context has this identifier; use a new one for each"
         )

@@ -325,23 +325,23 @@ async def test_each_new_receiver_of_a_task_that_has_ended_counts_as_a_message(bo
     async def create(task_id: str) -> httpx.Response:
         config = {"id": "r", "url": "http://127.0.0.1:1/"}
         if by_http:
-            return await client.post(f"/a2a/tasks/{task_id}/pushNotificationConfigs", json=config, headers=VERSION)
-        return await call(client, "CreateTaskPushNotificationConfig", {"taskId": task_id, **config})
+            return await served.post(f"/a2a/tasks/{task_id}/pushNotificationConfigs", json=config, headers=VERSION)
+        return await call(served, "CreateTaskPushNotificationConfig", {"taskId": task_id, **config})
 
-    limits = {"rate_limit": "3/day", "contact_runs": 1, "webhook_allow_private": True}
-    async with TestClient(create_api(bot, store="memory:", **limits)) as client:
-        task = await send(client, "send x", contextId="c")
+    limits: dict[str, Any] = {"rate_limit": "3/day", "contact_runs": 1, "webhook_allow_private": True}
+    async with TestClient(create_api(bot, store="memory:", **limits)) as served:
+        task = await send(served, "send x", contextId="c")
         named = {"taskId": task["id"], "id": "r"}
         for _ in range(2):
             assert "error" not in (await create(task["id"])).json()
-            assert (await result(client, "GetTaskPushNotificationConfig", named))["id"] == "r"
-            await result(client, "DeleteTaskPushNotificationConfig", named)
+            assert (await result(served, "GetTaskPushNotificationConfig", named))["id"] == "r"
+            await result(served, "DeleteTaskPushNotificationConfig", named)
         refused = await create(task["id"])
         assert (refused.status_code, refused.json()["error"]["code"]) == ((429, 429) if by_http else (200, -32000))
         assert int(refused.headers["retry-after"]) > 0
-        assert (await result(client, "ListTaskPushNotificationConfigs", {"taskId": task["id"]}))["configs"] == []
-        assert (await error(client, "SendMessage", text_message("send y", contextId="c")))["code"] == -32000
-        other = await send(client, "send z", contextId="d")
+        assert (await result(served, "ListTaskPushNotificationConfigs", {"taskId": task["id"]}))["configs"] == []
+        assert (await error(served, "SendMessage", text_message("send y", contextId="c")))["code"] == -32000
+        other = await send(served, "send z", contextId="d")
         assert state(other) == "COMPLETED"
 
 

@@ -1,6 +1,6 @@
 """The content of a database as other stores can hold it (`PortableStore`)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC
 from operator import itemgetter
 from typing import Any
@@ -158,7 +158,7 @@ _TABLES = {
 """The table of each kind of records, its columns, their types, and the number of columns of the key."""
 
 
-_LEFT = {
+_LEFT: Mapping[RecordKind, str] = {
     SubscriptionRecord: """
         EXISTS (
             SELECT FROM jimsapi_runs r JOIN threads t ON t.thread_id = r.thread_id
