@@ -178,16 +178,6 @@ async def test_messages_are_told_one_after_another_and_events_once_they_are_stor
     assert [item.replace(" ", "-") for item in await hear(steps)] == expected.split()
 
 
-class Sending(Scripted):
-    """A scripted pipeline whose step `file` sends a message with a file."""
-
-    async def do(self, ctx: ThreadContext, command: str, argument: str) -> None:
-        if command == "file":
-            ctx.send_message(argument, files=[await ctx.save_file("a.txt", b"1")])
-        else:
-            await super().do(ctx, command, argument)
-
-
 @pytest.mark.parametrize(
     ("steps", "expected"),
     [
@@ -197,7 +187,7 @@ class Sending(Scripted):
     ],
 )
 async def test_the_files_of_a_message_are_told_once(steps: str, expected: str) -> None:
-    async with serving(Sending()) as service:
+    async with serving(Scripted()) as service:
         service.use_files(FilesInMemory((), "ann"))  # type: ignore[arg-type] # it has what a run needs
         run = await begin_turn(request(), service, NAMES, Turn(steps, user="ann"))
         assert [item.replace(" ", "-") for item in said(await told(service, run))] == expected.split()
