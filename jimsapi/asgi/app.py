@@ -204,7 +204,13 @@ class App(Router):
                     await send({"type": "http.response.start", "status": response.status, "headers": headers})
                     await send({"type": "http.response.body", "body": body})
             elif isinstance(response, StreamingResponse):
-                await send({"type": "http.response.start", "status": response.status, "headers": headers})
+                try:
+                    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+                except BaseException as error:
+                    await response.discard()  # nothing else closes content that is not sent
+                    if isinstance(error, OSError):  # ASGI: the client has disconnected
+                        raise ClientDisconnected from error
+                    raise
                 if method == "HEAD":
                     await response.discard()
                     await send({"type": "http.response.body", "body": b""})

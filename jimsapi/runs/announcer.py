@@ -1,8 +1,9 @@
-"""Notifies sinks of stored events, and observers, webhooks and subscriptions of runs that ended."""
+"""Notifies sinks and watchers of stored events, and observers, webhooks and subscriptions of runs that ended."""
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -37,6 +38,19 @@ class Announcer:
         self.webhooks = webhooks
         self.subscriptions = subscriptions
         self._on_run = on_run
+        self._watchers: dict[UUID, list[Callable[[], None]]] = {}
+
+    @contextmanager
+    def watch(self, thread_id: UUID, on_change: Callable[[], None]) -> Iterator[None]:
+        """Return a context in which `on_change` is called after events of a thread are stored, and after its runs."""
+        watchers = self._watchers.setdefault(thread_id, [])
+        watchers.append(on_change)
+        try:
+            yield
+        finally:
+            watchers.remove(on_change)
+            if not watchers:
+                del self._watchers[thread_id]
 
     async def start(self) -> None:
         """Start the delivery to sinks in the running loop. Raises `StoreUnusable` if one cannot be durable."""
@@ -71,6 +85,8 @@ class Announcer:
     ) -> None:
         """Put stored events into the queues of the sinks."""
         self.subscriptions.changed(thread_id)
+        if self._watchers:
+            self._wake(thread_id)
         if not (rows and self._has_sinks):
             return
         self.durable_sinks.wake()
@@ -88,8 +104,14 @@ class Announcer:
         if run.inbound.webhook_url is not None:
             self._call_webhook(run.run_id, run.inbound.webhook_url)
         self.subscriptions.changed(run.thread.thread_id)
+        if self._watchers:
+            self._wake(run.thread.thread_id)
         if self._on_run.calls:
             self._on_run.notify(run.record(duration))
+
+    def _wake(self, thread_id: UUID) -> None:
+        for on_change in tuple(self._watchers.get(thread_id, ())):
+            on_change()
 
     def _call_webhook(self, run_id: UUID, url: str) -> None:
         if self.webhooks is not None:

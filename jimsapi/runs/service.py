@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
@@ -639,6 +639,14 @@ class RunService:
         stream = self.streams.open(run_id)
         run.watch(stream)
         return stream
+
+    def watch_thread(self, thread_id: UUID, on_change: Callable[[], None]) -> AbstractContextManager[None]:
+        """Return a context in which `on_change` is called when this process has stored events of a thread.
+
+        It is also called when a run of the thread has ended here. It must neither wait nor raise: it wakes a task that
+        reads the store. What other processes store calls nothing, so that task should also read from time to time.
+        """
+        return self._announcer.watch(thread_id, on_change)
 
     @property
     def _elsewhere(self) -> "Sequence[Peers | Replicas]":

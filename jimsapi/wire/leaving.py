@@ -6,7 +6,7 @@ A run continues without its client unless its route says otherwise, so only rout
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from typing import Any
 
 from jimsapi.runs.live import LiveRun
 from jimsapi.runs.service import RunService
@@ -22,18 +22,54 @@ logger = logging.getLogger("jimsapi.api")
 _cancelling: set[asyncio.Task[None]] = set()
 
 
-async def watch_leaving(
+def watch_leaving(
     chunks: AsyncGenerator[bytes, None], run: LiveRun, on_left: Callable[[], None]
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the chunks of an answer. Calls `on_left` if the client disconnects while the run is open."""
-    try:
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                yield chunk
-    except (GeneratorExit, asyncio.CancelledError):
-        if run.status in OPEN:
-            on_left()
-        raise
+    """Return the chunks of an answer. Calls `on_left` if the client disconnects while the run is open.
+
+    The client has disconnected if the generator is closed before its end, also before its first chunk.
+    """
+    return _WatchedChunks(chunks, run, on_left)
+
+
+class _WatchedChunks(AsyncGenerator[bytes, None]):
+    """The chunks of an answer.
+
+    This is a class, since Python runs none of the code of a generator function if the generator is closed at once.
+    """
+
+    __slots__ = ("_chunks", "_has_ended", "_on_left", "_run")
+
+    def __init__(self, chunks: AsyncGenerator[bytes, None], run: LiveRun, on_left: Callable[[], None]) -> None:
+        self._chunks = chunks
+        self._run = run
+        self._on_left = on_left
+        self._has_ended = False
+
+    async def __anext__(self) -> bytes:
+        return await self.asend(None)
+
+    async def asend(self, value: None) -> bytes:
+        try:
+            return await self._chunks.asend(value)
+        except asyncio.CancelledError:
+            await self.aclose()
+            raise
+        except BaseException:  # also at the end of the chunks
+            self._has_ended = True
+            raise
+
+    async def athrow(self, *error: Any) -> bytes:
+        return await self._chunks.athrow(*error)
+
+    async def aclose(self) -> None:
+        try:
+            await self._chunks.aclose()
+        finally:
+            if not self._has_ended:
+                self._has_ended = True
+                if self._run.status in OPEN:
+                    self._on_left()
 
 
 def stop_left(service: RunService, run: LiveRun) -> None:

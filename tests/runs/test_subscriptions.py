@@ -159,6 +159,21 @@ async def test_a_run_that_ends_while_its_receiver_is_called_is_looked_at_again()
         assert (await receiver.call()).verified() == {"state": "completed"}
 
 
+async def test_a_run_that_ends_without_an_event_is_a_reason_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_AGAIN_AFTER", 600.0)
+    bot = Scripted()
+    async with Receiver() as receiver, notifying(bot) as (service, ends):
+        await held(service)
+        waits = await taken(service.begin(inbound("second"), PUBLIC, watched=True))
+        await service.subscriptions.add(to(waits, receiver.url()), LIMIT)
+        while not ends.asked:  # until it is due by itself again
+            await asyncio.sleep(0.001)
+        await service.cancel(waits.run_id)
+        async with asyncio.timeout(10):
+            assert (await receiver.call()).verified() == {"state": "cancelled"}
+        bot.opened["on"].set()
+
+
 async def test_nothing_is_looked_at_when_a_run_ends_while_there_are_no_subscriptions() -> None:
     async with notifying() as (service, ends):
         await finished(service)

@@ -28,6 +28,12 @@ class McpOptions(Options, prefix="mcp"):
     secret: Secret | None = option(
         help="Signs the state of a question that MCP clients send back; without it, the key is made from the run."
     )
+    form_wait: float = option(
+        600.0,
+        minimum=0.001,
+        maximum=86_400,
+        help="Seconds for which a call of a client of 2025-11-25 or earlier waits for a person to fill in a form.",
+    )
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -10,15 +11,19 @@ import orjson
 
 from jimsapi.asgi import Request
 from jimsapi.runs import RunService
-from jimsapi.threads import Question, StoredRun
+from jimsapi.threads import Event, IdentifierTaken, Question, StoredRun, derived_id
 from jimsapi.wire import TurnRuns, event_data_json
 from jimsapi_mcp.forms import answer_in, form_of
 from jimsapi_mcp.people import People, admission_of
+from jimsapi_mcp.sessions import FormResponse
 from jimsapi_mcp.states import States, read_state
+from jimsapi_mcp.waiting import ThreadWatch
 
 _SCOPE, _CONTACT = "scope:", "contact:"
 """The beginnings of `Question.answerable_by`."""
 MESSAGE_CLIENT_ID = "message.client_id"
+FORM_RESPONSE = "jims.mcp.form_response"
+"""`{"reaction", "text"}`: a response to a form that is not an answer, for the process in which the call waits."""
 DECLINED = "The person declined to answer."
 DISMISSED = "The person has not answered yet."
 CLOSED = "The question is closed."
@@ -84,6 +89,24 @@ class Asking:
         """Return those of some questions that the caller may answer."""
         return [question for question in questions if self._may_answer(request, run, question)]
 
+    def waits_for_others(self, request: Request, run: StoredRun, questions: Sequence[Question]) -> str | None:
+        """Return what says for whom a run waits; None if the caller may answer one of the questions, or there are none.
+
+        It does not name other contacts.
+        """
+        if not questions or self.answerable(request, run, questions):
+            return None
+        others = dict.fromkeys(_addressee(question) for question in questions)
+        return f"The agent waits for the answer of somebody else: {' and '.join(others)}."
+
+    async def settled(self, run: StoredRun) -> None:
+        """Wait until one of the open questions of a run is answered or closed, or the server shuts down."""
+        before = await self.open_questions(run)
+        with ThreadWatch(self._service, run.thread_id) as watch:
+            while not self._service.draining:
+                if await watch.tick() and await self.open_questions(run) != before:
+                    return
+
     def requests(self, questions: Sequence[Question], again: Mapping[UUID, str] | None = None) -> dict[str, Any]:
         """Return the requests for input, by the questions' identifiers. `again` says why some are asked once more."""
         return {
@@ -139,6 +162,20 @@ class Asking:
         found = [one for one in await self.open_questions(run) if one.question_id.hex == question_id]
         return run, found[0] if found else None
 
+    async def pass_on(self, request: Request, run: StoredRun, form_id: str, response: FormResponse) -> None:
+        """Store a response that is not an answer, for the process in which the call waits that showed the form."""
+        data = {"reaction": response.reaction.value, "text": response.text}
+        event = Event(event_type=FORM_RESPONSE, event_data=data, event_id=_response_id(form_id))
+        with suppress(IdentifierTaken):
+            await self._service.append(run.thread_id, [event], admission_of(request))
+
+    async def passed_on(self, run: StoredRun, form_id: str) -> FormResponse | None:
+        """Return the response to a form that another process has stored; None if there is none."""
+        for row in await self._service.store.events_by_id(run.thread_id, [_response_id(form_id)]):
+            if row.event_type == FORM_RESPONSE:
+                return msgspec.json.decode(event_data_json(row.data), type=FormResponse)
+        return None
+
     def _may_answer(self, request: Request, run: StoredRun, question: Question) -> bool:
         wanted = question.answerable_by
         if wanted is None:
@@ -146,6 +183,18 @@ class Asking:
         if wanted.startswith(_SCOPE):
             return admission_of(request).identity.may(wanted.removeprefix(_SCOPE))
         return wanted == f"{_CONTACT}{self._people.contact_of(request, run.contact_id)}"
+
+
+def _addressee(question: Question) -> str:
+    """Return who may answer a question that is for somebody else. The name of a contact is that contact's own."""
+    wanted = question.answerable_by or ""
+    if wanted.startswith(_SCOPE):
+        return f"a caller with the scope {wanted.removeprefix(_SCOPE)!r}"
+    return "another contact"
+
+
+def _response_id(form_id: str) -> UUID:
+    return derived_id("mcp form response", form_id)
 
 
 def form_params(question: Question, fault: str | None = None) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def add_routes(router: Router, service: RunService, options: "McpOptions", cors_
     """Add the route. `cors_origins` are the origins of pages that may use the server."""
     tools = Tools(service, options.tool, options.title, options.description)
     secret = None if options.secret is None else options.secret.reveal()
-    server = McpServer(service, tools, options.contact_header, secret)
+    server = McpServer(service, tools, options.contact_header, secret, options.form_wait)
     cors = Cors(cors_origins)
 
     @router.post(

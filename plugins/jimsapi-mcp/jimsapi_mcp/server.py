@@ -8,8 +8,9 @@ from jimsapi.asgi import JSONResponse, Request, Response
 from jimsapi.runs import RunService
 from jimsapi.threads import DomainError, Question, RunNotFound, StoredRun
 from jimsapi.wire import error_content, refusal_of
-from jimsapi_mcp.asking import DECLINING
+from jimsapi_mcp.asking import DECLINING, Asking
 from jimsapi_mcp.calls import Calls
+from jimsapi_mcp.conclusions import Conclusions
 from jimsapi_mcp.eras import (
     MODERN,
     SESSION_HEADER,
@@ -35,11 +36,12 @@ from jimsapi_mcp.messages import (
 )
 from jimsapi_mcp.people import People
 from jimsapi_mcp.resources import Resources
-from jimsapi_mcp.sessions import FormResponse, Reaction
+from jimsapi_mcp.sessions import FormResponse, OpenCalls, Reaction
 from jimsapi_mcp.states import States
 from jimsapi_mcp.tasks import Tasks
 from jimsapi_mcp.tool_call import tool_call_of
 from jimsapi_mcp.tools import Tools
+from jimsapi_mcp.turns import Turns
 
 LISTS_FRESH_FOR = 300_000
 """Milliseconds for which a client may keep a list that changes only when the server starts anew."""
@@ -52,14 +54,24 @@ _CHANGING = {"ttlMs": 0, "cacheScope": "private"}
 class McpServer:
     """Answers the messages of clients."""
 
-    def __init__(self, service: RunService, tools: Tools, contact_header: str | None, secret: str | None) -> None:
-        people = People(service, contact_header)
-        info = {"name": tools.title, "version": version("jimsapi-mcp")}
+    def __init__(
+        self,
+        service: RunService,
+        tools: Tools,
+        contact_header: str | None,
+        secret: str | None,
+        form_wait: float,
+    ) -> None:
+        people, states = People(service, contact_header), States(secret)
         self._tools = tools
-        self._calls = Calls(service, people, tools, States(secret), info)
+        self._info = {"name": tools.title, "version": version("jimsapi-mcp")}
+        self._asking = Asking(service, people, states)
+        self._turns = Turns(service, people)
+        self._open_calls = OpenCalls(service.limits.max_runs)
+        self._conclusions = Conclusions(service, people, self._asking, tools, states, self._info)
+        self._calls = Calls(self._conclusions, self._turns, self._open_calls, tools, states, form_wait)
         self._resources = Resources(service, people)
-        self._tasks = Tasks(self._calls)
-        self._info = info
+        self._tasks = Tasks(self._conclusions, self._turns)
 
     async def answer(self, request: Request, message: Message) -> Response:
         """Return the response to a message. Raises `RpcError`, and the errors of `Calls.call`."""
@@ -118,7 +130,7 @@ class McpServer:
         return self._response(message, client, {**result, **fresh} if client.modern else result)
 
     def _response(self, message: RpcRequest, client: Client, result: Mapping[str, Any]) -> Response:
-        return JSONResponse(result_body(message.id, self._calls.finished(client, result)))
+        return JSONResponse(result_body(message.id, self._conclusions.finished(client, result)))
 
     def _initialize(self, message: RpcRequest) -> Response:
         result = {
@@ -138,18 +150,17 @@ class McpServer:
         request_id = message.params.get("requestId")
         if is_name(request_id):
             client = legacy_client(request)
-            call = self._calls.open_calls.find(request, client, request_id)
-            if call is not None:
+            calls = self._open_calls.find(request, client, request_id)
+            for call in calls:
                 await self._calls.cancel_open(request, call)
-            else:
+            if not calls:
                 await self._calls.cancel_elsewhere(request, client, request_id)
 
     async def _take_response(self, request: Request, response: RpcResponse) -> None:
         """Take what a person has entered in a form of an earlier client's call, which may wait in another process."""
-        asking = self._calls.asking
         form_id = str(response.id)
         try:
-            asked = await asking.asked_by(request, form_id)
+            asked = await self._asking.asked_by(request, form_id)
         except RunNotFound:
             asked = None
         if asked is None:
@@ -157,30 +168,29 @@ class McpServer:
         run, question = asked
         if question is None:  # it was answered meanwhile, which the call finds out itself
             return
-        self._calls.open_calls.receive(form_id)
+        self._open_calls.receive(form_id)
         reaction = FormResponse(Reaction.REFUSED, "Internal Server Error")
         try:
             reaction = await self._react(request, run, question, response.result or {"action": "cancel"})
         finally:
-            is_here = self._calls.open_calls.respond(form_id, reaction)
-        if not is_here and reaction.reaction in (Reaction.INVALID, Reaction.DISMISSED):
-            await asking.close(request, run, DECLINING)  # the call waits in another process, which reads only the store
+            is_here = self._open_calls.respond(form_id, reaction)
+        if not is_here and reaction.reaction in (Reaction.INVALID, Reaction.DISMISSED, Reaction.REFUSED):
+            await self._asking.pass_on(request, run, form_id, reaction)
 
     async def _react(
         self, request: Request, run: StoredRun, question: Question, response: Mapping[str, Any]
     ) -> FormResponse:
         """Do what a person has entered in a form, and return what it means for the call that waits."""
-        asking = self._calls.asking
-        entered = asking.entered([question], {str(question.question_id): response})
+        entered = self._asking.entered([question], {str(question.question_id): response})
         if entered.again:
             return FormResponse(Reaction.INVALID, entered.again[question.question_id])
         if entered.declined:
-            await asking.close(request, run, DECLINING)
+            await self._asking.close(request, run, DECLINING)
             return FormResponse(Reaction.DECLINED)
         if entered.dismissed:
             return FormResponse(Reaction.DISMISSED)
         try:
-            await self._calls.answer(request, run, entered.answers)
+            await self._turns.answer(request, run, entered.answers)
         except DomainError as error:
             content = error_content(request, error)
             return FormResponse(Reaction.REFUSED, refusal_of(content.status, content.content).text)

@@ -6,20 +6,19 @@ questions begin, so it never returns to a question that has its answer.
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jimsapi.asgi import Request
 from jimsapi.runs import RunEnded
 from jimsapi.threads import RunNotFound, RunStatus, StoredRun
 from jimsapi_mcp.asking import CANCELLED, DECLINING
+from jimsapi_mcp.conclusions import Conclusions
 from jimsapi_mcp.eras import Client
 from jimsapi_mcp.messages import INTERNAL_ERROR, INVALID_PARAMS, RpcError
 from jimsapi_mcp.names import run_of
 from jimsapi_mcp.results import OPEN, outcome_of_stored, tool_result
 from jimsapi_mcp.tool_call import trace_context_of
-
-if TYPE_CHECKING:
-    from jimsapi_mcp.calls import Calls
+from jimsapi_mcp.turns import Turns
 
 POLL_INTERVAL = 1000
 """Milliseconds that a client should wait between two requests for the state of a task."""
@@ -28,15 +27,17 @@ POLL_INTERVAL = 1000
 class Tasks:
     """Answers the requests about tasks."""
 
-    def __init__(self, calls: "Calls") -> None:
-        self._calls = calls
-        self._asking = calls.asking
+    def __init__(self, conclusions: Conclusions, turns: Turns) -> None:
+        self._conclusions = conclusions
+        self._people = conclusions.people
+        self._asking = conclusions.asking
+        self._turns = turns
 
     async def get(self, request: Request, client: Client, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the state of a task. Raises `RpcError`."""
         first = await self._run(request, client, params)
         newest = await self._asking.newest(first)
-        task = {**task_of(first, self._calls.service.limits.keep_runs), "lastUpdatedAt": _updated_at(newest)}
+        task = {**task_of(first, self._conclusions.service.limits.keep_runs), "lastUpdatedAt": _updated_at(newest)}
         if newest.status in OPEN:
             return task
         if newest.status is RunStatus.CANCELLED:
@@ -54,12 +55,15 @@ class Tasks:
         if answerable and client.elicits:
             requests = self._asking.requests(answerable)
             return {**task, "status": "input_required", "inputRequests": requests}
+        waits = self._asking.waits_for_others(request, newest, questions)
+        if waits is not None:
+            return {**task, "statusMessage": waits}
         outcome = outcome_of_stored(newest)
         if outcome.asked and not questions and await self._asking.closed_by(newest) == CANCELLED:
             return {**task, "status": "cancelled"}
-        note = self._calls.note(request, newest, questions) if outcome.asked else ""
+        note = self._conclusions.note(request, newest, questions) if outcome.asked else ""
         result = {"resultType": "complete", **tool_result(outcome, questions, note)}
-        result = await self._calls.files.added(request, client, result, outcome.thread_id, outcome.files)
+        result = await self._conclusions.files.added(request, client, result, outcome.thread_id, outcome.files)
         return {**task, "status": "completed", "result": result}
 
     async def update(self, request: Request, client: Client, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,7 +87,7 @@ class Tasks:
         elif entered.again:
             raise RpcError(INVALID_PARAMS, "; ".join(entered.again.values()) or "An input response has no action")
         else:
-            await self._calls.answer(request, newest, entered.answers, trace_context_of(params))
+            await self._turns.answer(request, newest, entered.answers, trace_context_of(params))
         return {}
 
     async def cancel(self, request: Request, client: Client, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,7 +95,7 @@ class Tasks:
         newest = await self._asking.newest(await self._run(request, client, params))
         if newest.status in OPEN:
             try:
-                await self._calls.people.cancel(request, newest.run_id)
+                await self._people.cancel(request, newest.run_id)
             except RunEnded:
                 return {}
         await self._asking.close(request, newest, CANCELLED)
@@ -103,7 +107,7 @@ class Tasks:
         run_id = run_of(task_id) if isinstance(task_id, str) else None
         if run_id is not None:
             try:
-                return await self._calls.people.run(request, run_id)
+                return await self._people.run(request, run_id)
             except RunNotFound:
                 pass
         raise RpcError(INVALID_PARAMS, "Task not found")

@@ -97,6 +97,17 @@ def test_a_notification_cancels_the_call_of_an_earlier_client(client: httpx.Clie
     assert status(client, run) == "cancelled"
 
 
+def test_a_notification_cancels_all_calls_of_a_client_with_its_number(client: httpx.Client) -> None:
+    session = session_of(client)
+    doors = [str(uuid4()), str(uuid4())]
+    first, second = [legacy("tools/call", chat(f"hold {door}; send late"), session=session) for door in doors]
+    with held(client, doors[0], first) as (run, lines), held(client, doors[1], second) as (other, others):
+        notice = legacy("notifications/cancelled", {"requestId": 1}, id=None, session=session)
+        assert client.post(PATH, **notice).status_code == 202
+        assert (last(lines), last(others)) == (None, None)
+    assert (status(client, run), status(client, other)) == ("cancelled", "cancelled")
+
+
 @pytest.mark.parametrize("session_is", ["another", "none", "invalid"])
 def test_a_notification_does_not_cancel_another_clients_call_with_the_same_number(
     client: httpx.Client, session_is: str
@@ -162,6 +173,33 @@ def test_a_message_waits_for_the_one_before_it_in_its_thread(client: httpx.Clien
     assert text(result(client.post(PATH, **modern("tools/call", tool("chat_get", run_id=run, wait=20))))) == "second"
 
 
+async def endless(ctx: ThreadContext) -> None:
+    await asyncio.sleep(600)
+
+
+@pytest.mark.anyio
+async def test_a_client_that_hangs_up_before_the_response_begins_cancels_its_call() -> None:
+    api = create_api(endless, store="memory:")
+    hung_up = asyncio.Event()
+
+    async def server(scope: Any, receive: Any, send: Any) -> None:
+        async def send_or_fail(message: Any) -> None:
+            if message["type"] == "http.response.start" and not hung_up.is_set():
+                hung_up.set()
+                raise OSError("the client has disconnected")  # as ASGI 2.4 has it
+            await send(message)
+
+        await api(scope, receive, send_or_fail if scope["type"] == "http" else send)
+
+    async with TestClient(server, raise_app_exceptions=False) as client:
+        call = asyncio.create_task(client.post(PATH, **modern("tools/call", chat("hi", thread="t"))))
+        await hung_up.wait()
+        call.cancel()
+        await asyncio.wait((call,))
+        found = result(await client.post(PATH, **modern("tools/call", tool("chat_get", thread="t", wait=20))))
+    assert found["structuredContent"]["status"] == "cancelled"
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("accept", [BOTH, "application/json"])
 async def test_a_client_that_hangs_up_while_the_store_accepts_its_message_cancels_its_call(
@@ -174,9 +212,6 @@ async def test_a_client_that_hangs_up_while_the_store_accepts_its_message_cancel
         reached.set()
         await go_on.wait()
         return await accept_at_once(store, plan)
-
-    async def endless(ctx: ThreadContext) -> None:
-        await asyncio.sleep(600)
 
     monkeypatch.setattr(MemoryStore, "accept", slow)
     async with TestClient(create_api(endless, store="memory:")) as client:

@@ -6,12 +6,15 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
+from jimsapi_mcp.waiting import WaitingCalls
 from mcp_wire import FORMS, PATH, chat, error, events, legacy, modern, result, start_session, text, tool
 
 from jimsapi import ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
+from jimsapi.stores.memory import MemoryStore
 from tests.plugins.distributions import install
 from tests.waiting import PATIENCE
 
@@ -249,6 +252,48 @@ async def test_a_repeated_response_waits_for_the_answer_of_the_first(accept: str
         assert (text(await first), text(await second)) == ("So red", "So red")
 
 
+@pytest.mark.parametrize("accept", ["application/json, text/event-stream", "application/json"])
+@pytest.mark.parametrize("leaves_first", [0, 1])
+async def test_a_run_is_cancelled_when_the_last_of_the_requests_that_wait_for_it_has_left(
+    accept: str, leaves_first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+    steps: asyncio.Queue[str] = asyncio.Queue()
+
+    async def endless(ctx: ThreadContext) -> None:
+        await ctx.ask("colour", "Which colour?")
+        begun.set()
+        await asyncio.Event().wait()
+
+    for name in ("join", "leave"):
+        step = getattr(WaitingCalls, name)
+
+        def noted(*arguments: Any, name: str = name, step: Any = step) -> Any:
+            steps.put_nowait(name)
+            return step(*arguments)
+
+        monkeypatch.setattr(WaitingCalls, name, noted)
+    async with TestClient(create_api(endless, store="memory:")) as client:
+        asked = await ask(client, "hi")
+        thread = (await client.get(f"/api/v1/runs/{run_of(asked)}")).json()["thread_id"]
+        params = again("hi", asked, accepted(answer="red"))
+        calls = [asyncio.create_task(call(client, params, accept=accept))]
+        await begun.wait()
+        calls.append(asyncio.create_task(call(client, params, accept=accept)))
+        assert await steps.get() == "join"
+
+        async def status() -> str:
+            return str((await client.get(f"/api/v1/runs?thread_id={thread}")).json()["runs"][0]["status"])
+
+        calls[leaves_first].cancel()
+        assert await steps.get() == "leave"
+        assert [await status() for _ in range(5)] == ["running"] * 5
+        calls[1 - leaves_first].cancel()
+        async with asyncio.timeout(PATIENCE):
+            while await status() != "cancelled":
+                await asyncio.sleep(0.005)
+
+
 async def test_a_repeated_response_gets_the_same_answer_and_runs_nothing_again(client: TestClient) -> None:
     asked = await ask(client, "text")
     params = again("text", asked, accepted(answer="red"))
@@ -387,7 +432,10 @@ async def test_answers_may_be_named_by_their_questions(client: TestClient) -> No
     assert "closed" in text(twice)
 
 
-@pytest.mark.parametrize("question", ["boss", "admin"])
+NOT_FOR_ANN = {"boss": "another contact", "admin": "a caller with the scope 'admin'"}
+
+
+@pytest.mark.parametrize("question", NOT_FOR_ANN)
 @pytest.mark.usefixtures("people")
 async def test_a_question_that_the_caller_may_not_answer_is_shown_and_not_asked(
     client: TestClient, question: str
@@ -396,7 +444,23 @@ async def test_a_question_that_the_caller_may_not_answer_is_shown_and_not_asked(
     found = await call(client, chat(question), headers=headers)
     assert found["resultType"] == "complete"
     assert len(found["structuredContent"]["questions"]) == 1
-    assert "somebody else" in text(found)
+    assert f"somebody else: {NOT_FOR_ANN[question]}." in text(found)
+    run = found["structuredContent"]["run_id"]
+    assert f"Call chat_get with run_id {run}" in text(found)
+    assert text(await call(client, tool("chat_get", run_id=run), headers=headers)) == text(found)
+
+
+@pytest.mark.usefixtures("people")
+async def test_a_look_at_a_call_waits_for_the_answer_of_somebody_else(client: TestClient) -> None:
+    headers = {"x-user": "ann-talks"}
+    asked = (await call(client, chat("boss"), headers=headers))["structuredContent"]
+    waits = asyncio.create_task(call(client, tool("chat_get", run_id=asked["run_id"], wait=50), headers=headers))
+    once = await call(client, tool("chat_get", run_id=asked["run_id"], wait=1), headers=headers)
+    assert "another contact" in text(once)
+    answers = {asked["questions"][0]["question_id"]: "yes"}
+    body = {"contact_id": "boss", "thread_id": asked["thread_id"], "answers": answers}
+    assert (await client.post("/api/v1/chat", json=body, headers={"x-user": "root"})).status_code == 200
+    assert text(await waits) == "boss: 'yes'"
 
 
 # Earlier versions: the server sends the request, and the call goes on.
@@ -480,7 +544,7 @@ async def test_an_earlier_client_may_decline_or_put_it_off(talk: Talk, response:
 
 
 async def test_two_calls_that_wait_for_one_person_both_end(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jimsapi_mcp.streams.POLL", 0.01)
+    monkeypatch.setattr("jimsapi_mcp.waiting.TICK", 0.01)
     async with talk.call(chat("text"), id=1) as first, talk.call(chat("options"), id=2) as second:
         ids = [(await anext(first))["id"], (await anext(second))["id"]]
         await talk.respond(ids[1], accepted(answer="yes"))
@@ -490,7 +554,7 @@ async def test_two_calls_that_wait_for_one_person_both_end(talk: Talk, monkeypat
 
 
 async def test_a_call_whose_question_another_message_closes_ends(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jimsapi_mcp.streams.POLL", 0.01)
+    monkeypatch.setattr("jimsapi_mcp.waiting.TICK", 0.01)
     async with talk.call(chat("options", thread="t")) as messages:
         asked = await anext(messages)
         async with talk.call(chat("never mind", thread="t"), id=2) as others:
@@ -506,7 +570,7 @@ async def test_a_call_whose_question_another_message_closes_ends(talk: Talk, mon
 async def test_an_answer_by_another_protocol_ends_an_earlier_clients_call(
     talk: Talk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jimsapi_mcp.streams.POLL", 0.01)
+    monkeypatch.setattr("jimsapi_mcp.waiting.TICK", 0.01)
     async with talk.call(chat("text", thread="t")) as messages:
         await anext(messages)
         answer = await talk.client.post(PATH, **modern("tools/call", chat("blue", thread="t")))
@@ -543,29 +607,144 @@ SECOND = """
 """
 
 
-@pytest.mark.parametrize(
-    ("response", "ending"),
-    [
-        (accepted(answer="yes"), "options: 'yes'"),
-        ({"action": "decline"}, "closed"),
-        ({"action": "cancel"}, "closed"),
-        (accepted(answer="perhaps"), "closed"),
-    ],
-)
-async def test_the_response_may_reach_a_process_in_which_no_call_waits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, response: Any, ending: str
-) -> None:
-    """The second server of this process has the same store and no open calls, as another process has."""
-    monkeypatch.setattr("jimsapi_mcp.streams.POLL", 0.01)
+@pytest.fixture
+async def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Talk]:
+    """A client whose server has a second one beside it, at `/second`.
+
+    That one has the same store and no open calls, as another process has.
+    """
     install(tmp_path, "second-mcp", SECOND)
     monkeypatch.syspath_prepend(str(tmp_path))
-    async with TestClient(create_api(bot, store="memory:")) as client:
+    async with TestClient(create_api(bot, store="memory:", rate_limit="3/h")) as client:
+        yield Talk(client, await start_session(client, FORMS))
+
+
+@pytest.mark.parametrize(
+    ("response", "ending"),
+    [(accepted(answer="yes"), "options: 'yes'"), ({"action": "decline"}, "The person declined to answer.")],
+)
+async def test_the_response_may_reach_a_process_in_which_no_call_waits(
+    elsewhere: Talk, response: Any, ending: str
+) -> None:
+    async with elsewhere.call(chat("options")) as messages:
+        asked = await anext(messages)
+        assert (await elsewhere.respond(asked["id"], response, path="/second")).status_code == 202
+        assert (await anext(messages))["method"] == "notifications/cancelled"
+        assert text((await anext(messages))["result"]).endswith(ending)
+
+
+async def test_a_wrong_answer_that_reaches_another_process_is_asked_for_again(elsewhere: Talk) -> None:
+    async with elsewhere.call(chat("options")) as messages:
+        asked = await anext(messages)
+        for _ in range(2):
+            response = accepted(answer="perhaps")
+            assert (await elsewhere.respond(asked["id"], response, path="/second")).status_code == 202
+            assert (await elsewhere.respond(asked["id"], response, path="/second")).status_code == 202  # it is repeated
+            before, asked = asked, await anext(messages)
+            assert elicited(asked)["message"].startswith("What about options?\n\nAnswer with one of")
+            assert asked["id"] != before["id"]
+        assert (await elsewhere.respond(asked["id"], accepted(answer="yes"), path="/second")).status_code == 202
+        assert (await anext(messages))["method"] == "notifications/cancelled"
+        assert text((await anext(messages))["result"]) == "options: 'yes'"
+
+
+async def test_a_form_that_is_put_off_in_another_process_leaves_the_question_open(elsewhere: Talk) -> None:
+    async with elsewhere.call(chat("options", thread="t")) as messages:
+        asked = await anext(messages)
+        assert (await elsewhere.respond(asked["id"], {"action": "cancel"}, path="/second")).status_code == 202
+        last = (await anext(messages))["result"]
+    assert "The person has not answered yet." in text(last)
+    assert len(last["structuredContent"]["questions"]) == 1
+    answer = await elsewhere.client.post(PATH, **modern("tools/call", chat("yes", thread="t")))
+    assert text(result(answer)) == "options: 'yes'"
+
+
+async def test_an_answer_that_another_process_refuses_is_an_error_of_the_tool(elsewhere: Talk) -> None:
+    for _ in range(2):
+        await elsewhere.client.post(PATH, **modern("tools/call", chat("hi", thread="t")))
+    async with elsewhere.call(chat("options", thread="t")) as messages:
+        asked = await anext(messages)
+        assert (await elsewhere.respond(asked["id"], accepted(answer="yes"), path="/second")).status_code == 202
+        last = (await anext(messages))["result"]
+    assert last["isError"]
+    assert len(last["structuredContent"]["questions"]) == 1
+
+
+# How long, and how many.
+
+
+async def test_a_form_waits_for_a_limited_time_and_its_question_longer() -> None:
+    async with TestClient(create_api(bot, store="memory:", mcp_form_wait=0.05)) as client:
         talk = Talk(client, await start_session(client, FORMS))
         async with talk.call(chat("options")) as messages:
             asked = await anext(messages)
-            assert (await talk.respond(asked["id"], response, path="/second")).status_code == 202
-            assert (await anext(messages))["method"] == "notifications/cancelled"
-            assert ending in text((await anext(messages))["result"])
+            withdrawn = await anext(messages)
+            assert (withdrawn["method"], withdrawn["params"]["requestId"]) == ("notifications/cancelled", asked["id"])
+            last = (await anext(messages))["result"]
+        assert "The person has not answered within 0.05 seconds." in text(last)
+        assert len(last["structuredContent"]["questions"]) == 1
+        assert last["structuredContent"]["thread_id"] in text(last)
+        assert (await talk.respond(asked["id"], accepted(answer="yes"))).status_code == 202  # the person was late
+        run = last["structuredContent"]["run_id"]
+        found = result(await client.post(PATH, **legacy("tools/call", tool("chat_get", run_id=run, wait=20))))
+        assert text(found) == "options: 'yes'"
+
+
+async def test_a_form_waits_no_longer_than_its_question_is_open(talk: Talk) -> None:
+    async with talk.call(chat("short")) as messages:
+        await anext(messages)
+        assert (await anext(messages))["method"] == "notifications/cancelled"
+        last = (await anext(messages))["result"]
+    assert last["structuredContent"]["questions"] == []
+    assert "closed" in text(last)
+
+
+@pytest.mark.parametrize(("of_a_person", "of_all"), [(1, 1000), (20, 1)])
+async def test_a_person_and_a_process_have_a_limited_number_of_forms(
+    monkeypatch: pytest.MonkeyPatch, of_a_person: int, of_all: int
+) -> None:
+    monkeypatch.setattr("jimsapi_mcp.sessions.FORMS_OF_A_PERSON", of_a_person)
+    async with TestClient(create_api(bot, store="memory:", max_runs=of_all)) as client:
+        talk, other = [Talk(client, await start_session(client, FORMS)) for _ in range(2)]
+        async with talk.call(chat("options")) as messages:
+            asked = await anext(messages)
+            async with (talk if of_all > 1 else other).call(chat("text", thread="t"), id=2) as refused:
+                last = (await anext(refused))["result"]
+            assert (last["isError"], "too many forms" in text(last)) == (True, True)
+            assert [one["text"] for one in last["structuredContent"]["questions"]] == ["What about text?"]
+            if of_all > 1:
+                async with other.call(chat("text")) as messages_of_another:
+                    assert elicited(await anext(messages_of_another))
+            await talk.respond(asked["id"], accepted(answer="yes"))
+            assert text((await anext(messages))["result"]) == "options: 'yes'"
+        async with talk.call(chat("text"), id=3) as messages:
+            assert elicited(await anext(messages))
+
+
+async def test_a_call_that_waits_reads_the_store_only_if_its_thread_changes(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[UUID] = []
+    read = MemoryStore.events_by_id
+
+    async def counted(store: MemoryStore, thread_id: UUID, event_ids: Any) -> Any:
+        reads.append(thread_id)
+        return await read(store, thread_id, event_ids)
+
+    monkeypatch.setattr("jimsapi_mcp.waiting.READ_AFTER", PATIENCE)
+    monkeypatch.setattr("jimsapi_mcp.waiting.TICK", 0.001)
+    monkeypatch.setattr("jimsapi_mcp.streams.HEARTBEAT", 0.002)
+    monkeypatch.setattr(MemoryStore, "events_by_id", counted)
+    async with talk.call({**chat("options", thread="t"), "_meta": {"progressToken": "t"}}) as messages:
+        await anext(messages)
+        await anext(messages)
+        begun = len(reads)
+        for _ in range(20):
+            assert (await anext(messages))["method"] == "notifications/progress"
+        assert len(reads) == begun
+        answer = await talk.client.post(PATH, **modern("tools/call", chat("yes", thread="t")))
+        assert text(result(answer)) == "options: 'yes'"
+        assert text([one async for one in messages][-1]["result"]) == "options: 'yes'"
 
 
 @pytest.mark.usefixtures("people")
@@ -588,7 +767,7 @@ async def test_a_cancellation_may_reach_another_process(tmp_path: Path, monkeypa
 
 
 async def test_a_call_that_waits_gives_signs_of_life(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jimsapi_mcp.streams.POLL", 0.01)
+    monkeypatch.setattr("jimsapi_mcp.waiting.TICK", 0.01)
     monkeypatch.setattr("jimsapi_mcp.streams.HEARTBEAT", 0.02)
     async with talk.call({**chat("text"), "_meta": {"progressToken": "t"}}) as messages:
         asked = await anext(messages)

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from mcp_wire import FORMS, PATH, TASKS, chat, error, modern, result, text
+from mcp_wire import FORMS, PATH, TASKS, chat, error, modern, result, text, tool
 
 from jimsapi import JimsApp, ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
@@ -15,6 +15,7 @@ from jimsapi.asgi.testing import TestClient
 pytestmark = pytest.mark.anyio
 
 BOTH = {**TASKS, **FORMS}
+OTHERS = {"admin": "scope:admin", "boss": "contact:the-boss"}
 
 
 async def bot(ctx: ThreadContext) -> None:
@@ -26,6 +27,8 @@ async def bot(ctx: ThreadContext) -> None:
         ctx.send_message(f"{first} {second}")
     elif said == "stay":
         ctx.send_message(f"So {await ctx.ask('stay', 'Still there?', stays_open=True)}")
+    elif said in OTHERS:
+        ctx.send_message(f"So {await ctx.ask(said, 'May I?', answerable_by=OTHERS[said])}")
     elif said == "wait":
         await asyncio.Event().wait()
     elif said == "fail":
@@ -40,8 +43,9 @@ async def client() -> AsyncIterator[TestClient]:
         yield client
 
 
-async def begin(client: TestClient, message: str, capabilities: Mapping[str, Any] = BOTH) -> Any:
-    task = result(await client.post(PATH, **modern("tools/call", chat(message), capabilities=capabilities)))
+async def begin(client: TestClient, message: str, capabilities: Mapping[str, Any] = BOTH, **options: Any) -> Any:
+    call = modern("tools/call", chat(message), capabilities=capabilities, **options)
+    task = result(await client.post(PATH, **call))
     assert task["resultType"] == "task", task
     return task
 
@@ -169,6 +173,56 @@ async def test_a_client_without_forms_gets_the_question_in_the_result(client: Te
     assert done["status"] == "completed"
     assert len(done["result"]["structuredContent"]["questions"]) == 1
     assert text(done["result"]).startswith("First?")
+
+
+async def ended(client: TestClient, run_id: str, headers: Mapping[str, str]) -> None:
+    """Wait until a run has ended."""
+    async with asyncio.timeout(20):
+        while (await client.get(f"/api/v1/runs/{run_id}", headers=headers)).json()["status"] in ("queued", "running"):
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize(
+    ("question", "somebody"), [("admin", "a caller with the scope 'admin'"), ("boss", "another contact")]
+)
+@pytest.mark.parametrize("capabilities", [BOTH, TASKS])
+@pytest.mark.usefixtures("people")
+async def test_a_task_whose_question_is_for_somebody_else_works_until_that_one_answers(
+    client: TestClient, question: str, somebody: str, capabilities: Mapping[str, Any]
+) -> None:
+    mine, others = {"x-user": "talker"}, {"x-user": "root"}
+    named = {"taskId": (await begin(client, question, capabilities, headers=mine))["taskId"]}
+    get = modern("tasks/get", named, capabilities=capabilities, headers=mine)
+    await ended(client, named["taskId"], mine)
+    waits = result(await client.post(PATH, **get))
+    assert (waits["status"], "result" in waits, "inputRequests" in waits) == ("working", False, False)
+    assert waits["statusMessage"] == f"The agent waits for the answer of somebody else: {somebody}."
+    look = modern("tools/call", tool("chat_get", run_id=named["taskId"]), headers=others)
+    seen = result(await client.post(PATH, **look))["structuredContent"]
+    answers = {seen["questions"][0]["question_id"]: "yes"}
+    body = {"contact_id": "the-boss", "thread_id": seen["thread_id"], "answers": answers}
+    assert (await client.post("/api/v1/chat", json=body, headers=others)).status_code == 200
+    async with asyncio.timeout(20):
+        while (done := result(await client.post(PATH, **get)))["status"] == "working":
+            await asyncio.sleep(0.005)
+    assert (done["status"], text(done["result"])) == ("completed", "So yes")
+
+
+@pytest.mark.usefixtures("people")
+async def test_a_task_asks_the_one_who_may_answer_its_question(client: TestClient) -> None:
+    mine, admins = {"x-user": "talker"}, {"x-user": "root"}
+    named = {"taskId": (await begin(client, "admin", headers=mine))["taskId"]}
+    await ended(client, named["taskId"], mine)
+    asked = result(await client.post(PATH, **modern("tasks/get", named, capabilities=BOTH, headers=admins)))
+    [key] = asked["inputRequests"]
+    assert asked["status"] == "input_required"
+    for headers, status in ((mine, "working"), (admins, "completed")):  # what others send is ignored
+        update = {**named, "inputResponses": {key: accepted("yes")}}
+        result(await client.post(PATH, **modern("tasks/update", update, capabilities=BOTH, headers=headers)))
+        get = modern("tools/call", tool("chat_get", run_id=named["taskId"], wait=int(headers is admins)), headers=mine)
+        result(await client.post(PATH, **get))
+        found = result(await client.post(PATH, **modern("tasks/get", named, capabilities=BOTH, headers=mine)))
+        assert found["status"] == status
 
 
 @pytest.mark.parametrize("method", ["tasks/get", "tasks/update", "tasks/cancel"])

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ from mcp_wire import FORMS, PATH, TASKS, chat, error, legacy, modern, result, st
 
 from jimsapi import JimsApp, ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
+from tests.plugins.distributions import install
 
 pytestmark = pytest.mark.anyio
 
@@ -175,6 +177,16 @@ async def test_a_thread_is_read_without_private_events(client: TestClient) -> No
         {"role": "assistant", "text": "Which colour?"},
     ]
     assert "secret" not in json.dumps(found)
+
+
+@pytest.mark.parametrize(("private_events", "texts"), [([], ["ask", "red"]), (["question.answered"], ["ask"])])
+async def test_a_thread_is_read_without_answers_that_are_private(private_events: list[str], texts: list[str]) -> None:
+    async with TestClient(create_api(JimsApp(bot, private_events=private_events), store="memory:")) as client:
+        asked = await say(client, "ask")
+        answers = {asked["questions"][0]["question_id"]: "red"}
+        await say(client, "", thread=asked["thread_id"], answers=answers)
+        messages = (await read(client, asked["thread_id"]))["messages"]
+        assert [one["text"] for one in messages if one["role"] == "user"] == texts
 
 
 @pytest.mark.parametrize("uri", ["jims://threads/x", f"jims://threads/{uuid4()}", "file:///etc/passwd", "", "x" * 9000])
@@ -348,6 +360,36 @@ async def test_a_caller_without_the_scope_chat_is_refused_in_the_form_of_json_rp
     answer = await client.post(PATH, **modern("tools/list", headers=who(user)))
     assert error(answer, status)["code"] == status
     assert status == 403 or "www-authenticate" in answer.headers
+
+
+OAUTH = """
+    from jimsapi import Identity, hookimpl
+
+    class Provider:
+        name, challenge = "oauth", 'Bearer realm="chat"'
+        authorization_servers = ["https://id.example.org"]
+
+        async def authenticate(self, connection):
+            return Identity("ann", contact_id="ann", scopes=("threads",))
+
+    @hookimpl
+    def jimsapi_auth_provider():
+        return Provider()
+"""
+
+
+async def test_a_caller_whose_token_lacks_the_scope_chat_learns_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "acme-oauth", OAUTH)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    async with TestClient(create_api(bot, store="memory:")) as client:
+        answer = await client.post(PATH, **modern("tools/list"))
+        assert error(answer, 403)["code"] == 403
+        metadata = "http://testserver/.well-known/oauth-protected-resource/mcp"
+        assert answer.headers["www-authenticate"] == (
+            f'Bearer resource_metadata="{metadata}", scope="chat", error="insufficient_scope"'
+        )
 
 
 @pytest.mark.usefixtures("people")
