@@ -181,8 +181,8 @@ async def test_messages_are_told_one_after_another_and_events_once_they_are_stor
 @pytest.mark.parametrize(
     ("steps", "expected"),
     [
-        ("file One; send Two", "[ One ] files-a.txt [ Two ] finished"),
-        ("stream On; file One", "[ On e ] files-a.txt finished"),
+        ("file One; send Two", "[ One files-a.txt ] [ Two ] finished"),
+        ("stream On; file One", "[ On e files-a.txt ] finished"),
         ("think Oh; file ", "( Oh ) files-a.txt [ ] finished"),
     ],
 )
