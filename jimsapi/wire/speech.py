@@ -265,10 +265,8 @@ class _Speech:
             yield FilesSent(event_id, files)
 
     def _live_files(self, event_id: UUID, sent: FilesOfMessage) -> Iterator[SpokenItem]:
-        """Yield the files of a message that is complete, although it is not stored yet."""
+        """Yield the files of a message whose event is not stored yet. That event ends it, and may have buttons."""
         yield from self._interrupt_reasoning()
-        if sent.message_id == self._open_message and not self._missed:
-            yield from self._end_message()
         self._shown.add(event_id)
         yield FilesSent(sent.message_id, sent.files)
 

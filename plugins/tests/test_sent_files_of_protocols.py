@@ -20,6 +20,9 @@ async def pipeline(ctx: ThreadContext) -> None:
     if ctx.get_last_user_message() == "only":
         ctx.send_message("", files=[chart])
         return
+    if ctx.get_last_user_message() == "buttons":
+        ctx.send_message_with_buttons("Choose", [{"text": "A"}], files=[chart])
+        return
     await ctx.stream("Here ")
     ctx.send_message("Here it is", files=[chart])
     ctx.send_message("Done")
@@ -90,6 +93,16 @@ async def test_ag_ui_gets_an_event_of_the_files(client: TestClient) -> None:
     [file] = custom["value"]["files"]
     assert await is_chart(client, file["url"])
     assert custom["value"]["message_id"] in {event.get("messageId") for event in events}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_message_with_buttons_and_files_keeps_its_buttons(client: TestClient, stream: bool) -> None:
+    body = {"model": "m", "user": "ann", "messages": [{"role": "user", "content": "buttons"}], "stream": stream}
+    completion = await client.post("/v1/chat/completions", json=body)
+    response = await client.post("/v1/responses", json={"model": "m", "input": "buttons", "stream": stream})
+    for answer in (completion, response):
+        assert "Choose" in answer.text
+        assert "- A" in answer.text
 
 
 @pytest.mark.parametrize("stream", [False, True])

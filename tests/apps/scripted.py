@@ -55,6 +55,8 @@ class Scripted:
             case "end":
                 self.calls[argument].result = argument
                 self.calls.pop(argument).__exit__(None, None, None)
+            case "file":
+                ctx.send_message(argument, files=[await ctx.save_file("a.txt", argument.encode())])
             case "send":
                 ctx.send_message(argument)
             case "buttons":

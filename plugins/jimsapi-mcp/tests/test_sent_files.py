@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 from jimsapi_mcp.files import MAX_EMBEDDED, MAX_READ, MAX_TEXT
 from mcp_clients import CLIENTS, McpClient, converse

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -61,6 +62,16 @@ def test_a_background_run_is_done_by_a_worker_and_not_by_the_server_that_accepte
             assert worker.stop() == 0
         assert run_of(served, run)["result"]["created_new_thread"]
     assert types_in(site) == Counter(["jims.lifecycle.thread_created", *WHOLE])
+
+
+def test_a_file_that_a_worker_sends_is_read_at_the_server(site: Site, tmp_path: Path) -> None:
+    files = ("--files-store", f"file://{tmp_path}/files")
+    with site.served(*files, app=SCRIPTED) as served, site.worker(*files, app=SCRIPTED):
+        run = begin_of(served, "ann", "file Hello")
+        events = wait_for(served, run, "completed")["result"]["events"]
+        [sent] = [event["event_data"] for event in events if event["event_type"] == "message.files"]
+        with served.client() as client:
+            assert client.get(f"/api/v1/files/{sent['files'][0]['file_id']}?contact_id=ann").content == b"Hello"
 
 
 def test_runs_of_one_thread_are_done_in_order_and_those_of_others_at_the_same_time(site: Site, notes: Notes) -> None:

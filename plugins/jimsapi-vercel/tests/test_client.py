@@ -55,6 +55,17 @@ def test_a_page_that_was_loaded_again_shows_the_same(served: Served, sdk: str) -
     assert [one.get("metadata") for one in told["messages"]] == [one.get("metadata") for one in told["before"]]
 
 
+def test_a_file_that_the_pipeline_sends_is_shown(tmp_path: Path, sdk: str) -> None:
+    store = f"file://{tmp_path}/files"
+    with Served("--app", "tests.apps.scripted:app", "--api-key", KEY, "--files-store", store) as server:
+        [shown] = converse(server, sdk, "file Hello")
+        assert shown["error"] is None
+        said, file = parts(shown)
+        assert (said, file["type"], file["mediaType"]) == (text("Hello"), "file", "text/plain")
+        with server.client(headers={"authorization": f"Bearer {KEY}"}) as client:
+            assert client.get(file["url"]).text == "Hello"
+
+
 def test_what_an_agent_does_is_shown(served: Served, sdk: str) -> None:
     shown, seen = converse(served, sdk, "work", "see")
     assert seen["error"] is None
