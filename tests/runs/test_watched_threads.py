@@ -44,7 +44,8 @@ async def test_a_watcher_is_called_when_a_run_of_its_thread_ends_without_an_even
     async with serving(bot) as service:
         first = await held(service, "ann")
         waits = await taken(service.begin(inbound("second"), PUBLIC, watched=True))
-        assert waits.thread_id == first.thread_id is not None
+        assert waits.thread_id is not None
+        assert waits.thread_id == first.thread_id
         called = asyncio.Event()
         with service.watch_thread(waits.thread_id, called.set):
             await service.cancel(waits.run_id)
