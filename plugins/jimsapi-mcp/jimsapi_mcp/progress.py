@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from jimsapi.runs import Status
@@ -62,23 +63,24 @@ async def notified(
     def pause() -> float:
         return max(0.0, (pieces_due if pieces else heartbeat_due) - now())
 
-    async for item in with_pauses(items, pause):
-        if isinstance(item, Finished | Failed):  # the result has the whole text
-            yield item
-            continue
-        if isinstance(item, MessagePiece) and item.text:
-            pieces.append(item.text)
-        news = _news(item)
-        if pieces and (news is not None or now() >= pieces_due):
-            yield progress.event("".join(pieces))
-            pieces.clear()
-            pieces_due, heartbeat_due = now() + BETWEEN_PIECES, now() + HEARTBEAT
-        if news is not None:
-            yield progress.status(news)
-            heartbeat_due = now() + HEARTBEAT
-        elif not pieces and now() >= heartbeat_due:
-            yield progress.heartbeat()
-            heartbeat_due = now() + HEARTBEAT
+    async with aclosing(with_pauses(items, pause)) as paused:
+        async for item in paused:
+            if isinstance(item, Finished | Failed):  # the result has the whole text
+                yield item
+                continue
+            if isinstance(item, MessagePiece) and item.text:
+                pieces.append(item.text)
+            news = _news(item)
+            if pieces and (news is not None or now() >= pieces_due):
+                yield progress.event("".join(pieces))
+                pieces.clear()
+                pieces_due, heartbeat_due = now() + BETWEEN_PIECES, now() + HEARTBEAT
+            if news is not None:
+                yield progress.status(news)
+                heartbeat_due = now() + HEARTBEAT
+            elif not pieces and now() >= heartbeat_due:
+                yield progress.heartbeat()
+                heartbeat_due = now() + HEARTBEAT
 
 
 def _news(item: Spoken | None) -> str | None:

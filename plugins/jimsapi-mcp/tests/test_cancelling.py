@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -10,10 +10,12 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from jimsapi_mcp.progress import Progress, notified
 from mcp_wire import BOTH, PATH, chat, legacy, modern, result, text, tool
 
 from jimsapi import ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
+from jimsapi.runs import Status
 from jimsapi.stores.memory import MemoryStore
 from tests.serving import Served
 from tests.waiting import eventually
@@ -175,6 +177,23 @@ def test_a_message_waits_for_the_one_before_it_in_its_thread(client: httpx.Clien
 
 async def endless(ctx: ThreadContext) -> None:
     await asyncio.sleep(600)
+
+
+@pytest.mark.anyio
+async def test_a_stream_of_progress_that_is_closed_closes_the_stream_of_its_run() -> None:
+    closed: list[str] = []
+
+    async def items() -> AsyncGenerator[Any, None]:
+        try:
+            yield Status("Looking", "work")
+            await asyncio.Event().wait()
+        finally:
+            closed.append("run")
+
+    stream = notified(items(), Progress("t", 0))
+    assert b"Looking" in bytes(await anext(stream))  # type: ignore[arg-type] # not the last item
+    await stream.aclose()
+    assert closed == ["run"]
 
 
 @pytest.mark.anyio

@@ -690,7 +690,8 @@ async def test_a_form_waits_for_a_limited_time_and_its_question_longer() -> None
         assert text(found) == "options: 'yes'"
 
 
-async def test_a_form_waits_no_longer_than_its_question_is_open(talk: Talk) -> None:
+async def test_a_form_waits_no_longer_than_its_question_is_open(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jimsapi_mcp.waiting.READ_AFTER", 2 * PATIENCE)
     async with talk.call(chat("short")) as messages:
         await anext(messages)
         assert (await anext(messages))["method"] == "notifications/cancelled"
