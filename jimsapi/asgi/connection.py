@@ -107,6 +107,14 @@ class Connection:
         """
         return quote(self.scope.get("root_path", "").rstrip("/") + path)
 
+    def accepted_types(self) -> dict[str, float]:
+        """Return the media types in `Accept`, in lower case, with their qualities (RFC 9110, 12.5.1).
+
+        An invalid quality counts as 0.
+        """
+        accept = ",".join(self.headers.getlist("accept")).lower()
+        return dict(map(_media_range, accept.split(","))) if accept else {}
+
     def public_url(self, path: str = "") -> str:
         """Return the absolute URL of a path within this app, as the client sees it. Without a path, that of the app.
 
@@ -425,3 +433,12 @@ def _parse_cookies(header: str) -> dict[str, str]:
         if equals and (name := name.strip()):
             cookies.setdefault(name, value.strip().strip('"'))
     return cookies
+
+
+def _media_range(part: str) -> tuple[str, float]:
+    kind, *parameters = (each.strip() for each in part.split(";"))
+    quality = next((each[2:] for each in parameters if each.startswith("q=")), "1")
+    try:
+        return kind, float(quality)
+    except ValueError:
+        return kind, 0.0

@@ -25,8 +25,7 @@ def wants_problem(request: Connection) -> bool:
             break
     else:
         return False
-    accept = ",".join(request.headers.getlist("accept")).lower()
-    qualities = dict(map(_media_range, accept.split(",")))
+    qualities = request.accepted_types()
     quality = qualities.get(PROBLEM, 0.0)
     return quality > 0 and quality >= qualities.get("application/json", 0.0)
 
@@ -45,16 +44,6 @@ def problem(error: ErrorResponse) -> Response:
     response.raw_headers += [pair for pair in error.raw_headers if pair[0] not in _REPLACED]
     response.names_connection = error.names_connection
     return response
-
-
-def _media_range(part: str) -> tuple[str, float]:
-    """Return a type of an `Accept` and its quality. An invalid quality counts as 0."""
-    kind, *parameters = (each.strip() for each in part.split(";"))
-    quality = next((each[2:] for each in parameters if each.startswith("q=")), "1")
-    try:
-        return kind, float(quality)
-    except ValueError:
-        return kind, 0.0
 
 
 def _title(status: int) -> dict[str, str]:

@@ -75,22 +75,9 @@ def _prefers_json(request: Request) -> bool:
 
     1.0.1 says that the latter should be used (section 11.1), so it is for all clients that accept both alike.
     """
-    accept = ",".join(request.headers.getlist("accept")).lower()
-    if JSON not in accept:
-        return False
-    qualities = dict(map(_media_range, accept.split(",")))
+    qualities = request.accepted_types()
     general = qualities.get("application/*", qualities.get("*/*", 0.0))
     return qualities.get(JSON, general) > qualities.get(A2A_JSON, general)
-
-
-def _media_range(part: str) -> tuple[str, float]:
-    """Return a type of an `Accept` and its quality. An invalid quality counts as 0."""
-    kind, *parameters = (each.strip() for each in part.split(";"))
-    quality = next((each[2:] for each in parameters if each.startswith("q=")), "1")
-    try:
-        return kind, float(quality)
-    except ValueError:
-        return kind, 0.0
 
 
 def reword(answer: Response) -> Response:
