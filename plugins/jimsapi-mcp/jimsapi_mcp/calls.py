@@ -241,11 +241,12 @@ class Calls:
         while not self._service.draining:
             if run.status in OPEN:
                 run = await self._conclusions.end_of(run)
-            elif self._asking.waits_for_others(request, run, await self._asking.open_questions(run)) is not None:
-                await self._asking.settled(run)
-                run = await self._asking.newest(run)
-            else:
+                continue
+            questions = await self._asking.open_questions(run)
+            if self._asking.waits_for_others(request, run, questions) is None:
                 return
+            await self._asking.settled(run, questions)
+            run = await self._asking.newest(run)
 
     async def _named_run(self, request: Request, arguments: GetArguments) -> StoredRun:
         if arguments.run_id is not None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 
@@ -152,7 +152,8 @@ class CallStream:
         ends_at = now() + self._form_wait
         fault: str | None = None
         for _ in range(MOST_FORMS):
-            questions = asking.answerable(self._request, run, await asking.open_questions(run))
+            before = await asking.open_questions(run)
+            questions = asking.answerable(self._request, run, before)
             if not questions:
                 break
             form_id = asking.form_id(self._request, run, questions[0])
@@ -160,7 +161,7 @@ class CallStream:
                 with self._open_calls.showing(self._open_call, form_id, person) as response:
                     yield request_event(form_id, "elicitation/create", form_params(questions[0], fault))
                     until = min(ends_at, now() + _seconds_left(questions[0]))
-                    async for heartbeat in self._wait(run, form_id, response, until):
+                    async for heartbeat in self._wait(run, before, form_id, response, until):
                         yield heartbeat
             except TooManyForms:
                 self._note, self._refused = TOO_MANY, True
@@ -182,12 +183,19 @@ class CallStream:
             self._note = f"The person has not answered within {self._form_wait:g} seconds."
 
     async def _wait(
-        self, run: StoredRun, form_id: str, response: asyncio.Future[FormResponse], until: float
+        self,
+        run: StoredRun,
+        before: Sequence[Question],
+        form_id: str,
+        response: asyncio.Future[FormResponse],
+        until: float,
     ) -> AsyncGenerator[bytes, None]:
-        """Wait until a form has a response, or needs none any more, or it is `until`. Yields signs of life."""
+        """Wait until a form has a response, or needs none any more, or it is `until`. Yields signs of life.
+
+        `before` are the questions that were open before the form was shown.
+        """
         now = asyncio.get_running_loop().time
         call, due = self._open_call, now() + HEARTBEAT
-        before = await self._asking.open_questions(run)
         with ThreadWatch(self._service, run.thread_id, call.news) as watch:
             while not (response.done() or self._service.draining) and now() < until:
                 is_time_to_read = await watch.tick(until - now())
