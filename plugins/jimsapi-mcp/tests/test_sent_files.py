@@ -1,5 +1,6 @@
 """Files that the agent sends: in the result of a call as each version has them, and as resources of their owner."""
 
+import asyncio
 import json
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -8,12 +9,13 @@ from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
-from jimsapi_mcp.files import MAX_EMBEDDED, MAX_READ, MAX_TEXT
+from jimsapi_mcp.files import MAX_EMBEDDED, MAX_READ, MAX_TEXT, READS_AT_ONCE, Files
 from mcp_clients import CLIENTS, McpClient, converse
 from mcp_wire import PATH, TASKS, chat, error, legacy, modern, result, tool
 
 from jimsapi import JimsApp, ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
+from jimsapi.threads import StoredFile
 from tests.serving import Served
 
 pytestmark = pytest.mark.anyio
@@ -140,6 +142,25 @@ async def test_a_file_that_is_too_large_for_a_resource_has_a_url(client: TestCli
     text = error(await read(client, uri, "ann"), 400)["message"]
     answer = await client.get(text.rpartition(" ")[2], headers={"x-user": "ann"})
     assert len(answer.content) == MAX_READ + 1
+
+
+async def test_few_files_are_read_as_resources_at_once(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = await call(client, "report.pdf 5")
+    uri = found["structuredContent"]["files"][0]["uri"]
+    content, at_once = Files._content, [0]
+
+    async def counted(files: Files, file: StoredFile) -> bytes:
+        at_once.append(at_once[-1] + 1)
+        try:
+            await asyncio.sleep(0.01)
+            return await content(files, file)
+        finally:
+            at_once.append(at_once[-1] - 1)
+
+    monkeypatch.setattr(Files, "_content", counted)
+    answers = await asyncio.gather(*[read(client, uri, "ann") for _ in range(3 * READS_AT_ONCE)])
+    assert all("blob" in result(answer)["contents"][0] for answer in answers)
+    assert max(at_once) == READS_AT_ONCE
 
 
 async def test_a_conversation_names_its_files_and_the_templates_say_how_to_read_them(client: TestClient) -> None:
