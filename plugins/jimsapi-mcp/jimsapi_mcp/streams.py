@@ -14,7 +14,7 @@ from jimsapi_mcp.asking import CLOSED, DECLINED, DECLINING, DISMISSED, form_para
 from jimsapi_mcp.conclusions import Conclusions
 from jimsapi_mcp.messages import INTERNAL_ERROR, RpcError, error_event, notification_event, request_event, result_event
 from jimsapi_mcp.progress import HEARTBEAT, Progress, Spoken, notified
-from jimsapi_mcp.results import Outcome, outcome_of_result, tool_result
+from jimsapi_mcp.results import Outcome, outcome_of_result
 from jimsapi_mcp.sessions import FormResponse, OpenCall, OpenCalls, Reaction, TooManyForms, deliver, person_of
 from jimsapi_mcp.tool_call import ToolCall
 from jimsapi_mcp.waiting import ThreadWatch
@@ -130,7 +130,8 @@ class CallStream:
         if self._note and run is not None:
             questions = await self._asking.open_questions(run)
             how_to_go_on = self._conclusions.note(self._request, run, questions) if questions else ""
-            result = tool_result(outcome, questions, f"{self._note} {how_to_go_on}".strip())
+            note = f"{self._note} {how_to_go_on}".strip()
+            result = await self._conclusions.result(self._request, self._call.client, outcome, questions, note)
             if self._refused:
                 result["isError"] = True
         else:
