@@ -12,7 +12,7 @@ from uuid import UUID
 from jimsapi.runs.announcer import Announcer
 from jimsapi.runs.disclosure import Disclosure
 from jimsapi.runs.ending import Ending
-from jimsapi.runs.files import MessageFiles
+from jimsapi.runs.files import FilesOfRun, MessageFiles
 from jimsapi.runs.lacking import takes
 from jimsapi.runs.live import LiveRun, PipelineTiming, Stop
 from jimsapi.runs.outage import OutageLog
@@ -22,6 +22,7 @@ from jimsapi.runs.stream import StreamOutput
 from jimsapi.runs.tasks import PipelineTask, current_pipeline
 from jimsapi.threads.context import ContextOfRun, ThreadContext
 from jimsapi.threads.event import EventRow, NewEvent
+from jimsapi.threads.message_files import FileKeeper
 from jimsapi.threads.run import RUNNING, Snapshot, ThreadRecord
 from jimsapi.threads.storable import load_stored
 from jimsapi.threads.store import ThreadStore
@@ -120,7 +121,9 @@ class PipelineCalls:
         return ending
 
     def _context(self, run: LiveRun, thread: ThreadRecord, snapshot: Snapshot) -> ThreadContext:
-        files = self.files if run.in_thread else run.files_in_memory
+        files: FileKeeper | None = run.files_in_memory
+        if run.in_thread:
+            files = None if self.files is None else FilesOfRun(self.files, self.store, thread.thread_id)
         of_run = ContextOfRun(
             thread_config=load_stored(thread.thread_config),
             truncated=snapshot.truncated,

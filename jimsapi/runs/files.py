@@ -1,12 +1,26 @@
-"""The files of inbound messages: those that a message names, and those that come within it."""
+"""The files of messages: those that an inbound message names, those that come within it, and those of pipelines."""
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Protocol
+from uuid import UUID
 
 from jimsapi.runs.inbound import Inbound
-from jimsapi.threads.errors import InputRefused, StoredFileNotFound
+from jimsapi.runs.tasks import ServiceTask
+from jimsapi.threads.errors import (
+    ContactDeleted,
+    InputRefused,
+    StoredFileNotFound,
+    StoreUnavailable,
+    ThreadNotFound,
+)
 from jimsapi.threads.file_store import FileStore, StoredFile
 from jimsapi.threads.message_files import MAX_FILES, FileKeeper, SentFile
+from jimsapi.threads.store import ThreadStore
+
+_keeping: set[asyncio.Task[StoredFile]] = set()
 
 
 class MessageFiles(FileKeeper, Protocol):
@@ -27,6 +41,47 @@ class MessageFiles(FileKeeper, Protocol):
     async def keep(self, contact_id: str, file: SentFile) -> StoredFile:
         """Store a file that `check` has returned. Raises as `FileStore.put` does."""
         ...
+
+
+class FilesOfRun:
+    """The `FileKeeper` of the pipeline of a run in a thread.
+
+    The deletion of a contact deletes its files before its threads, and stops its runs last. So a pipeline may save a
+    file after the deletion. Such a file is deleted again, because nobody would know of it.
+    """
+
+    def __init__(self, files: MessageFiles, threads: ThreadStore, thread_id: UUID) -> None:
+        self._files = files
+        self._threads = threads
+        self._thread_id = thread_id
+        self.check = files.check
+
+    @property
+    def store(self) -> FileStore:
+        """The file store."""
+        return self._files.store
+
+    async def keep(self, contact_id: str, file: SentFile) -> StoredFile:
+        """Store a file, unless the thread is deleted meanwhile. Raises as `FileStore.put` does."""
+        keeping = self._keep(contact_id, file)
+        task = ServiceTask.begin(keeping, loop=asyncio.get_running_loop(), name="jimsapi-keep-file")
+        _keeping.add(task)  # a loop does not keep its tasks
+        task.add_done_callback(_keeping.discard)
+        return await asyncio.shield(task)  # a run that is stopped may have stored its file already
+
+    async def _keep(self, contact_id: str, file: SentFile) -> StoredFile:
+        began = datetime.now(UTC)
+        stored = await self._files.keep(contact_id, file)
+        try:
+            await self._threads.thread(self._thread_id, None)
+        except ThreadNotFound:
+            if stored.created_at >= began:  # otherwise the contact has had it before
+                with suppress(StoredFileNotFound):
+                    await self._files.store.delete(stored)
+            raise ContactDeleted from None
+        except StoreUnavailable:  # then the contact cannot be deleted either
+            pass
+        return stored
 
 
 async def find_files(inbound: Inbound, sent: Sequence[SentFile], files: MessageFiles | None) -> list[StoredFile]:

@@ -16,7 +16,7 @@ from jimsapi.runs.scopes import THREADS
 from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import RunNotFound, StoreLacks, ThreadNotFound
 from jimsapi.threads.event import EventRow, NewEvent, position_of, row_id
-from jimsapi.threads.message_files import MESSAGE_FILES, FileFacts, files_by_message
+from jimsapi.threads.message_files import MESSAGE_FILES, FileFacts, decode_files, files_by_message
 from jimsapi.threads.questions import (
     ONCE_RESULT,
     QUESTION_ANSWERED,
@@ -144,7 +144,7 @@ def said(rows: Sequence[EventRow]) -> Iterator[UserSaid | Answered]:
     messages = {event.event_id for event in events if _is_of_user(event)}
     answer: list[NewEvent] = []
     for event in events:
-        if event.event_type == MESSAGE_FILES:  # those of the user's messages say nothing among the events of an answer
+        if decode_files(event) is not None:  # those of the user's messages say nothing among the events of an answer
             answer.append(event)
             continue
         if event.event_type.startswith(_RECORDS):

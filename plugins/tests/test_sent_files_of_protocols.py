@@ -23,6 +23,9 @@ async def pipeline(ctx: ThreadContext) -> None:
     if ctx.get_last_user_message() == "buttons":
         ctx.send_message_with_buttons("Choose", [{"text": "A"}], files=[chart])
         return
+    if ctx.get_last_user_message() == "by hand":
+        ctx.send_event("message.files", {"files": "none"})
+        return
     await ctx.stream("Here ")
     ctx.send_message("Here it is", files=[chart])
     ctx.send_message("Done")
@@ -114,3 +117,10 @@ async def test_protocols_without_a_form_for_files_show_the_messages(client: Test
         assert answer.status_code == 200
         assert "Done" in answer.text
         assert "chart.png" not in answer.text
+
+
+async def test_an_answer_of_nothing_but_invalid_data_of_files_says_nothing_in_a_history(client: TestClient) -> None:
+    message = {"id": "1", "role": "user", "parts": [{"type": "text", "text": "by hand"}]}
+    assert (await client.post("/ai-sdk/chat", json={"id": "c", "messages": [message]})).status_code == 200
+    shown = await client.get("/ai-sdk/chat/c/messages")
+    assert (shown.status_code, [one["role"] for one in shown.json()]) == (200, ["user"])

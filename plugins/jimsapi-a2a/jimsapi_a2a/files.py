@@ -15,7 +15,9 @@ from jimsapi.wire import FilesSent, SpokenItem
 from jimsapi_a2a.links import Links
 
 MAX_RAW = 65_536
-"""The bytes of the files of one message that are sent as `raw`. A list of tasks may have many such messages."""
+"""The bytes of the files of one message that are sent as `raw`."""
+MAX_RAW_OF_LIST = 1_048_576
+"""The bytes of the files in a page of tasks that are sent as `raw`. A page may have many messages."""
 OWN_CONTACT = "a2a:"
 """The beginning of the contacts that the server makes for contexts. They say nothing about a person."""
 
@@ -27,6 +29,12 @@ class FilesShown(msgspec.Struct, frozen=True):
     parts: Sequence[tuple[str, dict[str, Any]]]
 
 
+class RawLeft(msgspec.Struct):
+    """How many more bytes of files a page of tasks may have as `raw`."""
+
+    size: int
+
+
 class Files:
     """Makes the parts of files. Without a request, as for push notifications, URLs need `--a2a-url` to be absolute."""
 
@@ -35,21 +43,35 @@ class Files:
         self._links = links
 
     async def shown(
-        self, request: Connection | None, contact_id: str | None, items: Iterable[SpokenItem]
+        self,
+        request: Connection | None,
+        contact_id: str | None,
+        items: Iterable[SpokenItem],
+        raw_left: RawLeft | None = None,
     ) -> list[SpokenItem | FilesShown]:
         """Return what a run of a contact said, with its files as parts."""
-        return [await self.parts(request, contact_id, item) if isinstance(item, FilesSent) else item for item in items]
+        return [
+            await self.parts(request, contact_id, item, raw_left) if isinstance(item, FilesSent) else item
+            for item in items
+        ]
 
-    async def parts(self, request: Connection | None, contact_id: str | None, sent: FilesSent) -> FilesShown:
-        """Return the files of a message of the agent. They are `raw` as long as they have `MAX_RAW` bytes together."""
+    async def parts(
+        self, request: Connection | None, contact_id: str | None, sent: FilesSent, raw_left: RawLeft | None = None
+    ) -> FilesShown:
+        """Return the files of a message of the agent. They are `raw` as long as they have `MAX_RAW` bytes together.
+
+        In a page of tasks, `raw_left` counts the bytes of all messages.
+        """
         parts: list[tuple[str, dict[str, Any]]] = []
-        bytes_left = MAX_RAW
+        bytes_left = MAX_RAW if raw_left is None else min(MAX_RAW, raw_left.size)
         for file in sent.files:
             content = await self._content(contact_id, file) if file.size <= bytes_left else None
             if content is None:
                 parts.append((file.file_id, self.link(request, contact_id, file)))
                 continue
             bytes_left -= len(content)
+            if raw_left is not None:
+                raw_left.size -= len(content)
             raw = {"raw": b64encode(content).decode(), "filename": file.name, "mediaType": file.type}
             parts.append((file.file_id, raw))
         return FilesShown(sent.message_id, parts)

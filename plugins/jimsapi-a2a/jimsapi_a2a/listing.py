@@ -12,6 +12,7 @@ from jimsapi.threads import QUESTION_ASKED, ListedRun, RunFilter, RunStatus, Sto
 from jimsapi_a2a import tasks
 from jimsapi_a2a.contexts import Contexts
 from jimsapi_a2a.errors import invalid
+from jimsapi_a2a.files import MAX_RAW_OF_LIST, RawLeft
 from jimsapi_a2a.params import STATES, ListTasks
 from jimsapi_a2a.replies import Reply
 from jimsapi_a2a.tasks import Task, Tasks
@@ -81,11 +82,13 @@ class Listing:
             more, rest = await self._page(request, wanted, COUNTED, cursor, COUNTED)
             total += len(more) + (rest is not None)
         found.sort(key=lambda task: task.updated_at, reverse=True)
-        with_artifacts = bool(query.include_artifacts)
+        with_artifacts, raw_left = bool(query.include_artifacts), RawLeft(MAX_RAW_OF_LIST)
         return Reply(
             {
                 "tasks": [
-                    await self._tasks.show(request, task, query.history_length, artifacts=with_artifacts)
+                    await self._tasks.show(
+                        request, task, query.history_length, artifacts=with_artifacts, raw_left=raw_left
+                    )
                     for task in found
                 ],
                 "nextPageToken": "" if cursor is None else f"{shown}.{cursor}",

@@ -24,7 +24,7 @@ from jimsapi.wire import (
 from jimsapi_a2a.artifacts import Speech, artifacts_of, question_message
 from jimsapi_a2a.contexts import Contexts
 from jimsapi_a2a.errors import task_not_found
-from jimsapi_a2a.files import Files
+from jimsapi_a2a.files import Files, RawLeft
 from jimsapi_a2a.links import Links
 from jimsapi_a2a.parts import message, text_part, timestamp
 
@@ -170,11 +170,17 @@ class Tasks:
         return Task(await self._contexts.id_of(first.thread_id), first.contact_id, runs, asked)
 
     async def show(
-        self, request: Request | None, task: Task, history_length: int | None = None, *, artifacts: bool = True
+        self,
+        request: Request | None,
+        task: Task,
+        history_length: int | None = None,
+        *,
+        artifacts: bool = True,
+        raw_left: RawLeft | None = None,
     ) -> dict[str, Any]:
         """Return a task as A2A has it, with its newest `history_length` messages; None for all.
 
-        Without a request, as for a push notification, it has no messages.
+        Without a request, as for a push notification, it has no messages. `raw_left` is that of a page of tasks.
         """
         speech = Speech()
         made: list[dict[str, Any]] = []
@@ -182,7 +188,7 @@ class Tasks:
         for run in task.runs:
             speech.questions = []
             items: Sequence[SpokenItem] = stored_items(_events(run))
-            shown_items = await self.files.shown(request, task.contact_id, items) if artifacts else items
+            shown_items = await self.files.shown(request, task.contact_id, items, raw_left) if artifacts else items
             made += artifacts_of(shown_items, speech)
             if history_length != 0 and request is not None:
                 messages += await self._messages(request, task, run)

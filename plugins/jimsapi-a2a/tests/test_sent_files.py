@@ -88,6 +88,19 @@ async def test_every_method_shows_the_same_artifacts(client: TestClient) -> None
     assert "artifacts" not in without
 
 
+async def test_a_page_of_tasks_has_the_content_of_few_files(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jimsapi_a2a.listing.MAX_RAW_OF_LIST", len(SMALL) + 1)
+    first = await send(client, "go", headers=TALKER)
+    second = await send(client, "go", contextId=first["contextId"], headers=TALKER)
+    listing = {"contextId": first["contextId"], "includeArtifacts": True}
+    newer, older = (await result(client, "ListTasks", listing, **TALKER))["tasks"]
+    assert newer["artifacts"] == second["artifacts"]
+    [part] = files_of(older["artifacts"])[0]["parts"]
+    assert (await read(client, part, "talker")).content == SMALL
+
+
 async def test_a_stream_has_the_artifacts_that_the_task_then_has(client: TestClient) -> None:
     events = await stream(client, "go", headers=TALKER)
     updates = [event["artifactUpdate"] for event in events if "artifactUpdate" in event]

@@ -5,13 +5,18 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from filing import PATH, kept, upload
+from jimsapi_files.deletion import DeletesFiles
+from jimsapi_files.service import Files
 
 from jimsapi import JimsApp, ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
-from jimsapi.threads import FileRefused, MessageFile
+from jimsapi.stores.memory import MemoryStore
+from jimsapi.threads import FileRefused, MessageFile, SentFile, StoredFile
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -263,6 +268,66 @@ async def test_a_deleted_contact_has_no_files_that_were_sent_to_it(folder: Path)
         assert (await client.delete("/api/v1/contacts?contact_id=ann")).status_code in (200, 204)
         assert (await client.get(f"{PATH}/{sent['files'][0]['file_id']}?contact_id=ann")).status_code == 404
     assert kept(folder) == []
+
+
+async def test_a_file_that_a_pipeline_saves_before_the_threads_of_its_contact_are_deleted_is_deleted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delete = MemoryStore.delete_contact
+    begun, files_gone, saved = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def pipeline(ctx: ThreadContext) -> None:
+        begun.set()
+        await files_gone.wait()
+        await ctx.save_file("report.csv", CONTENT)
+        saved.set()
+
+    async def delete_late(store: MemoryStore, contact_id: str) -> list[UUID]:
+        files_gone.set()
+        await saved.wait()
+        return await delete(store, contact_id)
+
+    monkeypatch.setattr(MemoryStore, "delete_contact", delete_late)
+    async with serving(pipeline, folder) as client:
+        run = asyncio.create_task(client.post(CHAT, json={"contact_id": "ann", "message": "go"}))
+        await begun.wait()
+        assert (await client.delete("/api/v1/contacts?contact_id=ann")).status_code == 204
+        await run
+    assert kept(folder) == []
+
+
+async def test_a_file_that_a_pipeline_saves_after_its_contact_was_deleted_is_deleted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delete, keep = DeletesFiles.delete_contact, Files.keep
+    saving, deleted, stored, released = (asyncio.Event() for _ in range(4))
+
+    async def keep_late(files: Files, contact_id: str, file: SentFile) -> StoredFile:
+        saving.set()
+        await deleted.wait()
+        found = await keep(files, contact_id, file)
+        stored.set()
+        await released.wait()
+        return found
+
+    async def delete_before(store: DeletesFiles, contact_id: str) -> list[UUID]:
+        open_runs = await delete(store, contact_id)
+        deleted.set()
+        await stored.wait()
+        return open_runs
+
+    monkeypatch.setattr(Files, "keep", keep_late)
+    monkeypatch.setattr(DeletesFiles, "delete_contact", delete_before)
+    async with serving(report, folder) as client:
+        run = asyncio.create_task(client.post(CHAT, json={"contact_id": "ann", "message": "go"}))
+        await saving.wait()
+        assert (await client.delete("/api/v1/contacts?contact_id=ann")).status_code == 204
+        assert (await run).status_code == 404  # the deletion has stopped it
+        assert len(kept(folder)) == 1
+        released.set()
+        async with asyncio.timeout(PATIENCE):
+            while kept(folder):
+                await asyncio.sleep(0.005)
 
 
 async def test_a_run_outside_of_threads_keeps_its_files_in_memory(folder: Path) -> None:

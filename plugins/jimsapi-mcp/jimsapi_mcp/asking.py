@@ -99,9 +99,11 @@ class Asking:
         others = dict.fromkeys(_addressee(question) for question in questions)
         return f"The agent waits for the answer of somebody else: {' and '.join(others)}."
 
-    async def settled(self, run: StoredRun) -> None:
-        """Wait until one of the open questions of a run is answered or closed, or the server shuts down."""
-        before = await self.open_questions(run)
+    async def settled(self, run: StoredRun, before: Sequence[Question]) -> None:
+        """Wait until one of the open questions of a run is answered or closed, or the server shuts down.
+
+        `before` are the questions that were open when the caller read them.
+        """
         with ThreadWatch(self._service, run.thread_id) as watch:
             while not self._service.draining:
                 if await watch.tick() and await self.open_questions(run) != before:

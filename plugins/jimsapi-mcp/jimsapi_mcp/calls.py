@@ -158,17 +158,18 @@ class Calls:
         questions = await self._asking.open_questions(run)
         answerable = self._asking.answerable(request, run, questions)
         if not answerable:
-            return Refused(tool_result(outcome, questions, self._conclusions.note(request, run, questions)))
+            note = self._conclusions.note(request, run, questions)
+            return Refused(await self._conclusions.result(request, call.client, outcome, questions, note))
         entered = self._asking.entered(answerable, call.inputs)
         if entered.again:
             requests = self._asking.requests(answerable, entered.again)
             return Refused(self._conclusions.input_required(request, call, run, requests, call.notified))
         if entered.declined:
             await self._asking.close(request, run, DECLINING)
-            return Refused(tool_result(outcome, (), DECLINED))
+            return Refused(await self._conclusions.result(request, call.client, outcome, (), DECLINED))
         if entered.dismissed:
-            note = self._conclusions.note(request, run, questions)
-            return Refused(tool_result(outcome, questions, f"{DISMISSED} {note}"))
+            note = f"{DISMISSED} {self._conclusions.note(request, run, questions)}"
+            return Refused(await self._conclusions.result(request, call.client, outcome, questions, note))
         return entered.answers
 
     async def _answered(self, request: Request, call: ToolCall, turn: Turn, place: Place) -> Response:
@@ -241,11 +242,12 @@ class Calls:
         while not self._service.draining:
             if run.status in OPEN:
                 run = await self._conclusions.end_of(run)
-            elif self._asking.waits_for_others(request, run, await self._asking.open_questions(run)) is not None:
-                await self._asking.settled(run)
-                run = await self._asking.newest(run)
-            else:
+                continue
+            questions = await self._asking.open_questions(run)
+            if self._asking.waits_for_others(request, run, questions) is None:
                 return
+            await self._asking.settled(run, questions)
+            run = await self._asking.newest(run)
 
     async def _named_run(self, request: Request, arguments: GetArguments) -> StoredRun:
         if arguments.run_id is not None:

@@ -55,15 +55,20 @@ class Conclusions:
         `run` is the stored run, if it is known. `notified` is the number of notifications of progress.
         """
         if not outcome.asked:
-            result = tool_result(outcome, ())
-            return await self.files.added(request, call.client, result, outcome.thread_id, outcome.files)
+            return await self.result(request, call.client, outcome, ())
         run = run or await self.people.run(request, outcome.run_id)
         questions = await self.asking.open_questions(run)
         answerable = self.asking.answerable(request, run, questions)
         if answerable and call.client.modern and call.client.elicits and call.tool != self._tools.start:
             return self.input_required(request, call, run, self.asking.requests(answerable), notified)
-        result = tool_result(outcome, questions, self.note(request, run, questions))
-        return await self.files.added(request, call.client, result, outcome.thread_id, outcome.files)
+        return await self.result(request, call.client, outcome, questions, self.note(request, run, questions))
+
+    async def result(
+        self, request: Request, client: Client, outcome: Outcome, questions: Sequence[Question], note: str = ""
+    ) -> dict[str, Any]:
+        """Return the result of a call with the files that its run has sent. The rest is as in `tool_result`."""
+        result = tool_result(outcome, questions, note)
+        return await self.files.added(request, client, result, outcome.thread_id, outcome.files)
 
     def input_required(
         self, request: Request, call: ToolCall, run: StoredRun, requests: Mapping[str, Any], notified: int

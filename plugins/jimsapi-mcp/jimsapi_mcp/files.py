@@ -1,5 +1,6 @@
 """The files of messages: in the result of a call, and as resources."""
 
+import asyncio
 from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,8 @@ MAX_TEXT = 65_536
 """The bytes of a text that is in a result. A model reads all of it."""
 MAX_READ = 10_485_760
 """The bytes of a file that is read as a resource, which is one JSON text. Larger ones are read by HTTP."""
+READS_AT_ONCE = 4
+"""How many files a process reads as resources at once, since each is in memory as a whole. Other requests wait."""
 
 TEMPLATE: dict[str, Any] = {
     "uriTemplate": f"{FILE_URI}{{id}}",
@@ -44,6 +47,7 @@ class Files:
     def __init__(self, service: RunService, people: People) -> None:
         self._service = service
         self._people = people
+        self._reading = asyncio.Semaphore(READS_AT_ONCE)
 
     async def added(
         self, request: Request, client: Client, result: dict[str, Any], thread_id: UUID, files: Sequence[FileFacts]
@@ -75,8 +79,9 @@ class Files:
             url = request.public_url(f"/api/v1/files/{file.file_id}")
             text = f"The file has {file.size} bytes, and a resource at most {MAX_READ}: read it by GET {url}"
             raise RpcError(INVALID_PARAMS, text, {"uri": shown(uri)})
-        content = await self._content(file)
-        return {"contents": [_resource(uri, file.type, content)]}
+        async with self._reading:
+            content = await self._content(file)
+            return {"contents": [_resource(uri, file.type, content)]}
 
     async def _find(self, request: Request, file_id: str) -> StoredFile | None:
         if self._service.files is None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 
@@ -14,7 +14,7 @@ from jimsapi_mcp.asking import CLOSED, DECLINED, DECLINING, DISMISSED, form_para
 from jimsapi_mcp.conclusions import Conclusions
 from jimsapi_mcp.messages import INTERNAL_ERROR, RpcError, error_event, notification_event, request_event, result_event
 from jimsapi_mcp.progress import HEARTBEAT, Progress, Spoken, notified
-from jimsapi_mcp.results import Outcome, outcome_of_result, tool_result
+from jimsapi_mcp.results import Outcome, outcome_of_result
 from jimsapi_mcp.sessions import FormResponse, OpenCall, OpenCalls, Reaction, TooManyForms, deliver, person_of
 from jimsapi_mcp.tool_call import ToolCall
 from jimsapi_mcp.waiting import ThreadWatch
@@ -130,7 +130,8 @@ class CallStream:
         if self._note and run is not None:
             questions = await self._asking.open_questions(run)
             how_to_go_on = self._conclusions.note(self._request, run, questions) if questions else ""
-            result = tool_result(outcome, questions, f"{self._note} {how_to_go_on}".strip())
+            note = f"{self._note} {how_to_go_on}".strip()
+            result = await self._conclusions.result(self._request, self._call.client, outcome, questions, note)
             if self._refused:
                 result["isError"] = True
         else:
@@ -152,7 +153,8 @@ class CallStream:
         ends_at = now() + self._form_wait
         fault: str | None = None
         for _ in range(MOST_FORMS):
-            questions = asking.answerable(self._request, run, await asking.open_questions(run))
+            before = await asking.open_questions(run)
+            questions = asking.answerable(self._request, run, before)
             if not questions:
                 break
             form_id = asking.form_id(self._request, run, questions[0])
@@ -160,7 +162,7 @@ class CallStream:
                 with self._open_calls.showing(self._open_call, form_id, person) as response:
                     yield request_event(form_id, "elicitation/create", form_params(questions[0], fault))
                     until = min(ends_at, now() + _seconds_left(questions[0]))
-                    async for heartbeat in self._wait(run, form_id, response, until):
+                    async for heartbeat in self._wait(run, before, form_id, response, until):
                         yield heartbeat
             except TooManyForms:
                 self._note, self._refused = TOO_MANY, True
@@ -182,12 +184,19 @@ class CallStream:
             self._note = f"The person has not answered within {self._form_wait:g} seconds."
 
     async def _wait(
-        self, run: StoredRun, form_id: str, response: asyncio.Future[FormResponse], until: float
+        self,
+        run: StoredRun,
+        before: Sequence[Question],
+        form_id: str,
+        response: asyncio.Future[FormResponse],
+        until: float,
     ) -> AsyncGenerator[bytes, None]:
-        """Wait until a form has a response, or needs none any more, or it is `until`. Yields signs of life."""
+        """Wait until a form has a response, or needs none any more, or it is `until`. Yields signs of life.
+
+        `before` are the questions that were open before the form was shown.
+        """
         now = asyncio.get_running_loop().time
         call, due = self._open_call, now() + HEARTBEAT
-        before = await self._asking.open_questions(run)
         with ThreadWatch(self._service, run.thread_id, call.news) as watch:
             while not (response.done() or self._service.draining) and now() < until:
                 is_time_to_read = await watch.tick(until - now())

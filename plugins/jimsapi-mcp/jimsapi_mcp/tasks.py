@@ -16,7 +16,7 @@ from jimsapi_mcp.conclusions import Conclusions
 from jimsapi_mcp.eras import Client
 from jimsapi_mcp.messages import INTERNAL_ERROR, INVALID_PARAMS, RpcError
 from jimsapi_mcp.names import run_of
-from jimsapi_mcp.results import OPEN, outcome_of_stored, tool_result
+from jimsapi_mcp.results import OPEN, outcome_of_stored
 from jimsapi_mcp.tool_call import trace_context_of
 from jimsapi_mcp.turns import Turns
 
@@ -62,9 +62,8 @@ class Tasks:
         if outcome.asked and not questions and await self._asking.closed_by(newest) == CANCELLED:
             return {**task, "status": "cancelled"}
         note = self._conclusions.note(request, newest, questions) if outcome.asked else ""
-        result = {"resultType": "complete", **tool_result(outcome, questions, note)}
-        result = await self._conclusions.files.added(request, client, result, outcome.thread_id, outcome.files)
-        return {**task, "status": "completed", "result": result}
+        result = await self._conclusions.result(request, client, outcome, questions, note)
+        return {**task, "status": "completed", "result": {"resultType": "complete", **result}}
 
     async def update(self, request: Request, client: Client, params: Mapping[str, Any]) -> dict[str, Any]:
         """Answer the questions of a task. Responses to questions that are not open are ignored. Raises `RpcError`."""

@@ -9,6 +9,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from jimsapi_mcp.asking import Asking
+from jimsapi_mcp.streams import CallStream
 from jimsapi_mcp.waiting import WaitingCalls
 from mcp_wire import FORMS, PATH, chat, error, events, legacy, modern, result, start_session, text, tool
 
@@ -463,6 +465,26 @@ async def test_a_look_at_a_call_waits_for_the_answer_of_somebody_else(client: Te
     assert text(await waits) == "boss: 'yes'"
 
 
+@pytest.mark.usefixtures("people")
+async def test_a_look_at_a_call_notices_an_answer_that_comes_before_it_waits(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = {"x-user": "ann-talks"}
+    asked = (await call(client, chat("boss"), headers=headers))["structuredContent"]
+    answers = {asked["questions"][0]["question_id"]: "yes"}
+    body = {"contact_id": "boss", "thread_id": asked["thread_id"], "answers": answers}
+    settled = Asking.settled
+
+    async def answered(*arguments: Any) -> None:
+        assert (await client.post("/api/v1/chat", json=body, headers={"x-user": "root"})).status_code == 200
+        await settled(*arguments)
+
+    monkeypatch.setattr(Asking, "settled", answered)
+    async with asyncio.timeout(PATIENCE):
+        looked = await call(client, tool("chat_get", run_id=asked["run_id"], wait=50), headers=headers)
+    assert text(looked) == "boss: 'yes'"
+
+
 # Earlier versions: the server sends the request, and the call goes on.
 
 
@@ -575,6 +597,24 @@ async def test_an_answer_by_another_protocol_ends_an_earlier_clients_call(
         await anext(messages)
         answer = await talk.client.post(PATH, **modern("tools/call", chat("blue", thread="t")))
         assert text(result(answer)) == "text: 'blue'"
+        assert (await anext(messages))["method"] == "notifications/cancelled"
+        assert text((await anext(messages))["result"]) == "text: 'blue'"
+
+
+async def test_an_answer_that_comes_before_a_call_waits_ends_an_earlier_clients_call(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = CallStream._wait
+
+    async def answered(*arguments: Any) -> AsyncIterator[bytes]:
+        answer = await talk.client.post(PATH, **modern("tools/call", chat("blue", thread="t")))
+        assert text(result(answer)) == "text: 'blue'"
+        async for heartbeat in wait(*arguments):
+            yield heartbeat
+
+    monkeypatch.setattr(CallStream, "_wait", answered)
+    async with talk.call(chat("text", thread="t")) as messages:
+        await anext(messages)
         assert (await anext(messages))["method"] == "notifications/cancelled"
         assert text((await anext(messages))["result"]) == "text: 'blue'"
 

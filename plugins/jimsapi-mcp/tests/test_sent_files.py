@@ -1,5 +1,6 @@
 """Files that the agent sends: in the result of a call as each version has them, and as resources of their owner."""
 
+import asyncio
 import json
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -8,12 +9,13 @@ from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
-from jimsapi_mcp.files import MAX_EMBEDDED, MAX_READ, MAX_TEXT
+from jimsapi_mcp.files import MAX_EMBEDDED, MAX_READ, MAX_TEXT, READS_AT_ONCE, Files
 from mcp_clients import CLIENTS, McpClient, converse
-from mcp_wire import PATH, TASKS, chat, error, legacy, modern, result, tool
+from mcp_wire import FORMS, PATH, TASKS, chat, error, events, legacy, modern, result, start_session, tool
 
 from jimsapi import JimsApp, ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
+from jimsapi.threads import StoredFile
 from tests.serving import Served
 
 pytestmark = pytest.mark.anyio
@@ -142,6 +144,25 @@ async def test_a_file_that_is_too_large_for_a_resource_has_a_url(client: TestCli
     assert len(answer.content) == MAX_READ + 1
 
 
+async def test_few_files_are_read_as_resources_at_once(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = await call(client, "report.pdf 5")
+    uri = found["structuredContent"]["files"][0]["uri"]
+    content, at_once = Files._content, [0]
+
+    async def counted(files: Files, file: StoredFile) -> bytes:
+        at_once.append(at_once[-1] + 1)
+        try:
+            await asyncio.sleep(0.01)
+            return await content(files, file)
+        finally:
+            at_once.append(at_once[-1] - 1)
+
+    monkeypatch.setattr(Files, "_content", counted)
+    answers = await asyncio.gather(*[read(client, uri, "ann") for _ in range(3 * READS_AT_ONCE)])
+    assert all("blob" in result(answer)["contents"][0] for answer in answers)
+    assert max(at_once) == READS_AT_ONCE
+
+
 async def test_a_conversation_names_its_files_and_the_templates_say_how_to_read_them(client: TestClient) -> None:
     found = await call(client, "report.pdf 5")
     thread = f"jims://threads/{found['structuredContent']['thread_id']}"
@@ -172,6 +193,27 @@ async def test_the_answer_to_a_question_has_its_files(client: TestClient) -> Non
     arguments = tool("chat", message="yes", thread=asked["thread_id"])
     found = result(await client.post(PATH, **modern("tools/call", arguments, headers={"x-user": "ann"})))
     assert [one["type"] for one in found["content"]] == ["text", "resource_link"]
+
+
+async def show_and_ask(ctx: ThreadContext) -> None:
+    ctx.send_message("Look", files=[await ctx.save_file("chart.png", PNG)])
+    await ctx.ask("sure", "Sure?")
+
+
+@pytest.mark.parametrize("action", ["decline", "cancel"])
+async def test_the_files_before_a_question_are_in_the_result_if_nobody_answers(tmp_path: Path, action: str) -> None:
+    url = f"file://{tmp_path}/files"
+    async with TestClient(create_api(show_and_ask, store="memory:", files_store=url, mcp_form_wait=0.01)) as client:
+        asked = result(await client.post(PATH, **modern("tools/call", chat("hi"), capabilities=FORMS)))
+        inputs = {key: {"action": action} for key in asked["inputRequests"]}
+        params = {**chat("hi"), "inputResponses": inputs, "requestState": asked["requestState"]}
+        found = [result(await client.post(PATH, **modern("tools/call", params, capabilities=FORMS)))]
+        session = await start_session(client, FORMS)
+        *_, last = events(await client.post(PATH, **legacy("tools/call", chat("hi"), session=session)))
+        assert "has not answered within" in last["result"]["content"][0]["text"]
+        found.append(last["result"])
+    for one in found:
+        assert [part["type"] for part in one["content"]] == ["text", "image"]
 
 
 async def test_private_files_are_in_no_result(tmp_path: Path) -> None:
