@@ -181,7 +181,7 @@ async def test_an_event_that_fails_while_others_do_not_becomes_a_dead_letter(kin
 
 
 async def test_an_event_that_fails_holds_up_no_other_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "GIVE_UP_AFTER", 1_000_000)  # else a slow machine gives it up before the others are done
+    monkeypatch.setattr(module, "GIVE_UP_AFTER", 1_000_000)  # on a slow machine it would be given up meanwhile
     sink = Sink()
     sink.error = fails_with("poison")
     async with serving(Scripted(), make_store("sqlite", tmp_path), durable_sinks=[DurableSink(sink)]) as service:
