@@ -178,7 +178,7 @@ SENT: list[tuple[dict[str, Any], str | None]] = [
     (said_to_agent(taskId="{asked}"), RESULT),
     (said_to_agent(taskId="{asked}", contextId="{thread}"), RESULT),
     (said_to_agent(taskId="{run}"), "TASK_STATE_COMPLETED"),  # it has ended
-    (said_to_agent({"messageId": "of bea"}, contextId="{thread}"), "idempotency key"),  # it is another message
+    (said_to_agent({"messageId": "of bea"}, contextId="{thread}"), RESULT),  # the identifier is one of another context
     (said_to_agent(WITH_FILE), None),
 ]
 
