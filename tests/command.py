@@ -65,3 +65,9 @@ def hide_websockets(folder: Path) -> None:
     """Let no package for WebSockets be found by the commands that have `folder` on their path."""
     code = "import sys\nsys.modules['websockets'] = sys.modules['wsproto'] = None\n"
     (folder / "sitecustomize.py").write_text(code)
+
+
+def break_websockets(folder: Path, error: str) -> None:
+    """Put packages for WebSockets that cannot be imported where commands in `folder` find them first."""
+    for name in ("websockets", "wsproto"):
+        (folder / f"{name}.py").write_text(f"raise {error}('a part is missing')\n")

@@ -120,7 +120,7 @@ async def _compose(configuration: Configuration, *, connect: bool) -> tuple[Comp
             composition = await composer.enter(composition, lifespans, store=missing is None)
             opened += [line async for line in _ping_all(composition, store=missing is None)]
         api.declare(composition, configuration.plugins, run_service(composition))
-        warn_of_missing_websockets(config, api)
+        warn_of_missing_websockets(config, api, tries=True)
     finally:
         await lifespans.leave()
     return composition, opened

@@ -10,7 +10,7 @@ from jimsapi.asgi.app import App
 from jimsapi.builtin.client_certificate import CertificateOptions
 from jimsapi.cli.options import ServerOptions
 from jimsapi.plugins.errors import StartError
-from jimsapi.server.borrowed import Config, has_websockets, websocket_protocol
+from jimsapi.server.borrowed import Config, WebSocketsBroken, has_websockets, websocket_class, websocket_protocol
 from jimsapi.server.http1 import Http1Protocol
 from jimsapi.server.server import Server
 
@@ -90,15 +90,25 @@ def reread_certificates(options: ServerOptions, certificates: CertificateOptions
         logger.info("SIGHUP: the certificate was read again from %s, for new connections", options.ssl_certfile)
 
 
-def warn_of_missing_websockets(config: Config, app: App) -> None:
-    """Log a warning if the app has WebSocket routes and the server cannot serve them. `config` must be loaded."""
-    paths = [route.path for route in app.routes if route.websocket]
-    if paths and config.ws_protocol_class is None:
+def warn_of_missing_websockets(config: Config, app: App, *, tries: bool = False) -> None:
+    """Log a warning if the app has WebSocket routes and the server cannot serve them. `config` must be loaded.
+
+    `tries`: also import the package, which a server does at the first handshake.
+    """
+    paths = ", ".join(route.path for route in app.routes if route.websocket)
+    if not paths:
+        return
+    if config.ws_protocol_class is None:
         logger.warning(
             "NO WEBSOCKET IS ACCEPTED on %s, since the package websockets is not installed: "
             "pip install 'jimsapi[websockets]'",
-            ", ".join(paths),
+            paths,
         )
+    elif tries:
+        try:
+            websocket_class()
+        except WebSocketsBroken as broken:
+            logger.warning("NO WEBSOCKET IS ACCEPTED on %s: %s; install the package websockets again", paths, broken)
 
 
 def check_tls_files(server: ServerOptions, certificates: CertificateOptions) -> None:

@@ -37,11 +37,13 @@ __all__ = [
     "Config",
     "ServerState",
     "UvicornServer",
+    "WebSocketsBroken",
     "create_ssl_context",
     "get_local_addr",
     "get_remote_addr",
     "has_websockets",
     "is_ssl",
+    "websocket_class",
     "websocket_protocol",
 ]
 
@@ -59,14 +61,26 @@ def has_websockets() -> bool:
     return any(find_spec(package) is not None for package in ("websockets", "wsproto"))
 
 
+class WebSocketsBroken(Exception):
+    """A package for WebSockets is installed, and cannot be imported. The message is the reason."""
+
+
+def websocket_class() -> Any:
+    """Import the class of protocols that `Config(ws="auto")` selects. Raises `WebSocketsBroken`."""
+    try:
+        from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
+    except Exception as error:  # the code of a broken package may raise anything
+        raise WebSocketsBroken(f"{type(error).__name__}: {error}") from error
+    if AutoWebSocketsProtocol is None:  # uvicorn has dropped the ImportError
+        raise WebSocketsBroken("neither websockets nor wsproto can be imported")
+    return AutoWebSocketsProtocol
+
+
 def websocket_protocol(**arguments: Any) -> asyncio.Protocol:
-    """Return a new protocol of the class that `Config(ws="auto")` selects.
+    """Return a new protocol of the class `websocket_class`. Raises `WebSocketsBroken`.
 
     `Config.load` would import that class and its package, which is a tenth of a start. A server has no use for it
     before the first handshake.
     """
-    from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
-
-    protocol_class: Any = AutoWebSocketsProtocol
-    protocol: asyncio.Protocol = protocol_class(**arguments)
+    protocol: asyncio.Protocol = websocket_class()(**arguments)
     return protocol

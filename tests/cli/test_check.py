@@ -8,10 +8,11 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 import trustme
 
-from tests.command import hide_websockets, refusal, run_command
+from tests.command import break_websockets, hide_websockets, refusal, run_command
 from tests.plugins.distributions import install
 from tests.raw import connect, request
 from tests.serving import Served
@@ -143,6 +144,31 @@ def test_a_missing_package_for_websockets_is_warned_of_by_check_and_by_the_start
     with Served("--app", "bot", folder=bot) as served:
         assert served.stop() == 0
         assert served.stderr.count("NO WEBSOCKET IS ACCEPTED") == 1
+
+
+@pytest.mark.parametrize("error", ["ImportError", "RuntimeError"])
+def test_a_broken_package_for_websockets_is_warned_of_by_check_and_refuses_handshakes_alone(
+    bot: Path, error: str
+) -> None:
+    break_websockets(bot, error)
+    strict = run_command("check", "--strict", *flags(api_key=KEY), cwd=bot)
+    assert strict.returncode == 1
+    assert "NO WEBSOCKET IS ACCEPTED on /api/v1/chat/ws" in strict.stderr
+    assert "; install the package websockets again" in strict.stderr
+    handshake = {
+        "connection": "upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-version": "13",
+        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    with Served("--app", "bot", folder=bot) as served:
+        for _ in range(2):
+            refused = httpx.get(f"{served.url}/api/v1/chat/ws", headers=handshake)
+            assert (refused.status_code, refused.json()) == (500, {"detail": "Internal Server Error"})
+        assert httpx.get(f"{served.url}/healthz").status_code == 200
+        assert served.stop() == 0
+        assert served.stderr.count("NO WEBSOCKET IS ACCEPTED: ") == 2
+        assert "Traceback" not in served.stderr
 
 
 # --connect

@@ -1,6 +1,7 @@
 """An HTTP/1.1 connection: it reads requests, checks deadlines and closes the connection."""
 
 import asyncio
+import logging
 import re
 from contextvars import copy_context
 from http import HTTPStatus
@@ -14,7 +15,14 @@ from jimsapi.asgi.record import OTHER_METHOD, UNMATCHED, Observer, RequestRecord
 from jimsapi.asgi.route import METHODS
 from jimsapi.asgi.types import Scope
 from jimsapi.server.backlog import SlowReader
-from jimsapi.server.borrowed import Config, ServerState, get_local_addr, get_remote_addr, is_ssl
+from jimsapi.server.borrowed import (
+    Config,
+    ServerState,
+    WebSocketsBroken,
+    get_local_addr,
+    get_remote_addr,
+    is_ssl,
+)
 from jimsapi.server.http1.answer import STATUS_LINES, begin_field
 from jimsapi.server.http1.batch import batch_of
 from jimsapi.server.http1.exchange import Exchange
@@ -34,6 +42,8 @@ from jimsapi.server.http1.head import (
 )
 from jimsapi.server.sockets import has_unread, reset, unix_client
 from jimsapi.server.websocket import MAX_HANDSHAKE, WebSocketConnection, handshake_of
+
+logger = logging.getLogger("uvicorn.error")
 
 MAX_PIPELINED = 64
 """Maximum number of requests of a connection that wait behind the one that the app answers."""
@@ -624,16 +634,21 @@ class Http1Protocol(asyncio.Protocol):
         if len(handshake) > MAX_HANDSHAKE:
             self._refuse(431, "the WebSocket fields are too large")
             return
-        connection = WebSocketConnection(
-            self.transport,
-            self.config,
-            self.state,
-            self.app_state,
-            self.batch.backlog,
-            self.batch.heap,
-            self.batch.websockets,
-            scope,
-        )
+        try:
+            connection = WebSocketConnection(
+                self.transport,
+                self.config,
+                self.state,
+                self.app_state,
+                self.batch.backlog,
+                self.batch.heap,
+                self.batch.websockets,
+                scope,
+            )
+        except WebSocketsBroken as broken:
+            logger.error("NO WEBSOCKET IS ACCEPTED: %s; install the package websockets again", broken)
+            self._refuse(500, "the package for WebSockets cannot be imported")
+            return
         try:
             connection.begin(handshake, early)
         except Exception:  # uvicorn's protocol cannot parse the head
