@@ -111,14 +111,14 @@ run: $(VENV)/.installed-run
 	exec $(PY) -m jimsapi --app examples.interests:app
 
 # The environments are made one after another, since pip leaves its notes beside the code, and Debian's packages are
-# installed one after another, since apt-get locks; then four parts run at a time: most of them wait more than they compute.
+# installed one after another, since apt-get locks; then three parts run at a time: most of them wait more than they compute.
 # The longest come first.
 test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed $(OLDEST_VENV)/.installed $(DEPLOY_VENV)/.installed $(SITE_VENV)/.installed
 	$(browser)
 	$(compiler)
 	$(nginx)
 	$(monitoring)
-	@$(MAKE) --no-print-directory --jobs=4 --output-sync=target \
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
 	  test-core test-commands test-reliability test-stores test-protocols test-others test-oldest-asyncio test-jims test-deploy \
 	  lint site
 

@@ -37,6 +37,16 @@ COUNTS = """
         (SELECT sum(pg_table_size(relid)) FROM pg_stat_user_tables),
         (SELECT sum(pg_indexes_size(relid)) FROM pg_stat_user_tables)
 """
+WAIT_FOR_OTHERS = """
+    DO $$ BEGIN
+        WHILE EXISTS (
+            SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+        ) LOOP
+            PERFORM pg_sleep(0.02);
+            PERFORM pg_stat_clear_snapshot();
+        END LOOP;
+    END $$
+"""
 UNITS = (
     "statements",
     "transactions",
@@ -146,7 +156,11 @@ class Database:
         self._log = Path(postgres.folder) / "log"
 
     def counts(self) -> list[float]:
-        """What PostgreSQL has done so far, in the order of `UNITS`, without the bytes of the network."""
+        """What PostgreSQL has done so far, in the order of `UNITS`, without the bytes of the network.
+
+        A process of PostgreSQL adds what it has done to the counters at the latest when it ends.
+        """
+        self._postgres.psql(WAIT_FOR_OTHERS, self.name)
         logged = self._log.read_text(encoding="utf-8", errors="replace")
         statements = sum(logged.count(f"[{self.name}] LOG:  {kind}") for kind in ("execute", "statement"))
         row = self._postgres.psql(COUNTS, self.name)

@@ -404,6 +404,8 @@ export class Session {
   // A conversation that begins gets its address when a thread has accepted the message.
   goTo(live) {
     if (live.threadId === this.threadId) return;
+    const address = routeOf(location.hash); // the person may just have changed it, and `follow` has not seen that yet
+    const isHere = address.view === "chat" && address.threadId === this.threadId;
     this.threadId = live.threadId;
     this.reader = this.mayList ? new ThreadReader(live.threadId) : null;
     this.lacksEarlier = false;
@@ -411,7 +413,7 @@ export class Session {
     this.questions = [];
     this.ratings = new Map();
     void this.reread();
-    if (this.view === "chat") history.pushState(null, "", hashOf(live.threadId));
+    if (isHere) history.pushState(null, "", hashOf(live.threadId));
     void this.readList();
   }
 
