@@ -24,7 +24,7 @@ FORMS_OF_A_PERSON = 20
 CallKey = tuple[str | None, str, str, RequestId]
 """The caller, its session and the identifier of the request: clients number their requests alike."""
 Person = tuple[str, ...]
-"""Who sees a form."""
+"""Identifies who sees a form: a contact of a caller, or a session on a server without authentication."""
 
 
 class Reaction(Enum):
