@@ -271,6 +271,22 @@ async def test_a_stream_that_is_missing_stops_the_start_and_is_not_created(
     await operator.close()
 
 
+def connections() -> list[str]:
+    """The connections to NATS that tasks of this process keep open."""
+    return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("connection to NATS")]
+
+
+async def test_no_connection_stays_open_after_a_refused_start_or_an_end(
+    server: NatsServer, jimsapi_client: Client
+) -> None:
+    await refusal(jimsapi_client(nats_url=server.url, nats_stream=STREAM))
+    assert connections() == []
+    await server.add_stream()
+    async with jimsapi_client(nats_url=server.url, nats_stream=STREAM):
+        assert connections() != []
+    assert connections() == []
+
+
 async def test_a_stream_without_the_subject_stops_the_start(server: NatsServer, jimsapi_client: Client) -> None:
     await server.add_stream()
     text = await refusal(jimsapi_client(nats_url=server.url, nats_stream=STREAM, nats_prefix="shop.chat"))
