@@ -246,8 +246,22 @@ class CaddyBelow(Proxy):
         return context
 
 
+class AsksAgain(httpx.HTTPTransport):
+    """Sends a request once more if it was not answered in time."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        try:
+            return super().handle_request(request)
+        except httpx.ReadTimeout:
+            return super().handle_request(request)
+
+
 class Traefik(Proxy):
     """Traefik with `deploy/traefik`, with the certificate that it makes itself."""
+
+    def client(self) -> httpx.Client:
+        """A client of it, which asks again: Traefik may lose the connection to an instance (docs/deploy.md)."""
+        return httpx.Client(base_url=self.url, timeout=10, trust_env=False, transport=AsksAgain(verify=self.tls))
 
     def command(self) -> list[str]:
         first, second = self.upstreams
