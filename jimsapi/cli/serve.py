@@ -245,8 +245,10 @@ class ServerCallbacks:
         if link is None:
             notify(READY)
         else:
-            assert self.server is not None  # it is set before the start
-            link.started(WorkerStop(self.server, drain))
+            assert self.server is not None  # they are set before the start
+            assert self.config is not None
+            stops_within = self.config.timeout_keep_alive + drain_delay + drain_time
+            link.started(WorkerStop(self.server, drain), stops_within)
 
     def _state(self, work: Work | None) -> Iterator[str]:
         """Yield what the server works on, in lines for an operator. Any thread may read them."""

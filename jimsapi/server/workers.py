@@ -7,6 +7,7 @@ Ctrl-C, would reach each worker a second time.
 
 import enum
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -31,6 +32,8 @@ SAMPLE_EVERY = 1.0
 START_AGAIN_AFTER = 1.0
 """Seconds after which a worker is started in place of one that died early; each time twice as long."""
 START_AGAIN_AFTER_AT_MOST = 30.0
+STOP_LATE = 5.0
+"""Seconds after which a worker is killed that should have ended."""
 EARLY = 10.0
 """A worker has died early if it died in its start, or within so many seconds after it."""
 
@@ -53,9 +56,10 @@ class Order(enum.Enum):
 
 
 class Serving(NamedTuple):
-    """What a worker sends when it serves."""
+    """What a worker sends when it serves. It ends within `stops_within` seconds after an order to do so."""
 
     has_metrics: bool
+    stops_within: float
 
 
 class Stoppable(Protocol):
@@ -85,11 +89,11 @@ class Link:
         for follow in (self._follow_orders, self._send_metrics):
             threading.Thread(target=follow, name="link to the supervisor", daemon=True).start()
 
-    def started(self, stoppable: Stoppable) -> None:
-        """Tell the supervisor that the worker serves. `stoppable` follows its orders."""
+    def started(self, stoppable: Stoppable, stops_within: float) -> None:
+        """Tell the supervisor that the worker serves. `stoppable` follows its orders, within so many seconds."""
         self._stoppable = stoppable
         with suppress(OSError):  # it has died, which `_follow_orders` sees
-            self._orders.send(Serving(self.sample is not None))
+            self._orders.send(Serving(self.sample is not None, stops_within))
 
     def close(self) -> None:
         """Send the last metrics before the process ends."""
@@ -130,6 +134,8 @@ class Worker:
         self.ready_at: float | None = None
         self.has_metrics = False
         self.leaving = False
+        self._stops_within = math.inf
+        self._kill_at = math.inf
         self._metrics = metrics
         self._sampled: Any = None
         self._final: Any = None
@@ -156,6 +162,7 @@ class Worker:
     def tell(self, order: Order) -> None:
         """Send an order. Does nothing if the worker has died."""
         self.leaving = True
+        self._kill_at = time.monotonic() + self._stops_within + STOP_LATE
         with suppress(OSError):
             self.orders.send(order)
 
@@ -164,8 +171,20 @@ class Worker:
         message = self.orders.recv()
         if isinstance(message, Serving):
             self.ready_at, self.has_metrics = time.monotonic(), message.has_metrics
+            self._stops_within = message.stops_within
         else:
             self._final = message
+
+    def kill_if_late(self) -> None:
+        """Kill the worker if it has not ended long after it was told to, for example because its process is stopped."""
+        if time.monotonic() >= self._kill_at:
+            self._kill_at = math.inf
+            logger.error(
+                "%s has not ended within %g s and is killed; its runs are continued or marked as interrupted",
+                self,
+                self._stops_within + STOP_LATE,
+            )
+            self.process.kill()
 
     def sample(self) -> Any:
         """Ask for the metrics, and return them, or the last ones if no answer comes in time. Any thread may call it."""
@@ -199,6 +218,8 @@ class Supervisor:
     `on_first` is called when the first worker serves; if it raises an error, `run` stops the worker and raises it.
     `on_ready` is called when all serve, and `on_gone` with the metrics of each that has ended. `ending` is held from
     the removal of a worker from `workers` to the end of `on_gone`, so a thread that holds it counts each worker once.
+
+    A worker that does not end in its time is killed.
 
     SIGTERM and SIGINT drain all workers, and a second one is a second signal for each. SIGHUP replaces one worker after
     another: the new one serves before the old one retires. A SIGHUP during the start or a replacement begins another
@@ -321,6 +342,8 @@ class Supervisor:
                     worker.read()
         for worker in ended:
             self._on_end(worker)
+        for worker in self.workers:
+            worker.kill_if_late()
         while self._signals:
             self._handle(self._signals.pop(0))
         return ended

@@ -95,14 +95,17 @@ class Instance:
     def replace_workers(self) -> None:
         """Have an instance with `--workers` replace them, and wait until it has replaced all.
 
-        Each old worker may take as long as the unit gives a stop.
+        Each old worker may take as long as the unit gives a stop. Raises `AssertionError` with the log.
         """
         assert self._process is not None
         [seconds] = self._unit["TimeoutStopSec"]
         within = float(seconds) * int(self._options["JIMS_WORKERS"])
         before = self._count_replacements()
         self._process.send_signal(signal.SIGHUP)
-        eventually(lambda: self._count_replacements() > before, within)
+        try:
+            eventually(lambda: self._count_replacements() > before, within)
+        except AssertionError:
+            raise AssertionError(f"after {within:g} s:\n{self.log.read_text(encoding='utf-8')[-5000:]}") from None
 
     def kill(self) -> None:
         """End it at once, as a crash does."""

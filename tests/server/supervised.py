@@ -41,7 +41,7 @@ def work(folder: Path, sockets: list[socket.socket], link: Link) -> int:
     counted = 10.0 if link.number <= 2 else 0.0
     link.sample = lambda: [CounterMetricFamily("counted", "What the workers have counted.", value=counted)]
     stop = Stop()
-    link.started(stop)
+    link.started(stop, stops_within=0)
     while not stop.told.wait(0.02):
         if (folder / "dying").exists():
             return 3

@@ -146,6 +146,25 @@ def test_a_second_hangup_replaces_all_processes_again_and_leaves_no_more_than_be
         assert not {*before, *between} & {*after}
 
 
+def test_a_process_that_does_not_end_when_it_is_replaced_is_killed_and_holds_up_nothing(tmp_path: Path) -> None:
+    with supervising(tmp_path) as served:
+        first, _ = before = children(served)
+        os.kill(first, signal.SIGSTOP)
+        os.kill(served.pid, signal.SIGHUP)
+        eventually(lambda: "SIGHUP: all workers are new" in served.stderr)
+        assert "worker 1 (process" in served.stderr
+        assert "has not ended within 5 s and is killed" in served.stderr
+        assert len(children(served)) == 2
+        assert not {*before} & {*children(served)}
+
+
+def test_a_stop_waits_no_longer_for_a_process_that_does_not_end(tmp_path: Path) -> None:
+    with supervising(tmp_path) as served:
+        os.kill(children(served)[0], signal.SIGSTOP)
+        assert served.stop() == 0
+        assert "has not ended within 5 s and is killed" in served.stderr
+
+
 def test_processes_that_die_are_replaced_after_two_hangups_whose_new_process_cannot_start(tmp_path: Path) -> None:
     with supervising(tmp_path) as served:
         (tmp_path / "broken").touch()
