@@ -73,6 +73,12 @@ define monitoring
 	  { $(call disable,prometheus); }; }
 endef
 
+# What counts the processor's instructions.
+define valgrind
+@command -v valgrind >/dev/null || { apt-get update --quiet && \
+	  apt-get install --yes --quiet --no-install-recommends libc6-dbg valgrind; }
+endef
+
 # nginx for the tests of deploy/. Its package would start it, unless systemd is said to be away.
 define nginx
 @PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null && command -v systemd-analyze >/dev/null || { \
@@ -84,19 +90,21 @@ endef
 long = $(1) -W ignore -m tests.$(2) || broken="$$broken $(2);"
 SLOW_KINDS := head body reader reader-byte idle websocket websocket-reader tls linger
 
-.PHONY: help run test lint test-core test-commands test-reliability test-plugins test-protocols test-stores test-others test-jims test-oldest test-oldest-asyncio test-deploy test-long test-faults bench docs lock audit release-check site clean
+.PHONY: help run test lint test-core test-commands test-reliability test-plugins test-protocols test-stores test-others test-jims test-oldest test-oldest-asyncio test-deploy test-instructions test-long test-faults bench docs lock audit release-check site clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make run          set up, and serve the example on http://localhost:8080'
 	@echo 'make test         set up, and run every check and test; its parts are'
 	@echo '                  lint, site, test-core, test-commands, test-reliability, test-plugins, test-jims,'
-	@echo '                  test-oldest-asyncio and test-deploy'
+	@echo '                  test-oldest-asyncio, test-deploy and test-instructions'
 	@echo 'make test-plugins  the tests of the plugins; its parts are test-protocols, test-stores and test-others'
 	@echo 'make site         build the documentation as a site in build/site; a broken link fails'
 	@echo 'make test-oldest  the tests of the protocol with the oldest uvicorn and websockets that are allowed, on both event'
 	@echo '                  loops; make test has those on the loop of asyncio'
 	@echo 'make test-deploy  the files of deploy/: proxies, units, images and manifests'
+	@echo 'make test-instructions  whether requests take more instructions than when a line was last added to'
+	@echo '                  benchmarks/instructions.csv'
 	@echo 'make test-long    all tests, with many more random histories of the stores, and a long call by MCP'
 	@echo 'make test-faults  kills, power cuts, floods, slow clients, a soak and hostile input, at length: about three'
 	@echo '                  hours; docs/reliability.md has the figures, and exit status 2 says that a promise is broken'
@@ -118,9 +126,10 @@ test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed 
 	$(compiler)
 	$(nginx)
 	$(monitoring)
+	$(valgrind)
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
 	  test-core test-commands test-reliability test-stores test-protocols test-others test-oldest-asyncio test-jims test-deploy \
-	  lint site
+	  test-instructions lint site
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
@@ -182,6 +191,10 @@ test-deploy: $(DEPLOY_VENV)/.installed
 	$(nginx)
 	$(monitoring)
 	$(DEPLOY_PY) -m pytest tests/deploy
+
+test-instructions: $(VENV)/.installed-dev
+	$(valgrind)
+	$(PY) -m benchmarks.instructions --gate
 
 test-long: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(DEPLOY_VENV)/.installed
 	$(browser)

@@ -2,10 +2,12 @@
 whatever else the machine does.
 
 `python -m benchmarks.instructions` counts, and prints the difference to the last line for the same Python in
-`instructions.csv`; `--record` adds a line. `--idle` compares chats with all that conversations may leave idle with
-chats alone. `--agents` compares routed GETs and chats with the plugins of MCP and A2A idle with the same without them,
-and also counts the calls of Python functions. It needs valgrind (`apt-get install valgrind`), and runs in the Python
-that it is started with, which has jimsapi installed.
+`instructions.csv`; `--record` adds a line. `--gate` counts the revision that added the last line as well, and exits
+with 1 if a kind of requests takes over 2 % more since: make it cheaper, or commit a line that says why it costs more
+(`--record --why TEXT`). `--idle` compares chats with all that conversations may leave idle with chats alone.
+`--agents` compares routed GETs and chats with the plugins of MCP and A2A idle with the same without them, and also
+counts the calls of Python functions. It needs valgrind (`apt-get install valgrind`), and runs in the Python that it is
+started with, which has jimsapi installed.
 """
 
 import argparse
@@ -18,11 +20,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import MappingProxyType
 
+from benchmarks.compare import checkout
 from benchmarks.in_process import CALLS, FILES, KINDS, REQUESTS
 from benchmarks.installed import install
 
@@ -33,14 +37,18 @@ AGENTS = ("mcp", "a2a")
 BESIDE_AGENTS = ("routed GET with a parameter", "chat, memory", "SSE of 10 deltas", "chat, SQLite")
 """The kinds of requests that `--agents` compares."""
 PLUGINS = "JIMS_PLUGINS"
+TIMES = 3
+"""How often `--gate` counts each revision."""
 NOISE = 0.02
-"""Differences that say nothing."""
+"""Differences that say nothing, and what a change may cost without a word."""
 
 
 def main() -> None:
     """Run the command."""
     options = argparse.ArgumentParser(prog="python -m benchmarks.instructions", description=__doc__)
     options.add_argument("--record", action="store_true", help="add a line to the history")
+    options.add_argument("--why", default="", help="with --record: why requests take more instructions than before")
+    options.add_argument("--gate", action="store_true", help="fail if they take more than when the last line was added")
     options.add_argument("--idle", action="store_true", help="chats with all that they may leave idle, and without it")
     options.add_argument(
         "--agents", action="store_true", help="requests with the plugins of MCP and A2A idle, and without"
@@ -55,11 +63,47 @@ def main() -> None:
         print("\n".join(beside_agents(*with_agents(count_calls), "calls of Python functions")))
         print("\n".join(beside_agents(*with_agents(count), "instructions")))
         return
+    if given.gate:
+        sys.exit(gate())
     python = ".".join(platform.python_version_tuple()[:2])
-    counts = count()
-    print("\n".join(report(counts, last(HISTORY, python))))
+    counts, before = count(), last(HISTORY, python)
+    print("\n".join(report(counts, before)))
     if given.record:
-        record(HISTORY, python, counts)
+        if (more := risen(counts, before)) and not given.why:
+            raise SystemExit(f"--why is missing: the line has to say why these take more: {', '.join(more)}")
+        record(HISTORY, python, counts, given.why)
+
+
+def gate() -> int:
+    """Compare the files here with the revision that added the last line. Returns the exit status.
+
+    Both are counted now, so that the versions of Python and of other packages are the same.
+    """
+    added = _git("log", "-1", "--format=%h %as", "--", str(HISTORY))
+    if not added:
+        print("The instructions are not compared: git does not know which revision added a line to instructions.csv.")
+        return 0
+    commit, date = added.split()
+    with checkout(commit) as folder, ThreadPoolExecutor(max_workers=2) as threads:
+        counted = list(threads.map(lambda root: count(root=root), [ROOT, folder] * TIMES))
+    counts, fewest_before = fewest(counted[::2]), fewest(counted[1::2])
+    before = {"commit": commit, "date": date, **{kind: str(number) for kind, number in fewest_before.items()}}
+    print("\n".join(report(counts, before)))
+    if not (more := risen(counts, before)):
+        return 0
+    print(f"More instructions than at {commit}: {', '.join(more)}. Make them cheaper, or commit a line that says why:")
+    print("python -m benchmarks.instructions --record --why 'WHY'")
+    return 1
+
+
+def fewest(counted: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """The fewest instructions of several counts, by kind. What varies are waits and layouts, which add to them."""
+    return {kind: min(each[kind] for each in counted) for kind in counted[0]}
+
+
+def risen(counts: Mapping[str, int], before: Mapping[str, str]) -> Sequence[str]:
+    """The kinds of requests that take more instructions than before, by more than noise."""
+    return [kind for kind, number in counts.items() if before.get(kind) and number / int(before[kind]) - 1 > NOISE]
 
 
 def count_idle() -> dict[str, int]:
@@ -126,14 +170,17 @@ def _name(plugin: str) -> str:
     return f"jimsapi-{plugin}"
 
 
-def count(environment: Mapping[str, str] = MappingProxyType({})) -> dict[str, int]:
-    """Instructions a request, by kind. Raises `SystemExit`, with what was said, if the requests were not answered."""
+def count(environment: Mapping[str, str] = MappingProxyType({}), root: Path = ROOT) -> dict[str, int]:
+    """Instructions a request with the files of `root`, by kind.
+
+    Raises `SystemExit`, with what was said, if the requests were not answered.
+    """
     with tempfile.TemporaryDirectory() as folder:
         parts = Path(folder) / "part"
         callgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={parts}", "--dump-before=getpgid"]
         done = subprocess.run(
             [*callgrind, sys.executable, "-m", "benchmarks.in_process"],
-            cwd=ROOT,
+            cwd=root,
             # Without it, dictionaries would be laid out differently each time.
             env={**os.environ, **environment, "PYTHONHASHSEED": "0"},
             capture_output=True,
@@ -173,13 +220,21 @@ def report(counts: dict[str, int], before: dict[str, str]) -> Sequence[str]:
     return lines
 
 
-def record(history: Path, python: str, counts: dict[str, int]) -> None:
+def record(history: Path, python: str, counts: dict[str, int], why: str) -> None:
     """Add a line to the history."""
-    git = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    commit = subprocess.run(git, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    commit = _git("describe", "--always", "--dirty=+", "--exclude=*")
     with history.open("a", newline="") as file:
         date = datetime.now(UTC).strftime("%Y-%m-%d")
-        csv.writer(file, lineterminator="\n").writerow([commit, date, python, *counts.values()])
+        csv.writer(file, lineterminator="\n").writerow([commit, date, python, *counts.values(), why])
+
+
+def _git(*arguments: str) -> str:
+    """What git prints; empty if there is no git, or if it fails."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip()
 
 
 if __name__ == "__main__":

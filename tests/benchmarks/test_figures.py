@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import overview, plan, run
-from benchmarks.instructions import report
+from benchmarks.instructions import fewest, report, risen
 from benchmarks.plan import Plan, share_a_core, two_cores
 from benchmarks.plots import Panel
 from benchmarks.sheet import LOAD_BUSY, LOAD_COST, P99, RATE, Aim, Sheet
@@ -205,3 +205,12 @@ def test_more_instructions_than_before_are_called_slower() -> None:
     assert slower.endswith("+10.0%  slower")
     assert same.endswith("+0.5%")
     assert new.split() == ["SSE", "7"]
+
+
+def test_of_several_counts_the_fewest_instructions_of_each_kind_count() -> None:
+    assert fewest([{"healthz": 3, "404": 1}, {"healthz": 2, "404": 5}]) == {"healthz": 2, "404": 1}
+
+
+def test_only_kinds_of_requests_that_take_over_two_percent_more_instructions_need_a_reason() -> None:
+    before = {"date": "2026-11-25", "commit": "abc", "healthz": "1000", "404": "1000", "chat": "1000", "SSE": ""}
+    assert risen({"healthz": 1021, "404": 1020, "chat": 900, "SSE": 7, "POST": 7}, before) == ["healthz"]
