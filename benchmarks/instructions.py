@@ -103,7 +103,7 @@ def fewest(counted: Sequence[Mapping[str, int]]) -> dict[str, int]:
 
 def risen(counts: Mapping[str, int], before: Mapping[str, str]) -> Sequence[str]:
     """The kinds of requests that take more instructions than before, by more than noise."""
-    return [kind for kind, number in counts.items() if before.get(kind) and number / int(before[kind]) - 1 > NOISE]
+    return [kind for kind, number in counts.items() if before.get(kind) and number > int(before[kind]) * (1 + NOISE)]
 
 
 def count_idle() -> dict[str, int]:
