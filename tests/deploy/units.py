@@ -25,6 +25,11 @@ SYSTEMD = ROOT / "deploy" / "systemd"
 _SCRIPT = 'exec 3<&{descriptor}; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"'
 
 
+def _heed_hangup() -> None:
+    """Undo what `nohup` does to a test run: systemd starts services that ignore no SIGHUP."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def settings(unit: str) -> dict[str, list[str]]:
     """The values of a unit file by their names, in order, from all sections."""
     found: dict[str, list[str]] = defaultdict(list)
@@ -78,7 +83,14 @@ class Instance:
             command = ["bash", "-c", _SCRIPT.format(descriptor=descriptor), "bash", *command]
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
-                command, cwd=ROOT, env=self._env(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=passed
+                command,
+                cwd=ROOT,
+                env=self._env(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=passed,
+                preexec_fn=_heed_hangup,
             )
         while self._notices.recv(100) != b"READY=1":
             pass
