@@ -120,7 +120,7 @@ run: $(VENV)/.installed-run
 
 # The environments are made one after another, since pip leaves its notes beside the code, and Debian's packages are
 # installed one after another, since apt-get locks; then three parts run at a time: most of them wait more than they compute.
-# The longest come first.
+# The longest come first. The instructions are counted alone, for they vary least then.
 test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed $(OLDEST_VENV)/.installed $(DEPLOY_VENV)/.installed $(SITE_VENV)/.installed
 	$(browser)
 	$(compiler)
@@ -129,7 +129,8 @@ test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed 
 	$(valgrind)
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
 	  test-core test-commands test-reliability test-stores test-protocols test-others test-oldest-asyncio test-jims test-deploy \
-	  test-instructions lint site
+	  lint site
+	@$(MAKE) --no-print-directory test-instructions
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
