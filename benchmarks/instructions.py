@@ -40,7 +40,7 @@ PLUGINS = "JIMS_PLUGINS"
 TIMES = 3
 """How often `--gate` counts each revision."""
 NOISE = 0.02
-"""Differences that say nothing, and what a change may cost without a word."""
+"""Smaller differences say nothing, and a change may cost as much without a reason."""
 
 
 def main() -> None:
@@ -229,7 +229,7 @@ def record(history: Path, python: str, counts: dict[str, int], why: str) -> None
 
 
 def _git(*arguments: str) -> str:
-    """What git prints; empty if there is no git, or if it fails."""
+    """Return what git prints. The text is empty if git is missing or fails."""
     try:
         done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
     except FileNotFoundError:

@@ -176,7 +176,7 @@ class Worker:
             self._final = message
 
     def kill_if_late(self) -> None:
-        """Kill the worker if it has not ended long after it was told to, for example because its process is stopped."""
+        """Kill the worker if it should have ended, and has not, for example because its process is stopped."""
         if time.monotonic() >= self._kill_at:
             self._kill_at = math.inf
             logger.error(
@@ -219,7 +219,7 @@ class Supervisor:
     `on_ready` is called when all serve, and `on_gone` with the metrics of each that has ended. `ending` is held from
     the removal of a worker from `workers` to the end of `on_gone`, so a thread that holds it counts each worker once.
 
-    A worker that does not end in its time is killed.
+    It kills a worker that does not end in its time.
 
     SIGTERM and SIGINT drain all workers, and a second one is a second signal for each. SIGHUP replaces one worker after
     another: the new one serves before the old one retires. A SIGHUP during the start or a replacement begins another

@@ -68,7 +68,7 @@ def test_a_page_of_the_site_chats_over_a_websocket(proxy: Proxy) -> None:
 def chat_over_a_websocket(proxy: Proxy, page: str) -> list[str]:
     """The types of the frames that a page receives for a message, up to the result or an error."""
 
-    # Not by the client with threads: it reads in one and writes in another, which TLS before Python 3.13 may lose.
+    # The client with threads reads in one and writes in another. Before Python 3.13, TLS may then lose what it writes.
     async def received() -> list[str]:
         address = proxy.url.replace("http", "ws", 1) + "/api/v1/chat/ws"
         types: list[str] = []

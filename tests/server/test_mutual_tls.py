@@ -150,7 +150,7 @@ def test_a_good_certificate_chats_as_its_subject_and_sees_no_conversation(
 
 
 async def first_message(url: str, context: ssl.SSLContext) -> Any:
-    # Not by the client with threads: it reads in one and writes in another, which TLS before Python 3.13 may lose.
+    # The client with threads reads in one and writes in another. Before Python 3.13, TLS may then lose what it writes.
     async with connect(url, ssl=context, proxy=None, open_timeout=10) as ws:
         return json.loads(await asyncio.wait_for(ws.recv(), 10))
 
