@@ -36,6 +36,7 @@ CHECKS_PER_TIMEOUT = 4
 
 _CLOSE_SECONDS = 5.0
 _TURN_SECONDS = 0.001
+_TURN_CHUNKS = 1000
 _TICK_SECONDS = 60.0
 _BETWEEN_CHUNKS = 0.01
 
@@ -175,15 +176,17 @@ class _Delivery:
     async def pump(self) -> None:
         """Send all chunks, and the end of the response."""
         encode = self.response.encode
-        yielded = monotonic()
+        yielded, left = monotonic(), _TURN_CHUNKS
         if not self.watching and not self.request.unread:
             self.watch()
         async for item in self.items:
             await self.send_chunk(encode(item), True)
-            # uvicorn's send does not suspend: content that never awaits would delay every other request.
-            if self.last_sent - yielded > _TURN_SECONDS:
+            # uvicorn's send does not suspend: content that never awaits would delay every other request. The chunks are
+            # counted, too, since the clock of a virtual machine may stand still or step back.
+            left -= 1
+            if not left or self.last_sent - yielded > _TURN_SECONDS:
                 await checkpoint()
-                yielded = monotonic()
+                yielded, left = monotonic(), _TURN_CHUNKS
             if not self.watching and not self.request.claimed:
                 self.watch()
         self.finishing = True

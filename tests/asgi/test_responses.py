@@ -117,6 +117,10 @@ async def test_a_stream_sends_each_chunk_and_then_an_end() -> None:
     assert "content-length" not in exchange.headers
 
 
+MOST_CHUNKS = 1_000_000
+"""Content that nobody has ended after so many chunks fails, before it has taken all memory."""
+
+
 class Watched:
     """Content that says what happened to it."""
 
@@ -130,6 +134,7 @@ class Watched:
         try:
             while True:
                 self.count += 1
+                assert self.count < MOST_CHUNKS, "nobody has ended this content"
                 yield b"x"
                 self.begun.set()
                 if self.fails:
@@ -194,6 +199,22 @@ async def test_a_tight_stream_does_not_hold_up_other_tasks() -> None:
             tasks.start_soon(others)
             await exchange.run(serving(lambda: StreamingResponse(content.items())), http_scope())
     assert turns == 20
+
+
+async def test_a_tight_stream_does_not_hold_up_other_tasks_while_the_clock_stands_still(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streaming, "monotonic", lambda: 5.0)
+    content = Watched(endless=True, awaits=False)
+    exchange = Exchange(*chunks(b""))
+
+    async def leave() -> None:
+        exchange.left.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(leave)
+        await exchange.run(serving(lambda: StreamingResponse(content.items())), http_scope())
+    assert content.closed.is_set()
 
 
 async def test_content_that_fails_is_raised_plain_and_never_looks_finished() -> None:
