@@ -57,6 +57,7 @@ MAX_AWAITING_FIRST_FRAME = 1000
 _INSTALL = "Under uvicorn, install the package `websockets`."
 DRAIN_TIME = 20.0
 """The default for how many seconds a drain may take."""
+MAX_DRAIN_TIME = 86_400
 _UNPRINTABLE = re.compile(rb"[^\x21-\x5b\x5d-\x7e]")
 
 
@@ -98,7 +99,7 @@ class App(Router):
         drain_time: float = DRAIN_TIME,
     ) -> None:
         super().__init__(security_schemes=security_schemes)
-        _check_arguments(admit, origins, cors)
+        _check_arguments(admit, origins, cors, drain_time)
         self.title = title
         self.version = version
         self.description = description
@@ -610,14 +611,16 @@ _NOT_FOUND = ErrorResponse("Not Found", 404)  # one for all requests, since maki
 _DRAINING = ErrorResponse("The server is shutting down; try again", 503, {"retry-after": "1", "connection": "close"})
 
 
-def _check_arguments(admit: object, origins: object, cors: object) -> None:
-    """Raise `TypeError` for what would otherwise fail at the first request that needs it."""
+def _check_arguments(admit: object, origins: object, cors: object, drain_time: float) -> None:
+    """Raise `TypeError` or `ValueError` for what would otherwise fail at the first use."""
     if isroutine(admit) and not iscoroutinefunction(admit):
         raise TypeError("App(admit=...) needs an `async def` function: it is awaited for each request.")
     if isinstance(origins, str):
         raise TypeError("App(origins=...) needs a collection of origins, such as a tuple, and not one text.")
     if cors is not None and not isinstance(cors, Cors):
         raise TypeError("App(cors=...) needs a Cors, such as Cors(['https://shop.example']).")
+    if not 0 <= drain_time <= MAX_DRAIN_TIME:
+        raise ValueError(f"App(drain_time=...) needs seconds from 0 to {MAX_DRAIN_TIME}, and not {drain_time}.")
 
 
 def _is_open_anyway(route: Route) -> bool:

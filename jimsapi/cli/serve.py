@@ -56,6 +56,9 @@ SWITCH_INTERVAL = 0.0005
 """Seconds after which a thread that waits for Python's interpreter lock gets it. Python's default is 0.005, but the
 thread that commits waits for the lock a few times a commit while the event loop is busy."""
 
+BLOCKED_FOR = 30.0
+"""Seconds for which a blocked event loop may delay that a worker begins to retire and to drain."""
+
 
 class Factory(msgspec.Struct, frozen=True):
     """Creates the app in the process that serves it: this process, or a reloader's child.
@@ -195,6 +198,7 @@ class ServerCallbacks:
         self._address = address
         self._writer = writer
         self._verbose = verbose
+        self._stop: Callable[[], None] = partial(signal.raise_signal, signal.SIGTERM)
 
     def on_started(self, api: Api) -> None:
         assert api.composition is not None  # the app sets it before this call
@@ -247,8 +251,12 @@ class ServerCallbacks:
         else:
             assert self.server is not None  # they are set before the start
             assert self.config is not None
-            stops_within = self.config.timeout_keep_alive + drain_delay + drain_time
-            link.started(WorkerStop(self.server, drain), stops_within)
+            self._stop = drain.request
+            link.started(
+                WorkerStop(self.server, drain),
+                drains_within=drain_delay + drain_time,
+                retires_within=BLOCKED_FOR + self.config.timeout_keep_alive + drain_time,
+            )
 
     def _state(self, work: Work | None) -> Iterator[str]:
         """Yield what the server works on, in lines for an operator. Any thread may read them."""
@@ -278,7 +286,7 @@ class ServerCallbacks:
             "restarts it",
             cause,
         )
-        signal.raise_signal(signal.SIGTERM)
+        self._stop()
 
     def on_leaked(self, tasks: Collection[asyncio.Task[Any]]) -> None:
         """Log the tasks that do not end after their cancellation, and exit. Closing the loop would wait for them."""

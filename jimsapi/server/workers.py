@@ -7,7 +7,6 @@ Ctrl-C, would reach each worker a second time.
 
 import enum
 import logging
-import math
 import multiprocessing
 import os
 import signal
@@ -34,6 +33,8 @@ START_AGAIN_AFTER = 1.0
 START_AGAIN_AFTER_AT_MOST = 30.0
 STOP_LATE = 5.0
 """Seconds after which a worker is killed that should have ended."""
+START_STOPS_WITHIN = 30.0
+"""Seconds within which a worker has to end that is told to stop in its start. It may bring a store up to date."""
 EARLY = 10.0
 """A worker has died early if it died in its start, or within so many seconds after it."""
 
@@ -56,10 +57,11 @@ class Order(enum.Enum):
 
 
 class Serving(NamedTuple):
-    """What a worker sends when it serves. It ends within `stops_within` seconds after an order to do so."""
+    """What a worker sends when it serves. It ends within so many seconds after an order to `DRAIN` or to `RETIRE`."""
 
     has_metrics: bool
-    stops_within: float
+    drains_within: float
+    retires_within: float
 
 
 class Stoppable(Protocol):
@@ -83,17 +85,22 @@ class Link:
         self._orders = orders
         self._metrics = metrics
         self._stoppable: Stoppable | None = None
+        self._told = False
+        self._telling = threading.Lock()
 
     def listen(self) -> None:
         """Follow orders from now on. Before `started`, the first order ends the process as SIGTERM does."""
         for follow in (self._follow_orders, self._send_metrics):
             threading.Thread(target=follow, name="link to the supervisor", daemon=True).start()
 
-    def started(self, stoppable: Stoppable, stops_within: float) -> None:
+    def started(self, stoppable: Stoppable, drains_within: float, retires_within: float) -> None:
         """Tell the supervisor that the worker serves. `stoppable` follows its orders, within so many seconds."""
-        self._stoppable = stoppable
+        with self._telling:
+            self._stoppable = stoppable
+            if self._told:  # in the start, and the signal may have been ignored by then
+                stoppable.drain()
         with suppress(OSError):  # it has died, which `_follow_orders` sees
-            self._orders.send(Serving(self.sample is not None, stops_within))
+            self._orders.send(Serving(self.sample is not None, drains_within, retires_within))
 
     def close(self) -> None:
         """Send the last metrics before the process ends."""
@@ -108,12 +115,14 @@ class Link:
             except (EOFError, OSError):
                 order = None
                 logger.error("the supervisor has died: this worker stops")
-            if self._stoppable is None:
-                signal.raise_signal(signal.SIGTERM)
-            elif order is Order.RETIRE:
-                self._stoppable.retire()
-            else:
-                self._stoppable.drain()
+            with self._telling:
+                self._told = True
+                if self._stoppable is None:
+                    signal.raise_signal(signal.SIGTERM)
+                elif order is Order.RETIRE:
+                    self._stoppable.retire()
+                else:
+                    self._stoppable.drain()
             if order is None:
                 return
 
@@ -133,9 +142,9 @@ class Worker:
         self.orders = orders
         self.ready_at: float | None = None
         self.has_metrics = False
-        self.leaving = False
-        self._stops_within = math.inf
-        self._kill_at = math.inf
+        self._ends_within = dict.fromkeys((Order.DRAIN, Order.RETIRE), START_STOPS_WITHIN)
+        self._told_at: dict[Order, float] = {}
+        self._killed = False
         self._metrics = metrics
         self._sampled: Any = None
         self._final: Any = None
@@ -150,6 +159,16 @@ class Worker:
         return self.ready_at is not None
 
     @property
+    def has_exited(self) -> bool:
+        """Whether its process has exited. Nothing else says so if a child that it has forked keeps its pipes open."""
+        return self.process.exitcode is not None
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it has been told to end."""
+        return bool(self._told_at)
+
+    @property
     def died_early(self) -> bool:
         """Whether it died in its start or soon after it, if it has died just now."""
         return self.ready_at is None or time.monotonic() - self.ready_at < EARLY
@@ -160,9 +179,8 @@ class Worker:
         return self._sampled if self._final is None else self._final
 
     def tell(self, order: Order) -> None:
-        """Send an order. Does nothing if the worker has died."""
-        self.leaving = True
-        self._kill_at = time.monotonic() + self._stops_within + STOP_LATE
+        """Send an order to end. Does nothing if the worker has died."""
+        self._told_at.setdefault(order, time.monotonic())  # one that is repeated gives no more time
         with suppress(OSError):
             self.orders.send(order)
 
@@ -171,20 +189,24 @@ class Worker:
         message = self.orders.recv()
         if isinstance(message, Serving):
             self.ready_at, self.has_metrics = time.monotonic(), message.has_metrics
-            self._stops_within = message.stops_within
+            self._ends_within = {Order.DRAIN: message.drains_within, Order.RETIRE: message.retires_within}
         else:
             self._final = message
 
     def kill_if_late(self) -> None:
         """Kill the worker if it should have ended, and has not, for example because its process is stopped."""
-        if time.monotonic() >= self._kill_at:
-            self._kill_at = math.inf
-            logger.error(
-                "%s has not ended within %g s and is killed; its runs are continued or marked as interrupted",
-                self,
-                self._stops_within + STOP_LATE,
-            )
-            self.process.kill()
+        if self._killed or not self._told_at:
+            return
+        kill_at = STOP_LATE + max(at + self._ends_within[order] for order, at in self._told_at.items())
+        if time.monotonic() < kill_at:
+            return
+        self._killed = True
+        logger.error(
+            "%s has not ended within %.0f s and is killed; its runs are continued or marked as interrupted",
+            self,
+            kill_at - min(self._told_at.values()),
+        )
+        self.process.kill()
 
     def sample(self) -> Any:
         """Ask for the metrics, and return them, or the last ones if no answer comes in time. Any thread may call it."""
@@ -335,7 +357,7 @@ class Supervisor:
         ready = wait([self._woken, *self._events()], SAMPLE_EVERY)
         with suppress(BlockingIOError):
             self._woken.recv(4096)
-        ended = [worker for worker in self.workers if worker.process.sentinel in ready]
+        ended = [worker for worker in self.workers if worker.process.sentinel in ready or worker.has_exited]
         for worker in self.workers:
             if worker.orders in ready:
                 with suppress(EOFError, OSError):

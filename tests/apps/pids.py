@@ -19,3 +19,11 @@ async def slow(request: Request) -> dict[str, int]:
     """The process, after a second, or after as many as the query says."""
     await asyncio.sleep(float(request.query.get("seconds") or 1))
     return {"pid": os.getpid()}
+
+
+@app.get("/cancel", public=True)
+async def cancel(request: Request) -> dict[str, int]:
+    """Cancel everything in the event loop, as no code should."""
+    for task in asyncio.all_tasks():
+        task.cancel()
+    return {"pid": os.getpid()}

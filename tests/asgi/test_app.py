@@ -576,10 +576,13 @@ async def test_an_app_needs_no_optional_key_of_a_scope() -> None:
         ({"admit": lambda request, route: None}, "needs an `async def` function"),
         ({"origins": "https://shop.example"}, "not one text"),
         ({"cors": ["https://shop.example"]}, "needs a Cors"),
+        ({"drain_time": float("inf")}, "seconds from 0 to 86400, and not inf"),
+        ({"drain_time": float("nan")}, "and not nan"),
+        ({"drain_time": -1}, "and not -1"),
     ],
 )
-def test_an_argument_that_would_fail_at_a_request_is_refused_at_once(arguments: dict[str, Any], fault: str) -> None:
-    with pytest.raises(TypeError, match=fault):
+def test_an_argument_that_would_fail_later_is_refused_at_once(arguments: dict[str, Any], fault: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=fault):
         App(**arguments)
 
 

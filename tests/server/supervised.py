@@ -1,10 +1,13 @@
 """A supervisor of two workers that serve nothing: `python -m tests.server.supervised FOLDER`.
 
 While `FOLDER/broken` exists, a new worker ends with status 1 after two seconds. While `FOLDER/dying` exists, a worker
-that serves ends with status 3. Workers 1 and 2 have counted ten each, and the supervisor logs the sum again and again.
+that serves ends with status 3. While `FOLDER/forks` exists, a new worker has a child that keeps open what it inherits.
+Workers 1 and 2 have counted ten each, and the supervisor logs the sum again and again. A worker that is told to stop in
+its start has no more time for that than others.
 """
 
 import logging
+import os
 import signal
 import socket
 import sys
@@ -16,6 +19,7 @@ from pathlib import Path
 from prometheus_client.core import CounterMetricFamily
 
 from jimsapi.cli.workers import WorkersMetrics
+from jimsapi.server import workers
 from jimsapi.server.workers import Link, Supervisor
 
 logger = logging.getLogger("jimsapi")
@@ -38,10 +42,14 @@ def work(folder: Path, sockets: list[socket.socket], link: Link) -> int:
     if (folder / "broken").exists():
         time.sleep(2)
         return 1
+    if (folder / "forks").exists() and os.fork() == 0:
+        while (folder / "forks").exists():
+            time.sleep(0.02)
+        os._exit(0)
     counted = 10.0 if link.number <= 2 else 0.0
     link.sample = lambda: [CounterMetricFamily("counted", "What the workers have counted.", value=counted)]
     stop = Stop()
-    link.started(stop, stops_within=0)
+    link.started(stop, drains_within=0, retires_within=0)
     while not stop.told.wait(0.02):
         if (folder / "dying").exists():
             return 3
@@ -52,6 +60,7 @@ def work(folder: Path, sockets: list[socket.socket], link: Link) -> int:
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a test run with nohup ignores it
+    workers.START_STOPS_WITHIN = 0.0
     total = WorkersMetrics()
 
     def log_sums() -> None:

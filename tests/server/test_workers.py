@@ -1,5 +1,6 @@
 """Several processes on one port: they answer together, are replaced when they die or by SIGHUP, and stop as one."""
 
+import multiprocessing
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -19,7 +20,7 @@ import pytest
 from jimsapi.cli import workers as workers_module
 from jimsapi.cli.workers import folder_of_sockets
 from jimsapi.plugins.errors import StartError
-from jimsapi.server.workers import pause_after
+from jimsapi.server.workers import Link, Order, Serving, pause_after
 from tests.command import refusal, run_command
 from tests.serving import Served
 from tests.waiting import eventually
@@ -28,15 +29,15 @@ from tests.waiting import eventually
 class ServedByTwo(Served):
     """Two processes with an app of the framework, so without the options of the chat API."""
 
-    def __init__(self) -> None:
+    def __init__(self, *options: str) -> None:
         super().__init__()
         app = ("--app", "tests.apps.pids:app", "--port", "0", "--host", "127.0.0.1")
-        self.command = [sys.executable, "-m", "jimsapi", *app, "--workers", "2"]
+        self.command = [sys.executable, "-m", "jimsapi", *app, "--workers", "2", *options]
 
 
 @contextmanager
-def serving() -> Iterator[Served]:
-    with ServedByTwo() as served:
+def serving(*options: str) -> Iterator[Served]:
+    with ServedByTwo(*options) as served:
         eventually(lambda: "2 workers serve the port" in served.stderr)
         yield served
 
@@ -163,6 +164,88 @@ def test_a_stop_waits_no_longer_for_a_process_that_does_not_end(tmp_path: Path) 
         os.kill(children(served)[0], signal.SIGSTOP)
         assert served.stop() == 0
         assert "has not ended within 5 s and is killed" in served.stderr
+
+
+def test_a_process_that_is_stopped_in_its_start_holds_up_no_stop(tmp_path: Path) -> None:
+    with supervising(tmp_path) as served:
+        (tmp_path / "broken").touch()
+        before = children(served)
+        os.kill(served.pid, signal.SIGHUP)
+        eventually(lambda: len(children(served)) == 3)
+        (starting,) = {*children(served)} - {*before}
+        os.kill(starting, signal.SIGSTOP)
+        assert served.stop() == 0
+        assert f"worker 3 (process {starting}) has not ended" in served.stderr
+
+
+def test_a_signal_that_is_repeated_gives_a_process_no_more_time(tmp_path: Path) -> None:
+    with supervising(tmp_path) as served:
+        os.kill(children(served)[0], signal.SIGSTOP)
+        for _ in range(20):  # as an impatient operator does
+            os.kill(served.pid, signal.SIGTERM)
+            time.sleep(0.5)
+            if "is killed" in served.stderr:
+                break
+        assert "has not ended within 5 s and is killed" in served.stderr
+
+
+def test_a_process_has_its_drain_time_before_it_is_killed() -> None:
+    with serving("--drain-time", "3") as served:
+        os.kill(children(served)[0], signal.SIGSTOP)
+        assert served.stop() == 0
+        assert "has not ended within 8 s and is killed" in served.stderr
+
+
+def test_an_order_that_comes_between_start_and_service_is_followed() -> None:
+    supervisors_end, orders = multiprocessing.Pipe()
+    link = Link(1, orders, multiprocessing.Pipe()[0])
+    told = threading.Event()
+    handled = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda number, frame: handled.set())  # as a process that begins to serve
+    try:
+        link.listen()
+        supervisors_end.send(Order.DRAIN)
+        eventually(handled.is_set)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    link.started(Telling(told), 0, 0)
+    assert told.is_set()
+    assert supervisors_end.recv() == Serving(False, 0, 0)
+
+
+class Telling:
+    """A worker that only notes that it is told to drain."""
+
+    def __init__(self, told: threading.Event) -> None:
+        self._told = told
+
+    def drain(self) -> None:
+        self._told.set()
+
+    def retire(self) -> None:
+        raise AssertionError("nobody replaces this worker")
+
+
+def test_a_process_that_dies_before_a_child_of_its_own_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "forks").touch()
+    with supervising(tmp_path) as served:
+        try:
+            first, second = children(served)
+            os.kill(first, signal.SIGKILL)
+            eventually(lambda: "has ended by SIGKILL" in served.stderr)
+            eventually(lambda: len(children(served)) == 2)
+            assert second in children(served)
+        finally:
+            (tmp_path / "forks").unlink()
+
+
+def test_a_process_whose_tasks_were_all_cancelled_ends_and_is_replaced() -> None:
+    with serving() as served:
+        before = pids(served)
+        with served.client() as client, suppress(httpx.HTTPError):  # its own request is cancelled, too
+            client.get("/cancel")
+        eventually(lambda: "has ended with status 1" in served.stderr)
+        assert len(before & pids(served)) == 1
 
 
 def test_processes_that_die_are_replaced_after_two_hangups_whose_new_process_cannot_start(tmp_path: Path) -> None:
