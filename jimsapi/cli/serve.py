@@ -43,7 +43,7 @@ from jimsapi.server.notify import READY, notify
 from jimsapi.server.port import close_unix_socket
 from jimsapi.server.server import Server
 from jimsapi.server.signals import OperatorSignals, ignore_signals, terminal_is_closed
-from jimsapi.server.workers import Link
+from jimsapi.server.workers import Link, Serving
 from jimsapi.threads.errors import StoreUnusable
 
 logger = logging.getLogger("jimsapi")
@@ -251,12 +251,15 @@ class ServerCallbacks:
         else:
             assert self.server is not None  # they are set before the start
             assert self.config is not None
-            self._stop = drain.request
-            link.started(
-                WorkerStop(self.server, drain),
+            stop = WorkerStop(self.server, drain)
+            self._stop = stop.retire  # a drain alone would close the port of all workers
+            serving = Serving(
+                has_metrics=link.sample is not None,
                 drains_within=drain_delay + drain_time,
                 retires_within=BLOCKED_FOR + self.config.timeout_keep_alive + drain_time,
             )
+            if link.started(stop, serving) and not self.server.should_exit:
+                stop.drain()
 
     def _state(self, work: Work | None) -> Iterator[str]:
         """Yield what the server works on, in lines for an operator. Any thread may read them."""

@@ -82,8 +82,9 @@ class Server(UvicornServer):
             Acceptor(listening, self._protocol, self.config.ssl, descriptors, self._evictable, lines)
             for listening in sockets or ()
         ]
-        for acceptor in self.acceptors:
-            acceptor.start()
+        if not self._retiring:
+            for acceptor in self.acceptors:
+                acceptor.start()
         self.started = True
 
     async def main_loop(self) -> None:

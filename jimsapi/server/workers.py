@@ -34,7 +34,11 @@ START_AGAIN_AFTER_AT_MOST = 30.0
 STOP_LATE = 5.0
 """Seconds after which a worker is killed that should have ended."""
 START_STOPS_WITHIN = 30.0
-"""Seconds within which a worker has to end that is told to stop in its start. It may bring a store up to date."""
+"""Seconds within which a worker has to end or to serve that is told to stop in its start."""
+MOST_ORDERS = 100
+"""So many orders to end are sent to a worker at most, since one whose process is stopped reads none of them."""
+SLOW_START = 60.0
+"""Seconds after which the log says how to give up a worker that has not started."""
 EARLY = 10.0
 """A worker has died early if it died in its start, or within so many seconds after it."""
 
@@ -85,28 +89,31 @@ class Link:
         self._orders = orders
         self._metrics = metrics
         self._stoppable: Stoppable | None = None
-        self._told = False
+        self._told_in_start = False
         self._telling = threading.Lock()
 
     def listen(self) -> None:
-        """Follow orders from now on. Before `started`, the first order ends the process as SIGTERM does."""
+        """Follow orders from now on. Before `started`, an order sends SIGTERM to this process."""
         for follow in (self._follow_orders, self._send_metrics):
             threading.Thread(target=follow, name="link to the supervisor", daemon=True).start()
 
-    def started(self, stoppable: Stoppable, drains_within: float, retires_within: float) -> None:
-        """Tell the supervisor that the worker serves. `stoppable` follows its orders, within so many seconds."""
+    def started(self, stoppable: Stoppable, serving: Serving) -> bool:
+        """Tell the supervisor that the worker serves. `stoppable` follows its orders from now on.
+
+        Returns whether an order has come before, whose SIGTERM the process may have ignored.
+        """
         with self._telling:
             self._stoppable = stoppable
-            if self._told:  # in the start, and the signal may have been ignored by then
-                stoppable.drain()
+            told = self._told_in_start
         with suppress(OSError):  # it has died, which `_follow_orders` sees
-            self._orders.send(Serving(self.sample is not None, drains_within, retires_within))
+            self._orders.send(serving)
+        return told
 
     def close(self) -> None:
         """Send the last metrics before the process ends."""
         if self.sample is not None:
             with suppress(OSError):
-                self._orders.send(self.sample())
+                self._orders.send(self._sample())
 
     def _follow_orders(self) -> None:
         while True:
@@ -116,8 +123,8 @@ class Link:
                 order = None
                 logger.error("the supervisor has died: this worker stops")
             with self._telling:
-                self._told = True
                 if self._stoppable is None:
+                    self._told_in_start = True
                     signal.raise_signal(signal.SIGTERM)
                 elif order is Order.RETIRE:
                     self._stoppable.retire()
@@ -130,7 +137,14 @@ class Link:
         with suppress(EOFError, OSError):
             while True:
                 self._metrics.recv()
-                self._metrics.send(None if self.sample is None else self.sample())
+                self._metrics.send(self._sample())
+
+    def _sample(self) -> Any:
+        try:
+            return None if self.sample is None else self.sample()
+        except Exception:
+            logger.exception("the metrics of worker %d cannot be read", self.number)
+            return None
 
 
 class Worker:
@@ -144,10 +158,14 @@ class Worker:
         self.has_metrics = False
         self._ends_within = dict.fromkeys((Order.DRAIN, Order.RETIRE), START_STOPS_WITHIN)
         self._told_at: dict[Order, float] = {}
+        self._orders_sent = 0
         self._killed = False
+        self._started_at = time.monotonic()
+        self._slow_start_logged = False
         self._metrics = metrics
         self._sampled: Any = None
         self._final: Any = None
+        self._asked = False
         self._reading = threading.Lock()
 
     def __str__(self) -> str:
@@ -181,6 +199,9 @@ class Worker:
     def tell(self, order: Order) -> None:
         """Send an order to end. Does nothing if the worker has died."""
         self._told_at.setdefault(order, time.monotonic())  # one that is repeated gives no more time
+        self._orders_sent += 1
+        if self._orders_sent > MOST_ORDERS:  # a full pipe would block the supervisor
+            return
         with suppress(OSError):
             self.orders.send(order)
 
@@ -190,39 +211,58 @@ class Worker:
         if isinstance(message, Serving):
             self.ready_at, self.has_metrics = time.monotonic(), message.has_metrics
             self._ends_within = {Order.DRAIN: message.drains_within, Order.RETIRE: message.retires_within}
-        else:
+            self._told_at = dict.fromkeys(self._told_at, self.ready_at)  # it follows what it was told before only now
+        elif message is not None:
             self._final = message
 
     def kill_if_late(self) -> None:
         """Kill the worker if it should have ended, and has not, for example because its process is stopped."""
         if self._killed or not self._told_at:
             return
-        kill_at = STOP_LATE + max(at + self._ends_within[order] for order, at in self._told_at.items())
-        if time.monotonic() < kill_at:
+        order = Order.DRAIN if Order.DRAIN in self._told_at else Order.RETIRE
+        seconds = self._ends_within[order] + STOP_LATE
+        if time.monotonic() < self._told_at[order] + seconds:
             return
         self._killed = True
         logger.error(
             "%s has not ended within %.0f s and is killed; its runs are continued or marked as interrupted",
             self,
-            kill_at - min(self._told_at.values()),
+            seconds,
         )
         self.process.kill()
+
+    def log_slow_start(self) -> None:
+        """Log once that the worker has not started for long. It is not killed, since it may update a store."""
+        if self.ready or self.leaving or self._slow_start_logged or time.monotonic() < self._started_at + SLOW_START:
+            return
+        self._slow_start_logged = True
+        logger.warning(
+            "%s has not started for %.0f s; if it hangs, `kill -9 %s` gives it up", self, SLOW_START, self.process.pid
+        )
 
     def sample(self) -> Any:
         """Ask for the metrics, and return them, or the last ones if no answer comes in time. Any thread may call it."""
         with self._reading, suppress(EOFError, OSError):
             while self._metrics.poll():  # the answer to an earlier question, which came too late
-                self._sampled = self._metrics.recv()
-            self._metrics.send(Order.METRICS)
+                self._read_sample()
+            if not self._asked:  # the questions to a process that is stopped would fill the pipe
+                self._metrics.send(Order.METRICS)
+                self._asked = True
             if self._metrics.poll(ANSWERS_WITHIN):
-                self._sampled = self._metrics.recv()
+                self._read_sample()
         return self.counts
+
+    def _read_sample(self) -> None:
+        sample = self._metrics.recv()
+        self._asked = False
+        if sample is not None:
+            self._sampled = sample
 
     def close(self) -> None:
         """Release the process and its links, after its end."""
         self.process.join()
         self.orders.close()
-        with self._reading:  # `sample` ends at once, since the other end of the link is closed
+        with self._reading:  # `sample` ends at once, unless a forked child holds the other end of the link
             self._metrics.close()
 
 
@@ -366,6 +406,7 @@ class Supervisor:
             self._on_end(worker)
         for worker in self.workers:
             worker.kill_if_late()
+            worker.log_slow_start()
         while self._signals:
             self._handle(self._signals.pop(0))
         return ended
@@ -437,14 +478,15 @@ class Supervisor:
         logger.info("SIGHUP: the workers are replaced, one after another")
         for old in self.workers:
             # One that has died meanwhile needs no replacement: `_start_missing` has started a new one for it.
-            if self._is_there(old) and not self._replace(old):
+            self._wait_for_start(old)  # if it was started just now in place of one that had died
+            if self._stopping or (self._is_there(old) and not self._replace(old)):
                 return
         logger.info("SIGHUP: all workers are new")
 
     def _replace(self, old: Worker) -> bool:
         """Start a worker in place of another one. Returns False if it cannot start, or if the server stops."""
         new = self._start_one()
-        self._step_while(lambda: self._is_there(new) and not new.ready)
+        self._wait_for_start(new)
         if self._stopping:
             return False
         if not self._is_there(new):
@@ -454,6 +496,9 @@ class Supervisor:
             old.tell(Order.RETIRE)
         self._step_while(lambda: self._is_there(old))
         return not self._stopping
+
+    def _wait_for_start(self, worker: Worker) -> None:
+        self._step_while(lambda: self._is_there(worker) and not worker.ready)
 
     def _step_while(self, holds: Callable[[], bool]) -> None:
         """Handle events, and start workers in place of those that die, while a condition holds."""

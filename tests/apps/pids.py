@@ -1,11 +1,30 @@
-"""An app without chat that says which process answers."""
+"""An app without chat that says which process answers.
+
+`PIDS_FOLDER` in the environment names a folder: a process that starts makes the file `begun` there, starts no further
+while `held` exists, and cannot start while `broken` exists.
+"""
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 from jimsapi.asgi import App, Request
 
-app = App(title="pids")
+
+@asynccontextmanager
+async def lifespan(app: App) -> AsyncIterator[None]:
+    if folder := os.environ.get("PIDS_FOLDER"):
+        (Path(folder) / "begun").touch()
+        while (Path(folder) / "held").exists():
+            await asyncio.sleep(0.02)
+        if (Path(folder) / "broken").exists():
+            raise RuntimeError("this process cannot start")
+    yield
+
+
+app = App(title="pids", lifespan=lifespan)
 
 
 @app.get("/pid", public=True)

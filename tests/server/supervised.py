@@ -2,8 +2,9 @@
 
 While `FOLDER/broken` exists, a new worker ends with status 1 after two seconds. While `FOLDER/dying` exists, a worker
 that serves ends with status 3. While `FOLDER/forks` exists, a new worker has a child that keeps open what it inherits.
-Workers 1 and 2 have counted ten each, and the supervisor logs the sum again and again. A worker that is told to stop in
-its start has no more time for that than others.
+Workers 1 and 2 have counted ten each, and the supervisor logs the sum again and again. While `FOLDER/more` exists, each
+has counted one more; while `FOLDER/uncountable` exists, counting fails. A worker that is told to stop in
+its start has no more time for that than others, and a start is called slow after a second.
 """
 
 import logging
@@ -20,7 +21,7 @@ from prometheus_client.core import CounterMetricFamily
 
 from jimsapi.cli.workers import WorkersMetrics
 from jimsapi.server import workers
-from jimsapi.server.workers import Link, Supervisor
+from jimsapi.server.workers import Link, Serving, Supervisor
 
 logger = logging.getLogger("jimsapi")
 
@@ -47,9 +48,16 @@ def work(folder: Path, sockets: list[socket.socket], link: Link) -> int:
             time.sleep(0.02)
         os._exit(0)
     counted = 10.0 if link.number <= 2 else 0.0
-    link.sample = lambda: [CounterMetricFamily("counted", "What the workers have counted.", value=counted)]
+
+    def sample() -> list[CounterMetricFamily]:
+        if (folder / "uncountable").exists():
+            raise RuntimeError("this cannot be counted")
+        more = (folder / "more").exists()
+        return [CounterMetricFamily("counted", "What the workers have counted.", value=counted + more)]
+
+    link.sample = sample
     stop = Stop()
-    link.started(stop, drains_within=0, retires_within=0)
+    link.started(stop, Serving(has_metrics=True, drains_within=0, retires_within=0))
     while not stop.told.wait(0.02):
         if (folder / "dying").exists():
             return 3
@@ -61,6 +69,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a test run with nohup ignores it
     workers.START_STOPS_WITHIN = 0.0
+    workers.SLOW_START = 1.0
     total = WorkersMetrics()
 
     def log_sums() -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import httpx
@@ -20,24 +21,28 @@ import pytest
 from jimsapi.cli import workers as workers_module
 from jimsapi.cli.workers import folder_of_sockets
 from jimsapi.plugins.errors import StartError
-from jimsapi.server.workers import Link, Order, Serving, pause_after
+from jimsapi.server import workers as supervision
+from jimsapi.server.workers import Link, Order, Serving, Worker, pause_after
 from tests.command import refusal, run_command
 from tests.serving import Served
 from tests.waiting import eventually
+
+PATIENCE = 30.0
+"""Seconds in which what must happen has happened."""
 
 
 class ServedByTwo(Served):
     """Two processes with an app of the framework, so without the options of the chat API."""
 
-    def __init__(self, *options: str) -> None:
-        super().__init__()
+    def __init__(self, *options: str, folder: Path | None = None) -> None:
+        super().__init__(env=None if folder is None else {"PIDS_FOLDER": str(folder)})
         app = ("--app", "tests.apps.pids:app", "--port", "0", "--host", "127.0.0.1")
         self.command = [sys.executable, "-m", "jimsapi", *app, "--workers", "2", *options]
 
 
 @contextmanager
-def serving(*options: str) -> Iterator[Served]:
-    with ServedByTwo(*options) as served:
+def serving(*options: str, folder: Path | None = None) -> Iterator[Served]:
+    with ServedByTwo(*options, folder=folder) as served:
         eventually(lambda: "2 workers serve the port" in served.stderr)
         yield served
 
@@ -178,15 +183,23 @@ def test_a_process_that_is_stopped_in_its_start_holds_up_no_stop(tmp_path: Path)
         assert f"worker 3 (process {starting}) has not ended" in served.stderr
 
 
-def test_a_signal_that_is_repeated_gives_a_process_no_more_time(tmp_path: Path) -> None:
+def test_signals_that_are_repeated_give_a_process_no_more_time_and_block_nothing(tmp_path: Path) -> None:
     with supervising(tmp_path) as served:
         os.kill(children(served)[0], signal.SIGSTOP)
-        for _ in range(20):  # as an impatient operator does
+        for _ in range(2000):  # more than a pipe has room for
             os.kill(served.pid, signal.SIGTERM)
-            time.sleep(0.5)
+            time.sleep(0.01)
             if "is killed" in served.stderr:
                 break
         assert "has not ended within 5 s and is killed" in served.stderr
+
+
+def test_the_log_says_how_to_give_up_a_process_that_does_not_start(tmp_path: Path) -> None:
+    with supervising(tmp_path) as served:
+        (tmp_path / "broken").touch()
+        os.kill(served.pid, signal.SIGHUP)
+        eventually(lambda: "worker 3 (process " in served.stderr)
+        eventually(lambda: "has not started for 1 s; if it hangs, `kill -9 " in served.stderr)
 
 
 def test_a_process_has_its_drain_time_before_it_is_killed() -> None:
@@ -196,34 +209,132 @@ def test_a_process_has_its_drain_time_before_it_is_killed() -> None:
         assert "has not ended within 8 s and is killed" in served.stderr
 
 
-def test_an_order_that_comes_between_start_and_service_is_followed() -> None:
+def test_an_order_that_comes_between_start_and_service_is_told_to_the_process() -> None:
     supervisors_end, orders = multiprocessing.Pipe()
     link = Link(1, orders, multiprocessing.Pipe()[0])
-    told = threading.Event()
     handled = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda number, frame: handled.set())  # as a process that begins to serve
     try:
         link.listen()
         supervisors_end.send(Order.DRAIN)
         eventually(handled.is_set)
+        serving = Serving(has_metrics=False, drains_within=0, retires_within=0)
+        assert link.started(Deaf(), serving)
+        assert supervisors_end.recv() == serving
     finally:
         signal.signal(signal.SIGTERM, before)
-    link.started(Telling(told), 0, 0)
-    assert told.is_set()
-    assert supervisors_end.recv() == Serving(False, 0, 0)
 
 
-class Telling:
-    """A worker that only notes that it is told to drain."""
+class Deaf:
+    """A worker that ignores its orders."""
 
-    def __init__(self, told: threading.Event) -> None:
-        self._told = told
+    def drain(self) -> None: ...
 
-    def drain(self) -> None:
-        self._told.set()
+    def retire(self) -> None: ...
 
-    def retire(self) -> None:
-        raise AssertionError("nobody replaces this worker")
+
+class Clock:
+    """In place of the module `time`: `now` is the time in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(supervision, "time", made)
+    return made
+
+
+@pytest.fixture
+def seen(clock: Clock) -> Iterator[tuple[Worker, Connection, Connection]]:
+    """A worker as its supervisor sees it, and the worker's ends of its links: those of orders and of metrics."""
+    orders, workers_orders = multiprocessing.Pipe()
+    metrics, workers_metrics = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    process.start()
+    yield Worker(1, process, orders, metrics), workers_orders, workers_metrics
+    process.kill()
+    process.join()
+
+
+def test_a_process_that_serves_after_it_was_told_to_stop_has_its_time_from_then_on(
+    clock: Clock, seen: tuple[Worker, Connection, Connection]
+) -> None:
+    worker, workers_orders, _ = seen
+    worker.tell(Order.DRAIN)
+    clock.now = 20
+    workers_orders.send(Serving(has_metrics=False, drains_within=2, retires_within=2))
+    worker.read()
+    clock.now = 26
+    worker.kill_if_late()
+    worker.process.join(0.5)  # which a kill would end at once
+    assert not worker.has_exited
+    clock.now = 28
+    worker.kill_if_late()
+    worker.process.join(PATIENCE)
+    assert worker.has_exited
+
+
+def test_at_a_stop_a_process_that_was_being_replaced_has_no_more_time_than_others(
+    clock: Clock, seen: tuple[Worker, Connection, Connection]
+) -> None:
+    worker, workers_orders, _ = seen
+    workers_orders.send(Serving(has_metrics=False, drains_within=1, retires_within=100))
+    worker.read()
+    worker.tell(Order.RETIRE)
+    clock.now = 10
+    worker.tell(Order.DRAIN)
+    clock.now = 17
+    worker.kill_if_late()
+    worker.process.join(PATIENCE)
+    assert worker.has_exited
+
+
+def test_a_process_that_answers_no_question_for_metrics_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch, seen: tuple[Worker, Connection, Connection]
+) -> None:
+    worker, _, workers_metrics = seen
+    monkeypatch.setattr(supervision, "ANSWERS_WITHIN", 0)
+    for _ in range(3):
+        assert worker.sample() is None
+    assert workers_metrics.recv() is Order.METRICS
+    assert not workers_metrics.poll()
+    workers_metrics.send("five")
+    assert worker.sample() == "five"
+    assert workers_metrics.recv() is Order.METRICS
+
+
+def test_metrics_that_cannot_be_read_are_logged_and_are_read_again_later(tmp_path: Path) -> None:
+    with supervising(tmp_path) as served:
+        eventually(lambda: "the sum is 20" in served.stderr)
+        (tmp_path / "uncountable").touch()
+        eventually(lambda: "the metrics of worker 1 cannot be read" in served.stderr)
+        eventually(lambda: "the metrics of worker 2 cannot be read" in served.stderr)
+        (tmp_path / "uncountable").unlink()
+        (tmp_path / "more").touch()
+        eventually(lambda: "the sum is 22" in served.stderr)
+
+
+def test_a_process_that_is_told_to_stop_in_its_start_stops_once(tmp_path: Path) -> None:
+    (tmp_path / "held").touch()
+    served = ServedByTwo(folder=tmp_path)
+    served.launch()
+    try:
+        eventually((tmp_path / "begun").exists)
+        os.kill(served.pid, signal.SIGTERM)
+        time.sleep(1)  # the order reaches the process, which would log nothing
+        (tmp_path / "held").unlink()
+        assert served.process is not None
+        assert served.process.wait(PATIENCE) == 0
+        assert "another signal has come" not in served.stderr
+    finally:
+        served.stop()
+        served.close()
 
 
 def test_a_process_that_dies_before_a_child_of_its_own_is_replaced(tmp_path: Path) -> None:
@@ -239,12 +350,16 @@ def test_a_process_that_dies_before_a_child_of_its_own_is_replaced(tmp_path: Pat
             (tmp_path / "forks").unlink()
 
 
-def test_a_process_whose_tasks_were_all_cancelled_ends_and_is_replaced() -> None:
-    with serving() as served:
+def test_a_process_whose_tasks_were_all_cancelled_ends_and_leaves_the_port_to_the_others(tmp_path: Path) -> None:
+    with serving(folder=tmp_path) as served:
         before = pids(served)
+        (tmp_path / "broken").touch()
         with served.client() as client, suppress(httpx.HTTPError):  # its own request is cancelled, too
             client.get("/cancel")
         eventually(lambda: "has ended with status 1" in served.stderr)
+        with served.client() as client:
+            assert client.get("/pid").json()["pid"] in before
+        (tmp_path / "broken").unlink()
         assert len(before & pids(served)) == 1
 
 
