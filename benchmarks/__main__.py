@@ -19,11 +19,13 @@ SUITES = (
     "search",
     "scale",
     "streams",
+    "crowd",
     "plugins",
     "start",
     "auth",
+    "pythons",
 )
-COMPARE = "compare"
+COMPARE, HISTORY = "compare", "history"
 
 
 def main() -> None:
@@ -31,9 +33,12 @@ def main() -> None:
     if sys.argv[1:2] == [COMPARE]:
         compare(sys.argv[2:])
         return
+    if sys.argv[1:2] == [HISTORY]:
+        history(sys.argv[2:])
+        return
     now = datetime.now(UTC)
     more = "All take half an hour, with --quick some minutes. benchmarks/README.md says what each measures and needs. "
-    more += "`python -m benchmarks compare A B` compares two revisions."
+    more += "`python -m benchmarks compare A B` compares two revisions, `python -m benchmarks history A B` two runs."
     options = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, epilog=more)
     options.add_argument("suites", nargs="*", metavar="suite", help=f"all, or some of: {', '.join(SUITES)}")
     options.add_argument("--quick", action="store_true", help="fewer and shorter rounds: to try it, not to quote it")
@@ -44,6 +49,7 @@ def main() -> None:
     given = options.parse_args()
     if unknown := set(given.suites) - set(SUITES):
         options.error(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
+    require_linux_and_wrk()
     enter_harness()
     from benchmarks.run import run
 
@@ -57,15 +63,24 @@ def main() -> None:
 def compare(arguments: Sequence[str]) -> None:
     """Compare two revisions, or print how to."""
     if not {"-h", "--help"} & set(arguments):
+        require_linux_and_wrk()
         enter_harness()
     from benchmarks.compare import main
 
     main(arguments)
 
 
+def history(arguments: Sequence[str]) -> None:
+    """Compare runs, or print how to."""
+    if any(each.startswith("--out") for each in arguments):  # the plot
+        enter_harness()
+    from benchmarks.history import main
+
+    main(arguments)
+
+
 def enter_harness() -> None:
-    """Run the command anew in the harness's environment, unless this is it. Raises `SystemExit` without wrk."""
-    require_linux_and_wrk()
+    """Run the command anew in the harness's environment, unless this is it."""
     if Path(sys.prefix) != FOLDER / HARNESS:
         python = python_of(HARNESS)
         os.execv(python, [python, "-m", "benchmarks", *sys.argv[1:]])

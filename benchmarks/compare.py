@@ -55,6 +55,8 @@ CASES: Mapping[str, Case] = {
     "get": Case(Target("get", "/things7/chair/parts/7"), 64),
     "post": Case(Target("chat", "/messages"), 64),
     "404": Case(Target("get", "/nowhere", 404), 64),
+    "sse": Case(Target("get", "/stream"), 32),
+    "stream": Case(Target("chat", "/api/v1/chat/stream"), 32),
     **{f"memory-{clients}": Case(CHAT, clients) for clients in (1, 32, 128)},
     **{f"sqlite-{clients}": Case(CHAT, clients, SQLITE) for clients in (1, 16, 128)},
     **{f"sqlite-{clients}-free": Case(CHAT, clients, SQLITE, pinned=False) for clients in (1, 16, 128)},

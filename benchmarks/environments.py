@@ -9,19 +9,27 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+from benchmarks import pythons
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".benchmarks"
 
 HARNESS, OURS, OURS_WITH_PLUGINS, JIMS_API = "harness", "ours", "ours-with-plugins", "jims-api"
+OURS_WITH_ALL, OURS_ON = "ours-with-all-plugins", "ours-on-python-"
+"""`OURS_ON` is followed by a version of Python, as `benchmarks.pythons` has it."""
 SERVER = ("uvicorn >= 0.54", "httptools >= 0.9", "uvloop >= 0.23")
 JSON = ("orjson >= 3.13", "msgspec >= 0.22")
 PLUGINS = tuple(f"plugins/jimsapi-{name}" for name in ("jims", "postgres", "authentik", "oidc"))
 PLUGINS_OF_HARNESS = PLUGINS[1:]
+ALL_PLUGINS = tuple(sorted(f"plugins/{found.parent.name}" for found in ROOT.glob("plugins/*/setup.cfg")))
+"""Every plugin of this repository."""
 REQUIREMENTS = {
     # Its plugins bring PostgreSQL, and stand-ins for Authentik and an issuer, with their tests.
     HARNESS: ("--editable .", *(f"--editable {plugin}[test]" for plugin in PLUGINS_OF_HARNESS), "matplotlib", "simpy"),
     OURS: ("--editable .[forms]", "granian", "hypercorn"),
     OURS_WITH_PLUGINS: ("--editable .", *(f"--editable {plugin}" for plugin in PLUGINS)),
+    OURS_WITH_ALL: ("--editable .", *(f"--editable {plugin}" for plugin in ALL_PLUGINS)),
+    **{f"{OURS_ON}{version}": ("--editable .",) for version in pythons.VERSIONS},
     JIMS_API: ("jims-api==0.6.2", "asyncpg", "aiosqlite"),
     # The newest that there are, and none older than those for which the apps were written.
     "raw": (*SERVER, JSON[0]),
@@ -31,6 +39,10 @@ REQUIREMENTS = {
     "blacksheep": (*SERVER, "blacksheep >= 2.6.4", *JSON),
     "falcon": (*SERVER, "falcon >= 4.4", *JSON),
 }
+
+AS_INSTALLED = ("--config-settings", "editable_mode=compat")
+"""Has Python find editable packages on its path, as installed ones. By default, each adds a finder of its own, which
+every import asks first."""
 
 
 @cache
@@ -43,18 +55,25 @@ def python_of(name: str) -> str:
     python, installed = folder / "bin" / "python", folder / "installed"
     wanted = "\n".join(REQUIREMENTS[name])
     if not installed.exists() or installed.read_text() != wanted:
-        try:
-            base = of_tests("jimsapi-jims", "find_python").find_python(os.environ)
-        except LookupError as error:
-            raise SystemExit(str(error)) from None
+        base = _base_of(name)
         print(f"making {folder}", flush=True)
         FOLDER.mkdir(exist_ok=True)
         (FOLDER / ".gitignore").write_text("*\n")
         subprocess.run([base, "-m", "venv", "--clear", str(folder)], check=True)
-        pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+        pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *AS_INSTALLED]
         subprocess.run([*pip, *wanted.replace("--editable ", "--editable\n").split("\n")], cwd=ROOT, check=True)
         installed.write_text(wanted)
     return str(python)
+
+
+def _base_of(name: str) -> str:
+    """The path of the Python that makes an environment. Raises `SystemExit` if there is none."""
+    if name.startswith(OURS_ON):
+        return pythons.found()[name.removeprefix(OURS_ON)]
+    try:
+        return str(of_tests("jimsapi-jims", "find_python").find_python(os.environ))
+    except LookupError as error:
+        raise SystemExit(str(error)) from None
 
 
 def versions(name: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from benchmarks.sheet import (
     MEGABYTES,
     MILLISECONDS,
     PER_PROCESSOR,
+    PROCESSOR_COST,
     RATE,
     SECONDS,
     Aim,
@@ -21,7 +22,7 @@ from benchmarks.sheet import (
     Sheet,
 )
 
-COMPARED = (RATE, PER_PROCESSOR, MILLISECONDS, DELTAS, BYTES, SECONDS, MEGABYTES)
+COMPARED = (RATE, PER_PROCESSOR, MILLISECONDS, DELTAS, BYTES, SECONDS, MEGABYTES, PROCESSOR_COST)
 """Units of which the ratio to the system beside is shown."""
 TOO_BUSY = 90
 """The share of its processor, in percent, from which the load generator may be what is measured."""

@@ -1,6 +1,8 @@
-"""Ours: a pipeline that says nothing for ever (`wait`), or the same piece as often as its message says."""
+"""Ours: a pipeline that says nothing for ever (`wait`), the same piece as often as its message says (`5`), or what the
+time is (`1000 8 2`: 1,000 times a second for 8 seconds, after 2)."""
 
 import asyncio
+import time
 
 from benchmarks.apps.peers import PIECE
 from jimsapi import JimsApp, ThreadContext
@@ -11,8 +13,23 @@ async def streaming(ctx: ThreadContext) -> None:
     message = ctx.get_last_user_message()
     if message == "wait":
         await asyncio.get_running_loop().create_future()
+    if " " in message:
+        await say_the_time(ctx, *map(int, message.split()))
+        return
     for _ in range(int(message)):
         await ctx.stream(PIECE)
+
+
+async def say_the_time(ctx: ThreadContext, rate: int, seconds: int, pause: int) -> None:
+    """Say the nanoseconds of the machine's monotonic clock, `rate` times a second.
+
+    A piece that is late is said at once.
+    """
+    begins = time.monotonic() + pause
+    for number in range(rate * seconds):
+        if (early := begins + number / rate - time.monotonic()) > 0:
+            await asyncio.sleep(early)
+        await ctx.stream(f"{time.monotonic_ns()} ")
 
 
 app = JimsApp(streaming)

@@ -184,8 +184,22 @@ def connect(server: Server) -> socket.socket:
 
 def allow_files(number: int) -> None:
     """Have so many files open at once, here and in what is started. Raises `SystemExit` if the machine forbids it."""
+    if (allowed := raised_files(number)) < number:
+        raise SystemExit(f"{number} open files are needed and {allowed} allowed: raise `ulimit -Hn`")
+
+
+def raised_files(number: int) -> int:
+    """Raise the limit of open files to `number`, or as far as the machine allows. Returns how many of
+    them are allowed now."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < number:
-        raise SystemExit(f"{number} open files are needed and {hard} allowed: raise `ulimit -Hn`")
-    if soft < number:
+    if soft == resource.RLIM_INFINITY or soft >= number:
+        return number
+    if hard == resource.RLIM_INFINITY or hard >= number:
         resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
+        return number
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, number))  # most roots may do that
+    except (OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return hard
+    return number

@@ -2,12 +2,13 @@
 
 import getpass
 import json
+import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.machine import machine, used_by_all, used_by_others
+from benchmarks.machine import IN_MEMORY, file_system, machine, used_by_all, used_by_others, written_to_disk
 
 WORK = "import time\nwhile time.process_time() < 0.5: pass\n"
 
@@ -34,3 +35,14 @@ def test_the_work_of_others_is_noticed() -> None:
         noticed = used_by_others() - others
         other.communicate("\n")
     assert noticed > 0.4
+
+
+def test_what_a_disk_writes_is_counted(tmp_path: Path) -> None:
+    size = 1 << 20
+    before = written_to_disk(tmp_path)
+    (tmp_path / "file").write_bytes(os.urandom(size))
+    after = written_to_disk(tmp_path)
+    if before is None or after is None:
+        assert file_system(tmp_path) in (*IN_MEMORY, "overlay")
+    else:
+        assert after - before >= size
