@@ -112,7 +112,7 @@ help:
 	@echo 'make lock         write requirements/*.lock anew, with the newest versions'
 	@echo 'make audit        look for known vulnerabilities of what is locked there'
 	@echo 'make release-check  build every distribution twice, and check what would be published: about ten minutes'
-	@echo 'make bench        measure all, beside peers: half an hour on a machine that does nothing else'
+	@echo 'make bench        measure all, beside peers: over an hour on a machine that does nothing else'
 	@echo 'make clean        remove the virtual environment and all caches'
 
 run: $(VENV)/.installed-run
