@@ -37,7 +37,8 @@ def main() -> None:
         history(sys.argv[2:])
         return
     now = datetime.now(UTC)
-    more = "All take somewhat more than an hour, with --quick some minutes. benchmarks/README.md says what each measures and needs. "
+    more = "All take somewhat more than an hour, with --quick some minutes. "
+    more += "benchmarks/README.md says what each measures and needs. "
     more += "`python -m benchmarks compare A B` compares two revisions, `python -m benchmarks history A B` two runs."
     options = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, epilog=more)
     options.add_argument("suites", nargs="*", metavar="suite", help=f"all, or some of: {', '.join(SUITES)}")

@@ -53,14 +53,14 @@ def python_of(name: str) -> str:
     """
     folder = FOLDER / name
     python, installed = folder / "bin" / "python", folder / "installed"
-    wanted = "\n".join(REQUIREMENTS[name])
+    wanted = "\n".join((*AS_INSTALLED, *REQUIREMENTS[name]))
     if not installed.exists() or installed.read_text() != wanted:
         base = _base_of(name)
         print(f"making {folder}", flush=True)
         FOLDER.mkdir(exist_ok=True)
         (FOLDER / ".gitignore").write_text("*\n")
         subprocess.run([base, "-m", "venv", "--clear", str(folder)], check=True)
-        pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *AS_INSTALLED]
+        pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
         subprocess.run([*pip, *wanted.replace("--editable ", "--editable\n").split("\n")], cwd=ROOT, check=True)
         installed.write_text(wanted)
     return str(python)

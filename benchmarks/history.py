@@ -1,36 +1,33 @@
 """How the figures of several runs differ: `python -m benchmarks history A B ...`.
 
 A run is a `tables.md`, or a revision in git, such as `v0.1.0`, whose `benchmarks/results/tables.md` is meant. The
-command prints, row by row, the figure of each run, and the ratio of the last one to the first. Machines differ from day
-to day, so a row that stands beside another system in its table is compared by its ratio to that system. With
-`--out FOLDER` the rows of jimsapi are also drawn there, as `history.png` and `history.svg`.
+command prints what each run says of its machine and against its figures. Then it prints, row by row, the figure of each
+run, and the ratio of the last one to the first, with the word `better` or `worse` if they differ by over 2 %. Machines
+differ from day to day, so a row that stands beside another system in its table is compared by its ratio to that system.
+With `--out FOLDER` the rows of the system `jimsapi` are also drawn there, as `history.png` and `history.svg`.
 """
 
 import argparse
 import re
 import subprocess
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.environments import ROOT
-from benchmarks.plots import Panel, draw_panels
-from benchmarks.sheet import (
-    BYTES,
-    DELTAS,
-    MEGABYTES,
-    MILLISECONDS,
-    PER_PROCESSOR,
-    PROCESSOR_COST,
-    RATE,
-    SECONDS,
-    WRITTEN,
-)
+from benchmarks.plots import DRAWN, Panel, draw_panels
+from benchmarks.sheet import DELTAS, PER_PROCESSOR, RATE, SERVER_BUSY
 
 TABLES = "benchmarks/results/tables.md"
-UNITS = (RATE, PER_PROCESSOR, DELTAS, MILLISECONDS, SECONDS, MEGABYTES, BYTES, PROCESSOR_COST, WRITTEN)
-"""Units of rows that are compared."""
-DRAWN = "jimsapi"
+LEFT_OUT = (SERVER_BUSY, "predicted requests/s")
+"""Units that say how a figure came about."""
+MORE_IS_BETTER = (RATE, PER_PROCESSOR, DELTAS, "deltas/processor s")
+SAME = 0.02
+"""Runs that differ by less are not called better or worse."""
+SYSTEM = "jimsapi"
+WIDTH = 60
+"""Letters of a line above a part of the plot."""
 
 
 class Row(NamedTuple):
@@ -41,6 +38,23 @@ class Row(NamedTuple):
     system: str
     unit: str
 
+    @property
+    def plain_unit(self) -> str:
+        """The unit without the system beside."""
+        return without_system(self.unit)
+
+
+class Run(NamedTuple):
+    """A run: what it says of its machine and against its figures, and the cells of its tables."""
+
+    notes: Sequence[str]
+    cells: Mapping[Row, str]
+
+    def figure(self, row: Row) -> float | None:
+        """The figure of a row, without its spread; None if the run does not have the row."""
+        cell = self.cells.get(row)
+        return None if cell is None else float(cell.split()[0].replace(",", ""))
+
 
 def main(arguments: Sequence[str]) -> None:
     """Run the command with the arguments after `history`."""
@@ -50,13 +64,17 @@ def main(arguments: Sequence[str]) -> None:
     options.add_argument("runs", nargs="+", metavar="run", help="a tables.md, or a revision; the oldest one first")
     options.add_argument("--out", type=Path, metavar="FOLDER", help="where the plot goes")
     given = options.parse_args(arguments)
-    if len(given.runs) < 2:
-        options.error("name at least two runs")
-    runs = {name: rows_of(text_of(name)) for name in given.runs}
-    print("\n".join(table(runs)))
+    if len(set(given.runs)) < max(2, len(given.runs)):
+        options.error("name at least two runs, each once")
+    runs = {name: run_of(text_of(name)) for name in given.runs}
+    if empty := [name for name, run in runs.items() if not run.cells]:
+        raise SystemExit(f"{', '.join(empty)} has no tables of a run")
+    print("\n".join([*notes(runs), "", *table(runs)]))
     if given.out is not None:
+        if not (drawn := panels(runs)):
+            raise SystemExit(f"there is nothing to draw: no two runs have the same row of {SYSTEM}")
         given.out.mkdir(parents=True, exist_ok=True)
-        draw_panels(f"{DRAWN}, run by run", panels(runs), given.out / "history")
+        draw_panels(f"{SYSTEM}, run by run", drawn, given.out / "history")
 
 
 def text_of(run: str) -> str:
@@ -69,11 +87,12 @@ def text_of(run: str) -> str:
     return shown.stdout
 
 
-def rows_of(text: str) -> dict[Row, float]:
-    """The rows of all tables. A row that stands beside another system has its ratio to that, in place of the figure;
-    that system itself has none.
+def run_of(text: str) -> Run:
+    """Read all tables. A row that stands beside another system has its ratio to that, in place of the figure; that
+    system itself has none.
     """
-    found: dict[Row, float] = {}
+    cells: dict[Row, str] = {}
+    said: list[str] = []
     suite = case = ""
     units: list[str] = []
     for line in text.splitlines():
@@ -82,46 +101,76 @@ def rows_of(text: str) -> dict[Row, float]:
         elif line.startswith("### "):
             case, units = line[4:], []
         elif case and line.startswith("| "):
-            cells = [cell.strip() for cell in line.strip("|").split("|")]
-            if not units:
-                units = cells[1:]
-            else:
-                found |= {
-                    Row(suite, case, cells[0], unit): float(cell.split()[0].replace(",", ""))
-                    for unit, cell in zip(units, cells[1:], strict=True)
-                    if cell and is_compared(unit, units) and not unit.endswith(f" to {cells[0]}")
+            row = [cell.strip() for cell in line.strip("|").split("|")]
+            if units:
+                cells |= {
+                    Row(suite, case, row[0], unit): cell
+                    for unit, cell in zip(units, row[1:], strict=True)
+                    if cell and is_compared(unit, units) and not unit.endswith(f" to {row[0]}")
                 }
-        elif not line.startswith("|---"):
-            units = []
-    return found
+            else:
+                units = row[1:]
+        elif not suite and line and not line.startswith(("#", "Figures")):
+            said.append(line)
+    return Run(said, cells)
 
 
 def is_compared(unit: str, units: Sequence[str]) -> bool:
-    """Whether a column of a table is compared: those of `UNITS`, or, if the table has them, their ratios."""
-    plain = re.sub(r" to .*", "", unit)
-    if plain not in UNITS:
-        return False
-    return plain != unit or not any(other.startswith(f"{unit} to ") for other in units)
+    """Whether a column of a table is compared: all, but those of which the table has ratios, and `LEFT_OUT`."""
+    return unit not in LEFT_OUT and not any(other.startswith(f"{unit} to ") for other in units)
 
 
-def table(runs: dict[str, dict[Row, float]]) -> list[str]:
+def without_system(unit: str) -> str:
+    """A unit without the system beside."""
+    return re.sub(r" to .*", "", unit)
+
+
+def notes(runs: Mapping[str, Run]) -> list[str]:
+    """What to print above the table: what each run says of itself."""
+    return [
+        line for name, run in runs.items() for line in (f"**{name}**", "", *(f"- {said}" for said in run.notes), "")
+    ]
+
+
+def table(runs: Mapping[str, Run]) -> list[str]:
     """What to print, in Markdown: each row that the first run or the last one has."""
     first, last = (runs[name] for name in (next(iter(runs)), [*runs][-1]))
     lines = [f"| | | {' | '.join(runs)} | ratio |", "|---|---|" + "---:|" * (len(runs) + 1)]
-    for row in dict.fromkeys([*last, *first]):
-        cells = [f"{found[row]:.3g}" if row in found else "" for found in runs.values()]
-        both = row in first and row in last and first[row]
-        ratio = f"{last[row] / first[row]:.3f}" if both else ("gone" if row in first else "new")
-        lines.append(f"| {row.suite}: {row.case}, {row.system} | {row.unit} | {' | '.join(cells)} | {ratio} |")
+    for row in dict.fromkeys([*last.cells, *first.cells]):
+        cells = " | ".join(run.cells.get(row, "") for run in runs.values())
+        change = changed(row, first.figure(row), last.figure(row))
+        lines.append(f"| {row.suite}: {row.case}, {row.system} | {row.unit} | {cells} | {change} |")
     return lines
 
 
-def panels(runs: dict[str, dict[Row, float]]) -> list[Panel]:
-    """The parts of the plot: the rows of jimsapi that at least two runs have."""
-    rows = dict.fromkeys(row for found in reversed(runs.values()) for row in found if row.system == DRAWN)
+def changed(row: Row, before: float | None, now: float | None) -> str:
+    """How the last run's figure of a row differs from the first one's."""
+    if before is None:
+        return "new"
+    if now is None:
+        return "gone"
+    if not before:
+        return ""
+    ratio = now / before
+    if abs(ratio - 1) <= SAME:
+        return f"{ratio:.2f}"
+    is_better = (ratio > 1) == (row.plain_unit in MORE_IS_BETTER)
+    return f"{ratio:.2f} {'better' if is_better else 'worse'}"
+
+
+def panels(runs: Mapping[str, Run]) -> list[Panel]:
+    """The parts of the plot: the rows of jimsapi, by the clock or in bytes, that at least two runs have."""
+    rows = dict.fromkeys(row for run in reversed([*runs.values()]) for row in run.cells if row.system == SYSTEM)
     drawn = []
     for row in rows:
-        bars = {name: [found[row]] for name, found in runs.items() if row in found}
-        if len(bars) > 1:
-            drawn.append(Panel(f"{row.suite}: {row.case}, {row.unit}", bars))
+        figures = {label(name): run.figure(row) for name, run in runs.items()}
+        bars = {name: [figure] for name, figure in figures.items() if figure is not None}
+        if len(bars) > 1 and row.plain_unit in DRAWN:
+            title = textwrap.fill(f"{row.suite}: {row.case}, {row.unit}", WIDTH)
+            drawn.append(Panel(title, bars))
     return drawn
+
+
+def label(run: str) -> str:
+    """What a run is called in a plot: a revision by its name, a file by that of its folder, too."""
+    return "/".join(Path(run).parts[-2:])

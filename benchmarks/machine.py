@@ -37,9 +37,9 @@ def machine() -> dict[str, Any]:
 
 
 def file_system(folder: Path) -> str:
-    """The kind of file system that a folder is on."""
+    """The kind of file system that a folder is on: of several that are mounted at the same place, the last."""
     find = ["findmnt", "--noheadings", "--output", "FSTYPE", "--target", str(folder)]
-    return subprocess.run(find, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(find, check=True, capture_output=True, text=True).stdout.split()[-1]
 
 
 def written_to_disk(folder: Path) -> int | None:

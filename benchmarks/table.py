@@ -134,9 +134,15 @@ def case_table(sheet: Sheet, case: str) -> list[str]:
         cells = [short(median(rounds)) if (rounds := sheet.figures.get((case, system, unit))) else "" for unit in units]
         for unit in compared:
             ratios = sheet.ratios(case, system, (str(beside),), unit)
-            cells.append(f"{median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})" if ratios else "")
+            middle, least, most = (ratio(of(ratios)) for of in (median, min, max)) if ratios else ("", "", "")
+            cells.append(f"{middle} ({least} to {most})" if ratios else "")
         lines.append(f"| {system} | " + " | ".join(cells) + " |")
     return [*lines, ""]
+
+
+def ratio(figure: float) -> str:
+    """A ratio with three digits after the point. A small one has three digits after its zeros."""
+    return f"{figure:.3f}" if figure >= 0.1 else f"{figure:#.3g}"
 
 
 def short(figure: float) -> str:

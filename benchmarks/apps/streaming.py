@@ -21,15 +21,16 @@ async def streaming(ctx: ThreadContext) -> None:
 
 
 async def say_the_time(ctx: ThreadContext, rate: int, seconds: int, pause: int) -> None:
-    """Say the nanoseconds of the machine's monotonic clock, `rate` times a second.
+    """Say the time at which each piece is due, in nanoseconds of the machine's monotonic clock, `rate` times a second.
 
-    A piece that is late is said at once.
+    A piece that is late is said at once. It still says when it was due, so that readers see how late it is.
     """
     begins = time.monotonic() + pause
     for number in range(rate * seconds):
-        if (early := begins + number / rate - time.monotonic()) > 0:
+        due = begins + number / rate
+        if (early := due - time.monotonic()) > 0:
             await asyncio.sleep(early)
-        await ctx.stream(f"{time.monotonic_ns()} ")
+        await ctx.stream(f"{int(due * 1e9)} ")
 
 
 app = JimsApp(streaming)

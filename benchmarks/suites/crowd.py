@@ -3,9 +3,10 @@
 If the machine allows fewer open files, there are fewer streams: the case says how many.
 
 Memory: a fresh server of each system, whose resident memory is taken before and while all streams are open. Readers:
-each delta holds the time at which the pipeline said it, and the readers look at the clock when they read it. One reader
-shows what the run itself costs, 100 what a reader costs; 100 beside all streams that wait show what these cost, which
-get a comment every 15 seconds. One process is all readers, and has a processor of its own.
+each delta holds the time at which it was due, and the readers look at the clock when they read it: the lag has all that
+it waited for, in the pipeline, too. One reader shows what the run itself costs, 100 what a reader costs; 100 beside all
+streams that wait show what these cost, which get a comment every 15 seconds. One process is all readers, and has a
+processor of its own.
 """
 
 import math
@@ -23,7 +24,7 @@ from benchmarks.answers import WITH_KEY
 from benchmarks.caller import request
 from benchmarks.plan import Plan
 from benchmarks.serving import Server, jimsapi, under_uvicorn
-from benchmarks.sheet import BYTES, LOAD_BUSY, LOAD_COST, SERVER_BUSY, Sheet
+from benchmarks.sheet import BYTES, DELTAS, LOAD_BUSY, LOAD_COST, SERVER_BUSY, Sheet
 from benchmarks.suites.streams import BEGUN, PATIENCE, RUNS, STREAM, WARM_UP, Start, raised_files, settled_memory
 
 RAW, OURS = "raw ASGI", "jimsapi"
@@ -33,10 +34,14 @@ OTHER_FILES = 500
 LAG50, LAG99, COST = "lag p50 ms", "lag p99 ms", "server us/delta and reader"
 STREAMS_OF_ADDRESS = 20_000
 """Connections from one address to one port: the system has about 28,000 ports for them."""
+BIND_ADDRESS_NO_PORT = 24
+"""IP_BIND_ADDRESS_NO_PORT of Linux, ip(7): the port is chosen when the connection is made. So ports of connections that
+have ended are free for another server."""
 PAUSE = 2
 """Seconds in which all readers connect, before the run says anything."""
-SAID = re.compile(rb'"content":"(\d+) ')
-DELTA, END = b"event: delta\n", b"event: result\n"
+SAID = re.compile(rb'"content":"(\d+) "')
+"""A delta, and not the whole message at the end, which says many times."""
+END = b"event: result\n"
 
 STARTS: dict[str, Start] = {
     RAW: partial(under_uvicorn, "benchmarks.apps.raw_stream:app", python="raw"),
@@ -59,21 +64,22 @@ def run(plan: Plan) -> Sheet:
     """Measure. Raises `RuntimeError` if a reader misses a delta."""
     number, seconds = plan.either(STREAMS, STREAMS // 10), plan.either(8, 2)
     number = min(number, raised_files(number + OTHER_FILES) - OTHER_FILES)
+    if number < 1:
+        raise SystemExit(f"more than {OTHER_FILES} open files are needed: raise `ulimit -Hn`")
     sheet = Sheet("crowd", "what one process carries; memory store", beside={waiting(number): RAW})
     with plan.as_load():
         for turn in range(plan.either(3, 1)):
             for name in plan.shuffled(STARTS):
                 with STARTS[name](core=plan.server_core) as server:
                     before = warm_memory(server)
-                    if name == OURS:
-                        for readers in plan.shuffled((1, READERS)):
-                            sheet.add(reading(readers), OURS, followed(server, readers, seconds))
-                        before = settled_memory(server)
                     with opened(server, number):
                         each = (settled_memory(server) - before) / number
                         sheet.add(waiting(number), name, {BYTES: each})
                         if name == OURS:
                             sheet.add(reading(READERS, number), OURS, followed(server, READERS, seconds))
+            with STARTS[OURS](core=plan.server_core) as server:
+                for readers in plan.shuffled((1, READERS)):
+                    sheet.add(reading(readers), OURS, followed(server, readers, seconds))
             print(f"crowd: round {turn + 1}", flush=True)
     return sheet
 
@@ -103,9 +109,11 @@ def opened(server: Server, streams: int) -> Iterator[None]:
 
 def connect(server: Server, address: int = 1) -> socket.socket:
     """A connection to a server, from an address of this machine: 127.0.0.1, 127.0.0.2 and so on."""
-    # Without an address of its own, the system looks for a free port much faster.
-    own = None if address == 1 else (f"127.0.0.{address}", 0)
-    connection = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE, source_address=own)
+    connection = socket.socket()
+    connection.settimeout(PATIENCE)
+    connection.setsockopt(socket.IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1)
+    connection.bind((f"127.0.0.{address}", 0))
+    connection.connect(("127.0.0.1", server.port))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 
@@ -131,6 +139,7 @@ def followed(server: Server, readers: int, seconds: int) -> dict[str, float]:
         raise RuntimeError(f"readers of {RATE * seconds} deltas have {min(counts)} to {max(counts)}")
     lags.sort()
     return {
+        DELTAS: RATE * seconds / passed,
         LAG50: median(lags),
         LAG99: lags[math.ceil(0.99 * len(lags)) - 1],
         COST: 1e6 * used / sum(counts),
@@ -151,7 +160,7 @@ def begun(server: Server, message: str) -> str:
 
 
 def read_all(connections: list[socket.socket]) -> tuple[list[float], list[int]]:
-    """Read streams to their ends. Returns milliseconds from the oldest delta of each read, and the deltas of each."""
+    """Read streams to their ends. Returns the milliseconds after which each delta was read, and how many each read."""
     lags: list[float] = []
     counts = dict.fromkeys(connections, 0)
     rests = dict.fromkeys(connections, b"")
@@ -166,10 +175,10 @@ def read_all(connections: list[socket.socket]) -> tuple[list[float], list[int]]:
                 connection = cast(socket.socket, key.fileobj)
                 more = connection.recv(1 << 18)
                 now = time.monotonic_ns()
-                if (said := SAID.search(more)) is not None:
-                    lags.append((now - int(said[1])) / 1e6)
                 whole, _, rests[connection] = (rests[connection] + more).rpartition(b"\n\n")
-                counts[connection] += whole.count(DELTA)
+                due = SAID.findall(whole)
+                lags += [(now - int(each)) / 1e6 for each in due]
+                counts[connection] += len(due)
                 if not more or END in whole:
                     selector.unregister(connection)
     return lags, list(counts.values())

@@ -1,5 +1,6 @@
 """Our command on each Python of this machine, from 3.11 on, free-threaded ones included."""
 
+import subprocess
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -7,7 +8,7 @@ from pathlib import Path
 
 from benchmarks import pythons
 from benchmarks.answers import check_chat
-from benchmarks.environments import OURS_ON
+from benchmarks.environments import OURS_ON, python_of
 from benchmarks.installed import install
 from benchmarks.load import CHAT, Target, measure
 from benchmarks.plan import Plan
@@ -31,7 +32,9 @@ def system_of(version: str) -> str:
 
 def run(plan: Plan) -> Sheet:
     """Measure."""
-    versions = list(pythons.found())
+    versions = [version for version in pythons.found() if is_installed(version)]
+    if not versions:
+        raise SystemExit(f"there is no Python of {', '.join(pythons.VERSIONS)} with venv and pip")
     beside = dict.fromkeys((*TARGETS, START), system_of(versions[0]))
     sheet = Sheet("pythons", f"each Python of the machine, {CONNECTIONS} connections", beside=beside)
     with tempfile.TemporaryDirectory() as folder:
@@ -43,6 +46,16 @@ def run(plan: Plan) -> Sheet:
             one_round(plan, sheet, versions, routes)
             print(f"pythons: round {number + 1}", flush=True)
     return sheet
+
+
+def is_installed(version: str) -> bool:
+    """Whether jimsapi can be installed on a version: for a new one, some dependency may not be built yet."""
+    try:
+        python_of(f"{OURS_ON}{version}")
+    except subprocess.CalledProcessError:
+        print(f"pythons: without Python {version}, on which jimsapi cannot be installed", flush=True)
+        return False
+    return True
 
 
 def one_round(plan: Plan, sheet: Sheet, versions: list[str], routes: Mapping[str, str]) -> None:

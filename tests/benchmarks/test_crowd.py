@@ -1,15 +1,24 @@
 """What the suite `crowd` asks of a server, with the Python of the tests."""
 
+import asyncio
+import importlib
 import platform
+import socket
 import sys
+import time
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 
 from benchmarks import pythons
 from benchmarks.serving import KEY, Server, free_ports
+from benchmarks.sheet import DELTAS
 from benchmarks.suites import crowd
-from benchmarks.suites.crowd import COST, LAG50, LAG99, begun, connect, followed, opened, read_all
+from benchmarks.suites.crowd import COST, LAG50, LAG99, RATE, begun, connect, followed, opened, read_all
+from jimsapi import ThreadContext
+
+pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +35,34 @@ def test_readers_of_a_run_read_every_delta_beside_streams_that_wait(server: Serv
         found = followed(server, 5, 1)
     assert 0 < found[LAG50] <= found[LAG99]
     assert found[COST] > 0
+    assert 0 < found[DELTAS] <= RATE
+
+
+def test_each_delta_counts_that_waited_also_if_one_read_brings_many() -> None:
+    now = time.monotonic_ns()
+    late, soon = now - 500_000_000, now
+    events = [b'event: delta\ndata: {"content":"%d "}\n\n' % due for due in [late] * 25 + [soon] * 75]
+    whole = b'event: event\ndata: {"content":"%d %d "}\n\nevent: result\ndata: {}\n\n' % (late, soon)
+    sender, reader = socket.socketpair()
+    with sender, reader:
+        sender.sendall(b"".join(events) + whole)
+        lags, counts = read_all([reader])
+    assert counts == [100]
+    assert sum(lag >= 500 for lag in lags) == 25
+
+
+async def test_a_piece_that_is_late_says_when_it_was_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCHMARK_KEY", KEY)
+    streaming = importlib.import_module("benchmarks.apps.streaming")
+    said: list[int] = []
+
+    class Slow:
+        async def stream(self, piece: str) -> None:
+            said.append(int(piece))
+            await asyncio.sleep(0.002)
+
+    await streaming.say_the_time(cast(ThreadContext, Slow()), 1_000, 1, 0)
+    assert said[-1] - said[0] == pytest.approx(999_000_000, abs=1_000)
 
 
 def test_a_reader_that_misses_a_delta_is_reported(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,4 +95,3 @@ def test_readers_that_read_nothing_more_are_reported(server: Server, monkeypatch
 def test_the_python_of_the_tests_is_found() -> None:
     version = ".".join(platform.python_version_tuple()[:2])
     assert version in {each.rstrip("t") for each in pythons.found()}
-    assert list(pythons.found()) == sorted(pythons.found(), key=pythons.VERSIONS.index)

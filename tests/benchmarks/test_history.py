@@ -5,68 +5,111 @@ from pathlib import Path
 import pytest
 
 from benchmarks import history
-from benchmarks.history import Row, main, panels, rows_of, table
+from benchmarks.history import Row, changed, main, panels, run_of, table
 from benchmarks.plots import Panel
-from benchmarks.sheet import P99, RATE, SECONDS, WRITTEN, Sheet
+from benchmarks.sheet import P99, RATE, SECONDS, SERVER_BUSY, Sheet
 from benchmarks.table import tables
 from tests.benchmarks.test_figures import RUN
 
 TO_RAW = f"{RATE} to raw"
 GET = Row("framework", "GET, 32 clients", "jimsapi", TO_RAW)
+WAIT = GET._replace(unit=P99)
 START = Row("framework", "start", "jimsapi", SECONDS)
 
 
-def run_of(rate: float, start: float | None = None) -> str:
+def text(rate: float, start: float | None = None, quick: bool = False) -> str:
     sheet = Sheet("framework", "requests", beside={"GET, 32 clients": "raw"})
-    sheet.add("GET, 32 clients", "jimsapi", {RATE: rate, P99: 5.0, WRITTEN: 1234.0})
-    sheet.add("GET, 32 clients", "raw", {RATE: 10_000.0})
+    for lower in (0.5, 1, 1):
+        sheet.add("GET, 32 clients", "jimsapi", {RATE: lower * rate, P99: 1234.0, SERVER_BUSY: 90.0})
+        sheet.add("GET, 32 clients", "raw", {RATE: 10_000.0})
     if start is not None:
         sheet.add("start", "jimsapi", {SECONDS: start})
-    return tables([sheet], RUN)
+    return tables([sheet], {**RUN, "quick": quick})
+
+
+def write(folder: Path, **texts: str) -> list[str]:
+    for name, content in texts.items():
+        (folder / name).mkdir()
+        (folder / name / "tables.md").write_text(content)
+    return [str(folder / name / "tables.md") for name in texts]
 
 
 def test_a_row_beside_another_system_has_its_ratio_and_others_their_figure() -> None:
-    written = GET._replace(unit=WRITTEN)
-    assert rows_of(run_of(9_000, 0.25)) == {GET: 0.9, START: 0.25, written: 1230.0 + 4.0}
+    run = run_of(text(9_000, 0.25))
+    assert dict(run.cells) == {GET: "0.900 (0.450 to 0.900)", WAIT: "1,234", START: "0.25"}
+    assert [run.figure(row) for row in (GET, WAIT, START)] == [0.9, 1234.0, 0.25]
+    assert run.figure(GET._replace(system="raw")) is None
 
 
 def test_the_last_run_is_compared_with_the_first_row_by_row() -> None:
-    runs = {name: rows_of(text) for name, text in {"a": run_of(8_000, 0.2), "b": run_of(1), "c": run_of(9_000)}.items()}
+    runs = {name: run_of(each) for name, each in {"a": text(8_000, 0.2), "b": text(1_000), "c": text(9_000)}.items()}
     lines = table(runs)
     assert lines[0] == "| | | a | b | c | ratio |"
-    assert f"| framework: GET, 32 clients, jimsapi | {TO_RAW} | 0.8 | 0 | 0.9 | 1.125 |" in lines
+    spreads = "0.800 (0.400 to 0.800) | 0.100 (0.0500 to 0.100) | 0.900 (0.450 to 0.900)"
+    assert f"| framework: GET, 32 clients, jimsapi | {TO_RAW} | {spreads} | 1.12 better |" in lines
     assert f"| framework: start, jimsapi | {SECONDS} | 0.2 |  |  | gone |" in lines
-    newer = table({"b": runs["b"], "a": runs["a"]})
-    assert f"| framework: start, jimsapi | {SECONDS} |  | 0.2 | new |" in newer
+    assert f"| framework: start, jimsapi | {SECONDS} |  | 0.2 | new |" in table({"b": runs["b"], "a": runs["a"]})
+
+
+@pytest.mark.parametrize(
+    ("row", "before", "now", "told"),
+    [
+        (GET, 1.0, 0.9, "0.90 worse"),
+        (GET, 1.0, 1.01, "1.01"),
+        (START, 0.2, 0.3, "1.50 worse"),
+        (START, 0.3, 0.2, "0.67 better"),
+        (START, 0.0, 0.2, ""),
+    ],
+)
+def test_it_is_told_whether_a_change_is_good(row: Row, before: float, now: float, told: str) -> None:
+    assert changed(row, before, now) == told
+
+
+def test_what_runs_say_against_their_figures_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(write(tmp_path, quick=text(9_000, quick=True), full=text(9_000)))
+    printed = capsys.readouterr().out
+    assert printed.count("- **Quick: fewer and shorter rounds") == 1
+    assert printed.count("- one, 2 cores, Linux.") == 2
 
 
 def test_the_plot_has_the_rows_of_several_runs() -> None:
-    runs = {"a": rows_of(run_of(8_000, 0.2)), "b": rows_of(run_of(9_000))}
-    drawn = panels(runs)
-    assert Panel(f"framework: GET, 32 clients, {TO_RAW}", {"a": [0.8], "b": [0.9]}) in drawn
-    assert not any("start" in panel.title for panel in drawn)
+    runs = {"v1": run_of(text(8_000, 0.2)), "out/tables.md": run_of(text(9_000))}
+    assert panels(runs) == [Panel(f"framework: GET, 32 clients, {TO_RAW}", {"v1": [0.8], "out/tables.md": [0.9]})]
 
 
 def test_runs_are_read_from_files_and_from_git(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "tables.md").write_text(run_of(9_000))
-    main([str(tmp_path / "tables.md"), "HEAD"])
+    main([*write(tmp_path, mine=text(9_000)), "HEAD"])
     printed = capsys.readouterr().out
-    assert f"{TO_RAW} | 0.9 |  | gone |" in printed
+    assert f"{TO_RAW} | 0.900 (0.450 to 0.900) |  | gone |" in printed
     assert "framework: routed GET, jimsapi" in printed
 
 
-@pytest.mark.parametrize("runs", [["nowhere", "HEAD"], ["HEAD"]])
-def test_a_run_that_is_not_there_is_reported(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("runs", "told"),
+    [
+        (["nowhere", "HEAD"], "nowhere is no file, and git has no"),
+        (["HEAD"], "name at least two runs, each once"),
+        (["HEAD", "HEAD"], "name at least two runs, each once"),
+        (["HEAD", "README.md"], "README.md has no tables of a run"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_reported(
+    runs: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         main(runs)
-    told = str(ended.value) + capsys.readouterr().err
-    assert "nowhere is no file, and git has no" in told or "name at least two runs" in told
+    assert told in str(ended.value) + capsys.readouterr().err
 
 
 def test_the_plot_is_drawn_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Path] = []
     monkeypatch.setattr(history, "draw_panels", lambda title, panels, path: drawn.append(path))
-    for name in ("a.md", "b.md"):
-        (tmp_path / name).write_text(run_of(9_000))
-    main([str(tmp_path / "a.md"), str(tmp_path / "b.md"), "--out", str(tmp_path / "plots")])
+    runs = write(tmp_path, a=text(8_000), b=text(9_000))
+    main([*runs, "--out", str(tmp_path / "plots")])
     assert drawn == [tmp_path / "plots" / "history"]
+
+
+def test_runs_without_a_row_in_common_are_not_drawn(tmp_path: Path) -> None:
+    runs = write(tmp_path, a=text(8_000), b=text(9_000).replace("jimsapi", "another"))
+    with pytest.raises(SystemExit, match="nothing to draw"):
+        main([*runs, "--out", str(tmp_path / "plots")])
