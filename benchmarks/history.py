@@ -41,7 +41,7 @@ class Row(NamedTuple):
     @property
     def plain_unit(self) -> str:
         """The unit without the system beside."""
-        return without_system(self.unit)
+        return re.sub(r" to .*", "", self.unit)
 
 
 class Run(NamedTuple):
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> None:
         options.error("name at least two runs, each once")
     runs = {name: run_of(text_of(name)) for name in given.runs}
     if empty := [name for name, run in runs.items() if not run.cells]:
-        raise SystemExit(f"{', '.join(empty)} has no tables of a run")
+        raise SystemExit(f"there are no tables of a run in {', '.join(empty)}")
     print("\n".join([*notes(runs), "", *table(runs)]))
     if given.out is not None:
         if not (drawn := panels(runs)):
@@ -83,7 +83,7 @@ def text_of(run: str) -> str:
         return Path(run).read_text()
     shown = subprocess.run(["git", "show", f"{run}:{TABLES}"], cwd=ROOT, capture_output=True, text=True)
     if shown.returncode:
-        raise SystemExit(f"{run} is no file, and git has no {TABLES} of it: {shown.stderr.strip()}")
+        raise SystemExit(f"there is no file {run}, and git cannot read it as a revision: {shown.stderr.strip()}")
     return shown.stdout
 
 
@@ -118,11 +118,6 @@ def run_of(text: str) -> Run:
 def is_compared(unit: str, units: Sequence[str]) -> bool:
     """Whether a column of a table is compared: all, but those of which the table has ratios, and `LEFT_OUT`."""
     return unit not in LEFT_OUT and not any(other.startswith(f"{unit} to ") for other in units)
-
-
-def without_system(unit: str) -> str:
-    """A unit without the system beside."""
-    return re.sub(r" to .*", "", unit)
 
 
 def notes(runs: Mapping[str, Run]) -> list[str]:

@@ -1,5 +1,5 @@
-"""Ours: a pipeline that says nothing for ever (`wait`), the same piece as often as its message says (`5`), or what the
-time is (`1000 8 2`: 1,000 times a second for 8 seconds, after 2)."""
+"""Ours: a pipeline that says nothing for ever (`wait`), the same piece as often as its message says (`5`), or the
+times at which its pieces are due (`1000 8 2`: 1,000 a second for 8 seconds, after 2)."""
 
 import asyncio
 import time
@@ -14,16 +14,16 @@ async def streaming(ctx: ThreadContext) -> None:
     if message == "wait":
         await asyncio.get_running_loop().create_future()
     if " " in message:
-        await say_the_time(ctx, *map(int, message.split()))
+        await say_due_times(ctx, *map(int, message.split()))
         return
     for _ in range(int(message)):
         await ctx.stream(PIECE)
 
 
-async def say_the_time(ctx: ThreadContext, rate: int, seconds: int, pause: int) -> None:
-    """Say the time at which each piece is due, in nanoseconds of the machine's monotonic clock, `rate` times a second.
+async def say_due_times(ctx: ThreadContext, rate: int, seconds: int, pause: int) -> None:
+    """Stream `rate` pieces a second. Each is the time at which it is due, in nanoseconds of the monotonic clock.
 
-    A piece that is late is said at once. It still says when it was due, so that readers see how late it is.
+    A late piece is sent at once. It still has the time at which it was due, so that readers see how late it is.
     """
     begins = time.monotonic() + pause
     for number in range(rate * seconds):

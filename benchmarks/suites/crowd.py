@@ -14,29 +14,32 @@ import re
 import selectors
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from statistics import median
 from typing import cast
 
 from benchmarks.answers import WITH_KEY
-from benchmarks.caller import request
 from benchmarks.plan import Plan
 from benchmarks.serving import Server, jimsapi, under_uvicorn
 from benchmarks.sheet import BYTES, DELTAS, LOAD_BUSY, LOAD_COST, SERVER_BUSY, Sheet
-from benchmarks.suites.streams import BEGUN, PATIENCE, RUNS, STREAM, WARM_UP, Start, raised_files, settled_memory
+from benchmarks.suites.streams import (
+    PATIENCE,
+    RUNS,
+    STREAM,
+    WARM_UP,
+    Start,
+    connect,
+    opened,
+    raised_files,
+    settled_memory,
+)
 
 RAW, OURS = "raw ASGI", "jimsapi"
 STREAMS, READERS, RATE = 50_000, 100, 1_000
 OTHER_FILES = 500
 """Files that a process has open beside the connections of streams: those of readers among them."""
 LAG50, LAG99, COST = "lag p50 ms", "lag p99 ms", "server us/delta and reader"
-STREAMS_OF_ADDRESS = 20_000
-"""Connections from one address to one port: the system has about 28,000 ports for them."""
-BIND_ADDRESS_NO_PORT = 24
-"""IP_BIND_ADDRESS_NO_PORT of Linux, ip(7): the port is chosen when the connection is made. So ports of connections that
-have ended are free for another server."""
 PAUSE = 2
 """Seconds in which all readers connect, before the run says anything."""
 SAID = re.compile(rb'"content":"(\d+) "')
@@ -71,8 +74,10 @@ def run(plan: Plan) -> Sheet:
         for turn in range(plan.either(3, 1)):
             for name in plan.shuffled(STARTS):
                 with STARTS[name](core=plan.server_core) as server:
-                    before = warm_memory(server)
-                    with opened(server, number):
+                    with opened(server, STREAM, WARM_UP):
+                        pass
+                    before = settled_memory(server)
+                    with opened(server, STREAM, number):
                         each = (settled_memory(server) - before) / number
                         sheet.add(waiting(number), name, {BYTES: each})
                         if name == OURS:
@@ -82,40 +87,6 @@ def run(plan: Plan) -> Sheet:
                     sheet.add(reading(readers), OURS, followed(server, readers, seconds))
             print(f"crowd: round {turn + 1}", flush=True)
     return sheet
-
-
-def warm_memory(server: Server) -> int:
-    """The resident memory of a server that has had some streams."""
-    with opened(server, WARM_UP):
-        pass
-    return settled_memory(server)
-
-
-@contextmanager
-def opened(server: Server, streams: int) -> Iterator[None]:
-    """So many streams that wait, each of a contact of its own."""
-    with ExitStack() as stack:
-        for number in range(streams):
-            connection = stack.enter_context(connect(server, 1 + number // STREAMS_OF_ADDRESS))
-            connection.sendall(request(STREAM, f"{number} of {streams}", "wait"))
-            answer = b""
-            while BEGUN.search(answer) is None:
-                more = connection.recv(1 << 16)
-                if not more or b" 20" not in (answer + more)[:16]:
-                    raise RuntimeError(f"stream {number} did not begin: {answer + more!r}")
-                answer += more
-        yield
-
-
-def connect(server: Server, address: int = 1) -> socket.socket:
-    """A connection to a server, from an address of this machine: 127.0.0.1, 127.0.0.2 and so on."""
-    connection = socket.socket()
-    connection.settimeout(PATIENCE)
-    connection.setsockopt(socket.IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1)
-    connection.bind((f"127.0.0.{address}", 0))
-    connection.connect(("127.0.0.1", server.port))
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection
 
 
 def followed(server: Server, readers: int, seconds: int) -> dict[str, float]:

@@ -36,7 +36,7 @@ AIMS = tuple(
 
 def run(plan: Plan) -> Sheet:
     """Measure."""
-    title = f"installed plugins that do nothing, {CONNECTIONS} connections"
+    title = f"installed plugins that are not configured, {CONNECTIONS} connections"
     sheet = Sheet("plugins", title, AIMS, dict.fromkeys((*TARGETS, START), named(0)))
     with tempfile.TemporaryDirectory() as folder:
         starts = systems(Path(folder), plan.server_core)

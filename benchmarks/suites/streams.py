@@ -36,6 +36,11 @@ WARM_UP = 20
 OTHER_OBJECTS = 6
 """Objects of JSON in the events of a stream that are no deltas."""
 PATIENCE = 60.0
+STREAMS_OF_ADDRESS = 20_000
+"""Connections from one address to one port. The system has about 28,000 ports for them."""
+BIND_ADDRESS_NO_PORT = 24
+"""IP_BIND_ADDRESS_NO_PORT of Linux, ip(7): the system chooses the port when it connects. So it can choose a port of a
+connection to another server that has ended."""
 BUFFER = bytearray(1 << 18)
 GATHER = 0.001
 """Seconds in which deltas gather before they are read. Read one by one, it is the reader that would be measured."""
@@ -116,7 +121,7 @@ def opened(server: Server, path: str, streams: int) -> Iterator[None]:
     """So many streams that wait, each of a contact of its own; of runs, the connection is closed once they work."""
     with ExitStack() as stack:
         for number in range(streams):
-            connection = stack.enter_context(connect(server))
+            connection = stack.enter_context(connect(server, 1 + number // STREAMS_OF_ADDRESS))
             connection.sendall(request(path, f"{number} of {streams}", "wait"))
             answer = b""
             while BEGUN.search(answer) is None:
@@ -175,9 +180,13 @@ def told(server: Server) -> bytes:
     return UUID.sub(b"ID", body)
 
 
-def connect(server: Server) -> socket.socket:
-    """A connection to a server."""
-    connection = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
+def connect(server: Server, address: int = 1) -> socket.socket:
+    """Connect to a server from an address of this machine: 127.0.0.1, 127.0.0.2 and so on."""
+    connection = socket.socket()
+    connection.settimeout(PATIENCE)
+    connection.setsockopt(socket.IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1)
+    connection.bind((f"127.0.0.{address}", 0))
+    connection.connect(("127.0.0.1", server.port))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 
@@ -189,8 +198,9 @@ def allow_files(number: int) -> None:
 
 
 def raised_files(number: int) -> int:
-    """Raise the limit of open files to `number`, or as far as the machine allows. Returns how many of
-    them are allowed now."""
+    """Raise the limit of open files to `number`, or as far as the machine allows. Returns the new limit, at most
+    `number`.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= number:
         return number
@@ -198,7 +208,7 @@ def raised_files(number: int) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
         return number
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (number, number))  # most roots may do that
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, number))  # root may do that, unless a container forbids it
     except (OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         return hard

@@ -14,8 +14,9 @@ import pytest
 from benchmarks import pythons
 from benchmarks.serving import KEY, Server, free_ports
 from benchmarks.sheet import DELTAS
-from benchmarks.suites import crowd
-from benchmarks.suites.crowd import COST, LAG50, LAG99, RATE, begun, connect, followed, opened, read_all
+from benchmarks.suites import crowd, streams
+from benchmarks.suites.crowd import COST, LAG50, LAG99, RATE, begun, followed, read_all
+from benchmarks.suites.streams import STREAM, connect, opened
 from jimsapi import ThreadContext
 
 pytestmark = pytest.mark.anyio
@@ -31,7 +32,7 @@ def server() -> Iterator[Server]:
 
 
 def test_readers_of_a_run_read_every_delta_beside_streams_that_wait(server: Server) -> None:
-    with opened(server, 20):
+    with opened(server, STREAM, 20):
         found = followed(server, 5, 1)
     assert 0 < found[LAG50] <= found[LAG99]
     assert found[COST] > 0
@@ -61,7 +62,7 @@ async def test_a_piece_that_is_late_says_when_it_was_due(monkeypatch: pytest.Mon
             said.append(int(piece))
             await asyncio.sleep(0.002)
 
-    await streaming.say_the_time(cast(ThreadContext, Slow()), 1_000, 1, 0)
+    await streaming.say_due_times(cast(ThreadContext, Slow()), 1_000, 1, 0)
     assert said[-1] - said[0] == pytest.approx(999_000_000, abs=1_000)
 
 
@@ -72,17 +73,16 @@ def test_a_reader_that_misses_a_delta_is_reported(server: Server, monkeypatch: p
         followed(server, 2, 1)
 
 
-def test_a_stream_that_is_refused_is_reported(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crowd, "STREAM", "/nowhere")
-    with pytest.raises(RuntimeError, match="stream 0 did not begin"), opened(server, 1):
+def test_a_stream_that_is_refused_is_reported(server: Server) -> None:
+    with pytest.raises(RuntimeError, match="stream 0 did not begin"), opened(server, "/nowhere", 1):
         pass
 
 
 def test_connections_come_from_several_addresses(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     with connect(server, 3) as connection:
         assert connection.getsockname()[0] == "127.0.0.3"
-    monkeypatch.setattr(crowd, "STREAMS_OF_ADDRESS", 2)
-    with opened(server, 5):
+    monkeypatch.setattr(streams, "STREAMS_OF_ADDRESS", 2)
+    with opened(server, STREAM, 5):
         pass
 
 

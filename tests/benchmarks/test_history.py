@@ -87,10 +87,10 @@ def test_runs_are_read_from_files_and_from_git(tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("runs", "told"),
     [
-        (["nowhere", "HEAD"], "nowhere is no file, and git has no"),
+        (["nowhere", "HEAD"], "there is no file nowhere, and git cannot read it as a revision"),
         (["HEAD"], "name at least two runs, each once"),
         (["HEAD", "HEAD"], "name at least two runs, each once"),
-        (["HEAD", "README.md"], "README.md has no tables of a run"),
+        (["HEAD", "README.md"], "there are no tables of a run in README.md"),
     ],
 )
 def test_runs_that_cannot_be_compared_are_reported(
