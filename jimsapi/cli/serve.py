@@ -245,7 +245,9 @@ class ServerCallbacks:
         # The objects of the start live until the end, so the garbage collector need not traverse them again.
         gc.freeze()
         sys.setswitchinterval(SWITCH_INTERVAL)
-        gc.set_threshold(10_000, 5, 50)
+        # Small steps: with 10,000 in place of 2,000, the slowest of a hundred chats in memory takes 22 ms and not 4
+        # (Python 3.13). All objects are traversed after three million allocations, as with 10,000, 5 and 50.
+        gc.set_threshold(2_000, 5, 255)
         if link is None:
             notify(READY)
         else:

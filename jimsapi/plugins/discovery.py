@@ -2,6 +2,7 @@
 
 import importlib.metadata
 from collections.abc import Iterable, Mapping, Sequence
+from email import message_from_string
 from typing import Any
 
 import msgspec
@@ -62,15 +63,15 @@ def discover() -> list[PluginEntry]:
 
 
 def _described(distribution: importlib.metadata.Distribution | None) -> tuple[str, str, Iterable[str]]:
-    """Return the name, the version and the requirements of a distribution. Reads its file once.
-
-    Each access to `metadata`, and with it `version` and `requires`, parses the file again.
-    """
+    """Return the name, the version and the requirements of a distribution. Reads its file once."""
     if distribution is None:
         return "unknown", "unknown", ()
-    metadata = distribution.metadata
-    requirements = metadata.get_all("Requires-Dist") or distribution.requires or ()
-    return metadata["Name"] or "unknown", metadata["Version"] or "unknown", requirements
+    text = distribution.read_text("METADATA")
+    if text:
+        headers = message_from_string(text.partition("\n\n")[0])  # the README after them takes longer to parse
+        return headers["Name"] or "unknown", headers["Version"] or "unknown", headers.get_all("Requires-Dist", ())
+    metadata = distribution.metadata  # of an egg, or of what an importer of its own describes
+    return metadata["Name"] or "unknown", metadata["Version"] or "unknown", distribution.requires or ()
 
 
 class PluginOptions(Options):

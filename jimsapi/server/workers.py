@@ -36,7 +36,7 @@ STOP_LATE = 5.0
 START_STOPS_WITHIN = 30.0
 """Seconds within which a worker has to end or to serve that is told to stop in its start."""
 MOST_ORDERS = 100
-"""So many orders to end are sent to a worker at most, since one whose process is stopped reads none of them."""
+"""The supervisor sends a worker at most so many orders to end, since a worker whose process is stopped reads none."""
 SLOW_START = 60.0
 """Seconds after which the log says how to give up a worker that has not started."""
 EARLY = 10.0

@@ -240,6 +240,22 @@ async def test_a_plugin_whose_host_is_this_version_is_loaded(doors: Path) -> Non
 
 
 @pytest.mark.anyio
+async def test_what_a_plugin_s_readme_says_is_no_requirement(doors: Path) -> None:
+    metadata = doors / "acme_front_door-1.0.dist-info" / "METADATA"
+    metadata.write_text(f"{metadata.read_text()}\nRequires-Dist: jimsapi>=99\n")
+    assert await routes() == {"front", "back"}
+
+
+@pytest.mark.anyio
+async def test_the_host_that_a_plugin_in_an_egg_requires_is_checked(doors: Path) -> None:
+    egg = (doors / "acme_front_door-1.0.dist-info").rename(doors / "acme_front_door-1.0.egg-info")
+    metadata = (egg / "METADATA").rename(egg / "PKG-INFO")
+    metadata.write_text(f"{metadata.read_text()}Requires-Dist: jimsapi>=99\n")
+    with pytest.raises(RuntimeError, match=r"plugin front .*front-door 1.0.* requires jimsapi >=99"):
+        await routes()
+
+
+@pytest.mark.anyio
 async def test_a_hook_that_this_host_lacks_is_ignored_if_it_is_marked_optional(doors: Path) -> None:
     install(
         doors,
