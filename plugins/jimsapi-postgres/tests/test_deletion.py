@@ -1,6 +1,7 @@
 """Deletion of much: it takes few locks, and holds up nothing else."""
 
 import asyncio
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import asyncpg
@@ -105,7 +106,10 @@ async def test_a_fork_that_copies_while_its_parent_is_deleted_leaves_no_half_and
         while not deleting.done() and not await is_seen(WAITS_FOR_A_LOCK):
             await asyncio.sleep(0.01)
         await holding.rollback()
-        await asyncio.gather(forking, deleting)
+        await deleting
+        # A contact may be deleted whole before the fork reads its new thread.
+        with suppress(ThreadNotFound) if whole_contact else nullcontext():
+            await forking
     await probe.close()
     left = {row[0] for row in await outside.fetch("SELECT thread_id FROM threads")}
     if whole_contact:
