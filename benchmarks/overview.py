@@ -25,7 +25,7 @@ def draw_overview(sheets: Sequence[Sheet], folder: Path) -> None:
         Panel(f"durable chats ({chat.THEIRS} = 1)", chats(by_name["chat"])),
     ]
     limit = growth.LONG_LIMIT
-    grown = Panel(f"time of a chat (little stored = 1; aim of threads: {limit:g})", large(by_name["growth"]), limit)
+    grown = Panel(f"time of a chat (little stored = 1; aim {limit:g})", large(by_name["growth"]), limit)
     draw_panels(TITLE, [*of_framework, *of_chat, grown], folder / "overview")
 
 
