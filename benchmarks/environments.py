@@ -14,7 +14,8 @@ from benchmarks import pythons
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".benchmarks"
 
-HARNESS, OURS, OURS_WITH_PLUGINS, JIMS_API = "harness", "ours", "ours-with-plugins", "jims-api"
+HARNESS, OURS, OURS_WITH_PLUGINS = "harness", "ours", "ours-with-plugins"
+JIMS_API, JIMS_API_TUNED = "jims-api", "jims-api-tuned"
 OURS_WITH_ALL, OURS_ON = "ours-with-all-plugins", "ours-on-python-"
 """`OURS_ON` is followed by a version of Python, as `benchmarks.pythons` has it."""
 SERVER = ("uvicorn >= 0.54", "httptools >= 0.9", "uvloop >= 0.23")
@@ -31,6 +32,7 @@ REQUIREMENTS = {
     OURS_WITH_ALL: ("--editable .", *(f"--editable {plugin}" for plugin in ALL_PLUGINS)),
     **{f"{OURS_ON}{version}": ("--editable .",) for version in pythons.VERSIONS},
     JIMS_API: ("jims-api==0.6.2", "asyncpg", "aiosqlite"),
+    JIMS_API_TUNED: ("jims-api==0.6.2", "asyncpg", "aiosqlite", *SERVER[1:]),
     # The newest that there are, and none older than those for which the apps were written.
     "raw": (*SERVER, JSON[0]),
     "starlette": (*SERVER, "starlette >= 1.10", *JSON),

@@ -148,10 +148,12 @@ def jimsapi_with_jims_app(
     return jimsapi(None, *options, app=JIMS_ECHO, core=core, environment=told, python=OURS_WITH_PLUGINS)
 
 
-def jims_api(url: str, *, core: int | None = None, environment: Mapping[str, str] = {}) -> Server:
-    """jims-api by its own command, with the same JIMS app on the database at `url`."""
+def jims_api(
+    url: str, *, core: int | None = None, environment: Mapping[str, str] = {}, python: str = JIMS_API
+) -> Server:
+    """jims-api by its own command, with the same JIMS app on the database at `url`. `python` is its environment."""
     port, metrics_port = free_ports(2)
-    command = [python_of(JIMS_API), "-m", "jims_api.main", "--app", JIMS_ECHO, "--api-key", KEY]
+    command = [python_of(python), "-m", "jims_api.main", "--app", JIMS_ECHO, "--api-key", KEY]
     where = ["--host", "127.0.0.1", "--port", str(port), "--metrics-port", str(metrics_port)]
     told = {**LOCAL, "BENCHMARK_DATABASE": for_sqlalchemy(url), **environment}
     return Server([*command, *where], port, core=core, environment=told)

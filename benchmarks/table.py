@@ -24,6 +24,10 @@ from benchmarks.sheet import (
 
 COMPARED = (RATE, PER_PROCESSOR, MILLISECONDS, DELTAS, BYTES, SECONDS, MEGABYTES, PROCESSOR_COST)
 """Units of which the ratio to the system beside is shown."""
+VERSIONS = ("Python", "uvicorn", "uvloop", "httptools", "orjson", "msgspec")
+"""What the tables say of the environment of ours."""
+PEERS = ("starlette", "fastapi", "litestar", "blacksheep", "falcon", "jims-api")
+"""The environments of which the tables say what version the package of the same name has."""
 TOO_BUSY = 90
 """The share of its processor, in percent, from which the load generator may be what is measured."""
 
@@ -40,6 +44,7 @@ def tables(sheets: Sequence[Sheet], run: Mapping[str, Any]) -> str:
         f"{machine['processor']}, {machine['cores']} cores, {machine['kernel']}.",
         f"An fsync of a page takes {machine['fsync ms']} ms ({machine['file system']}).",
         f"Other programs used at most {max(others_of(sheets, run).values()):.2f} processors.",
+        *versions_text(run.get("versions", {})),
         "",
         *(f"**{warning}**\n" for warning in [*quick, *warnings_of(sheets, run)]),
         "Figures are medians of rounds, in brackets the lowest and the highest. A ratio is taken within each round.",
@@ -52,6 +57,14 @@ def tables(sheets: Sequence[Sheet], run: Mapping[str, Any]) -> str:
             lines += case_table(sheet, case)
     lines += load_table(sheets)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def versions_text(versions: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """A line with the versions of what is compared, by the environments that there are."""
+    found = {name: versions.get("ours", {}).get(name) for name in VERSIONS}
+    found |= {name: versions.get(name, {}).get(name) for name in PEERS}
+    told = [f"{name} {version}" for name, version in found.items() if version]
+    return [f"Versions: {', '.join(told)}."] if told else []
 
 
 def warnings_of(sheets: Sequence[Sheet], run: Mapping[str, Any]) -> list[str]:

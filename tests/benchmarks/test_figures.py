@@ -47,6 +47,15 @@ def test_of_several_others_the_best_of_the_round_counts(sheet: Sheet) -> None:
     assert sheet.ratios("GET", "ours", ("raw", "other"), P99) == [2.0, pytest.approx(1.5), pytest.approx(10 / 9)]
 
 
+def test_the_versions_of_what_is_compared_stand_above_the_tables(sheet: Sheet) -> None:
+    versions = {
+        "ours": {"Python": "3.13.5", "uvicorn": "0.54", "pip": "26"},
+        "falcon": {"falcon": "4.4", "orjson": "3"},
+    }
+    assert "\nVersions: Python 3.13.5, uvicorn 0.54, falcon 4.4.\n" in tables([sheet], {**RUN, "versions": versions})
+    assert "Versions" not in tables([sheet], RUN)
+
+
 def test_an_aim_that_is_missed_is_shown_beside_its_figure(sheet: Sheet) -> None:
     sheet.aims = (
         Aim(1, "Routed GET", "GET", "ours", RATE, ("raw",), at_least=0.92),
