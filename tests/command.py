@@ -27,7 +27,7 @@ def run_command(
         capture_output=True,
         stdin=subprocess.DEVNULL,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
 
@@ -45,7 +45,7 @@ def answer_command(*arguments: str, answer: str, cwd: Path) -> tuple[int, str]:
         text=True,
     ) as ran:
         os.write(ours, f"{answer}\n".encode())
-        output, _ = ran.communicate(timeout=20)
+        output, _ = ran.communicate(timeout=60)
     os.close(ours)
     os.close(theirs)
     return ran.returncode, output

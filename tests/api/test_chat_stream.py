@@ -361,7 +361,7 @@ async def test_a_run_that_waits_too_long_for_its_turn_is_an_error_and_its_messag
 
 @pytest.mark.anyio
 async def test_a_pipeline_that_takes_too_long_is_an_error_with_the_detail_of_chat() -> None:
-    async with TestClient(serve(run_timeout=0.01)) as client:
+    async with TestClient(serve(run_timeout=0.5)) as client:
         streamed, chatted = [await client.post(path, json=body("hold never")) for path in (STREAM, CHAT)]
     assert chatted.status_code == 504
     assert progress(streamed.text)[-1] == ("error", chatted.json())

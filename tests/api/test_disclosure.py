@@ -116,11 +116,11 @@ async def test_a_pipeline_that_the_store_fails_does_not_tell_where_the_store_is(
 
 
 async def test_other_errors_of_a_run_keep_their_text_when_pipelines_errors_are_hidden() -> None:
-    async with serving(hide_errors=True, run_timeout=0.05) as client:
+    async with serving(hide_errors=True, run_timeout=0.5) as client:
         answer = await client.post(CHAT, json=body("hold on"))
         run = await ended(client, answer.headers["x-run-id"])
-    assert answer.json() == {"detail": "The pipeline did not answer within 0.05 seconds"}
-    assert run["error"] == {"detail": "The pipeline did not answer within 0.05 seconds", "status": 504}
+    assert answer.json() == {"detail": "The pipeline did not answer within 0.5 seconds"}
+    assert run["error"] == {"detail": "The pipeline did not answer within 0.5 seconds", "status": 504}
 
 
 def test_the_log_has_a_hidden_error_with_its_traceback_under_the_reference_that_the_caller_got() -> None:

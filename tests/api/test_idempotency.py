@@ -234,7 +234,7 @@ async def test_a_bound_caller_may_leave_its_contact_out_the_second_time(site: Pa
 @pytest.mark.anyio
 async def test_what_timed_out_is_replayed_and_what_never_had_its_turn_is_not() -> None:
     bot = Scripted()
-    api = create_api(JimsApp(bot), store="memory:", run_timeout=0.2, queue_timeout=0.02)
+    api = create_api(JimsApp(bot), store="memory:", run_timeout=2, queue_timeout=0.1)
     async with TestClient(api) as client:
         late, queued = key(), key()
         answers = asyncio.create_task(client.post(CHAT, json=body("hold on"), headers=late))

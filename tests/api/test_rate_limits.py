@@ -144,7 +144,7 @@ async def test_open_runs_are_limited_and_a_place_is_free_once_its_run_has_ended(
 
 @pytest.mark.parametrize(("message", "status"), [("raise", 500), ("hold", 504)])
 async def test_a_run_that_fails_takes_its_part_says_what_is_left_and_frees_its_place(message: str, status: int) -> None:
-    async with TestClient(Bot(rate_limit="2/day", contact_runs=1, run_timeout=0.01).api) as client:
+    async with TestClient(Bot(rate_limit="2/day", contact_runs=1, run_timeout=0.5).api) as client:
         failed = await say(client, message)
         assert (failed.status_code, (await say(client)).status_code) == (status, 200)
         refused = await say(client)

@@ -356,7 +356,7 @@ def test_a_run_that_waits_at_a_shutdown_is_done_by_the_next_process(tmp_path: Pa
 
 @pytest.mark.anyio
 async def test_what_timed_out_says_what_chat_said() -> None:
-    async with TestClient(create_api(JimsApp(Scripted()), store="memory:", run_timeout=0.02)) as client:
+    async with TestClient(create_api(JimsApp(Scripted()), store="memory:", run_timeout=0.5)) as client:
         chatted = await client.post(CHAT, json=body("hold on"))
         view = (await client.get(f"{RUNS}/{chatted.headers['x-run-id']}")).json()
     assert (view["status"], view["error"]) == ("failed", chatted.json() | {"status": 504})

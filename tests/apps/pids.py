@@ -1,7 +1,7 @@
 """An app without chat that says which process answers.
 
 `PIDS_FOLDER` in the environment names a folder: a process that starts makes the file `begun` there, starts no further
-while `held` exists, and cannot start while `broken` exists.
+while `held` exists, and cannot start while `broken` exists. Each request for `/slow` makes a file `slow-` there.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from jimsapi.asgi import App, Request
 
@@ -36,6 +37,8 @@ async def pid(request: Request) -> dict[str, int]:
 @app.get("/slow", public=True)
 async def slow(request: Request) -> dict[str, int]:
     """The process, after a second, or after as many as the query says."""
+    if folder := os.environ.get("PIDS_FOLDER"):
+        (Path(folder) / f"slow-{uuid4()}").touch()
     await asyncio.sleep(float(request.query.get("seconds") or 1))
     return {"pid": os.getpid()}
 

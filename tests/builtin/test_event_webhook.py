@@ -339,9 +339,9 @@ async def test_a_slow_receiver_gets_each_event_once_and_no_call_is_cut(monkeypat
 async def test_no_call_begins_that_would_be_cut_if_it_took_as_long_as_the_longest_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(event_sender, "DELIVER_WITHIN", 1.0)
+    monkeypatch.setattr(event_sender, "DELIVER_WITHIN", 3.5)
     monkeypatch.setattr(event_sender, "CALL_EXPECTED", 0.1)
-    events, receiver = make_events(3), Statuses(pause=0.4)
+    events, receiver = make_events(3), Statuses(pause=1.2)
     async with receiver.sender() as sender:
         with pytest.raises(DeliveryUnfinished, match="1 of 3 events come later"):
             await sender.deliver(events)

@@ -206,10 +206,10 @@ def blocking(ctx):
 def test_a_pipeline_that_fails_is_a_change_and_the_replay_goes_on(word: str, folder: Path) -> None:
     (folder / "broken.py").write_text(BROKEN)
     thread = talk(folder, f"send {word}", "send b")
-    ran = replay(folder, thread, "--run-timeout", "0.2", app="broken")
+    ran = replay(folder, thread, "--run-timeout", "1", app="broken")
     assert (ran.returncode, ran.stderr) == (1, "")
     assert [result for _, _, result in turn_lines(ran.stdout)] == ["changed", "same"]
-    error = "LookupError: no such animal" if word == "raise" else "The pipeline did not answer within 0.2 seconds"
+    error = "LookupError: no such animal" if word == "raise" else "The pipeline did not answer within 1 seconds"
     assert f"  - message: {word}\n  + error: {error}\n" in ran.stdout
 
 

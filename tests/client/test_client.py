@@ -236,7 +236,7 @@ async def test_a_key_is_answered_once_and_for_one_message(client: Both, contact:
 async def test_an_answer_that_takes_longer_than_one_request_may_is_found_by_the_next(
     served: Served, contact: str
 ) -> None:
-    async with AsyncClient(served.url, api_key=KEY, timeout=0.2) as hasty, anyio.create_task_group() as tasks:
+    async with AsyncClient(served.url, api_key=KEY, timeout=1.0) as hasty, anyio.create_task_group() as tasks:
 
         async def ask() -> None:
             answers.append(await hasty.chat(f"hold {contact}; see", contact_id=contact))
@@ -245,7 +245,7 @@ async def test_an_answer_that_takes_longer_than_one_request_may_is_found_by_the_
         tasks.start_soon(ask)
         async with AsyncClient(served.url, api_key=KEY) as other:
             await other.chat(f"reached {contact}", contact_id=f"opener of {contact}")
-            await anyio.sleep(0.5)  # so that the first request has timed out
+            await anyio.sleep(1.5)  # so that the first request has timed out
             await other.chat(f"open {contact}", contact_id=f"opener of {contact}")
     assert answers[0].assistant_messages == [f'["hold {contact}; see"]']
 

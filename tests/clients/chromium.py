@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 from tests.clients.find_chromium import find_chromium
 
 START_WITHIN = 60.0
-WORK_WITHIN = 40.0
+WORK_WITHIN = 90.0
 STOP_WITHIN = 10.0
 OPTIONS = (
     "--headless",
@@ -201,7 +201,7 @@ class Page:
         A page that the browser leaves meanwhile, for example because it loads itself again, is asked again.
         """
         waiting = (
-            "(async () => { const end = Date.now() + 20000; for (;;) { const found = " + expression + "; if (found) "
+            "(async () => { const end = Date.now() + 60000; for (;;) { const found = " + expression + "; if (found) "
             "return found; if (Date.now() > end) throw new Error(" + json.dumps(f"never: {expression}") + " + '\\n' + "
             "document.body.innerText); await new Promise(done => setTimeout(done, 20)); } })()"
         )

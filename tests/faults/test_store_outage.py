@@ -103,7 +103,7 @@ async def test_a_stop_during_an_outage_is_clean_and_the_next_start_marks_the_run
         assert served.process is not None
         with locked(served, disk):
             served.process.send_signal(signal.SIGTERM)
-            assert await asyncio.to_thread(served.process.wait, 6.0) == 0
+            assert await asyncio.to_thread(served.process.wait, 6.0 + 10.0) == 0
             assert (await waiting).status == 503
             assert (await behind).status == 503
         assert statuses(database) == {"running": 1, "queued": 1}

@@ -26,7 +26,7 @@ async def test_a_signal_with_a_hundred_open_streams_tells_each_its_end(tmp_path:
     database, release = tmp_path / "jims.db", tmp_path / "release"
     commands = [f"until {release}" if number % 2 else "wait 3600" for number in range(STREAMS)]
     commands[0] = commands[2] = "stubborn"
-    with paced_server(database, "--drain-time", "4") as served:
+    with paced_server(database, "--drain-time", "10") as served:
         async with served.async_client() as client:
 
             async def watch(number: int) -> tuple[httpx.Response, str]:

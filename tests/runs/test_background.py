@@ -349,7 +349,7 @@ async def test_an_answer_outside_of_every_thread_sees_the_history_that_comes_wit
 async def test_what_fails_outside_of_every_thread_fails_as_within_one() -> None:
     records: list[RunRecord] = []
     bot = Scripted()
-    async with serving(bot, limits=RunLimits(run_timeout=0.05), on_run=[records.append]) as service:
+    async with serving(bot, limits=RunLimits(run_timeout=0.5), on_run=[records.append]) as service:
         for script, error in (("raise it", PipelineFailed), ("hold on", RunTimedOut), ("unstorable", PipelineFailed)):
             with pytest.raises(error):
                 await service.answer_once(inbound(script), PUBLIC).answer

@@ -113,7 +113,7 @@ async def test_one_that_fails_is_closed_and_says_why_and_stores_nothing(message:
 @pytest.mark.parametrize("how", ["cancelled", "timed out"])
 async def test_one_that_is_stopped_cleans_up_before_its_run_ends(how: str) -> None:
     generator = Generator()
-    limits = RunLimits(run_timeout=0.05 if how == "timed out" else 60)
+    limits = RunLimits(run_timeout=0.5 if how == "timed out" else 60)
     async with MemoryStore() as store, service_of(JimsApp(generator), store, limits=limits) as service:
         run = service.begin(inbound("a hold b"), PUBLIC, watched=True)
         await generator.reached.wait()

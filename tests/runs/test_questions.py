@@ -1138,7 +1138,7 @@ async def test_a_run_whose_store_does_not_come_back_ends_at_its_time_limit(monke
 
     async with (
         store,
-        RunService(JimsApp(pipeline), store, [DefaultResolver()], limits=RunLimits(run_timeout=0.05)) as service,
+        RunService(JimsApp(pipeline), store, [DefaultResolver()], limits=RunLimits(run_timeout=0.5)) as service,
     ):
         with pytest.raises(RunTimedOut):
             await say(service)

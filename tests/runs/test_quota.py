@@ -407,7 +407,7 @@ async def test_a_stopped_run_is_open_no_longer(reason: Stop, error: type[DomainE
 
 async def test_waiting_ones_are_open_too_and_leave_with_their_queue() -> None:
     bot = Bot()
-    async with serving(bot, contact_runs=2, queue_timeout=0.01) as service:
+    async with serving(bot, contact_runs=2, queue_timeout=0.3) as service:
         held = service.begin(inbound("hold"), PUBLIC)
         await bot.begun.wait()
         late = service.begin(inbound("late"), PUBLIC)
@@ -422,7 +422,7 @@ async def test_waiting_ones_are_open_too_and_leave_with_their_queue() -> None:
 
 async def test_a_run_whose_pipeline_was_let_go_is_open_no_longer() -> None:
     bot = Bot()
-    async with serving(bot, contact_runs=1, run_timeout=0.01) as service:
+    async with serving(bot, contact_runs=1, run_timeout=0.5) as service:
         with pytest.raises(RunTimedOut):
             await service.chat(inbound("swallow"), PUBLIC)
         await service.chat(inbound("hi"), PUBLIC)

@@ -421,9 +421,9 @@ async def test_a_pipeline_that_exceeds_the_time_limit_is_stopped_and_keeps_its_u
             await bot.do(ctx, *step.partition(" ")[::2])
 
     conversation = await stored("send a")
-    replayer = Replayer(answer, limits=RunLimits(run_timeout=0.05))
+    replayer = Replayer(answer, limits=RunLimits(run_timeout=0.5))
     turn = await replayer.replay(conversation, conversation.turns()[0])
-    assert turn.new.error == "The pipeline did not answer within 0.05 seconds"
+    assert turn.new.error == "The pipeline did not answer within 0.5 seconds"
     assert (turn.new.usage.input_tokens, turn.new.messages) == (3, [])
     assert replayer.abandoned == (1 if "stubborn" in pipeline else 0)
     bot.opened["stubborn"].set()

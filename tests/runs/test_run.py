@@ -433,9 +433,9 @@ async def test_a_pipeline_may_limit_its_own_steps_in_time() -> None:
 
 async def test_each_run_has_a_time_limit_of_its_own() -> None:
     bot = Bot()
-    async with serving(bot, limits=RunLimits(run_timeout=0.2)) as service:
+    async with serving(bot, limits=RunLimits(run_timeout=1.0)) as service:
         first = service.begin(inbound("hold", "ann"), PUBLIC)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
         second = service.begin(inbound("hold", "bob"), PUBLIC)
         with pytest.raises(RunTimedOut):
             await first.answer
@@ -459,7 +459,7 @@ async def test_a_pipeline_that_is_let_go_ends_later_without_a_trace(greets: bool
 
     async with MemoryStore() as store:
         app = JimsApp(Bot(), conversation_start_pipeline=stubborn) if greets else JimsApp(stubborn)
-        limits = RunLimits(run_timeout=0.02)
+        limits = RunLimits(run_timeout=0.5)
         async with RunService(app, store, [DefaultResolver()], limits=limits, on_run=[told.append]) as service:
             message = Inbound(contact_id="ann", message="hi", run_conversation_start_on_new_thread=greets)
             run = service.begin(message, PUBLIC)

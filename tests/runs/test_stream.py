@@ -482,7 +482,7 @@ async def test_events_are_told_once_they_are_stored() -> None:
     ("script", "error"), [("raise it", "PipelineFailed"), ("unstorable", "PipelineFailed"), ("hold on", "RunTimedOut")]
 )
 async def test_nobody_sees_an_event_of_a_run_that_failed(script: str, error: str) -> None:
-    async with serving(Scripted(), limits=RunLimits(run_timeout=0.05)) as service:
+    async with serving(Scripted(), limits=RunLimits(run_timeout=0.5)) as service:
         run, stream = watched(service, f"stream a; event b; send c; {script}")
         assert told(await read_all(stream)) == ["started", "delta a", "delta c", error]
         assert run.thread_id is not None

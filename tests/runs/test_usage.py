@@ -58,7 +58,7 @@ async def test_a_cancelled_run_leaves_its_usage(kind: str, tmp_path: Path) -> No
 
 
 async def test_a_run_that_exceeds_its_time_leaves_its_usage() -> None:
-    async with serving(Scripted(), limits=RunLimits(run_timeout=0.05)) as service:
+    async with serving(Scripted(), limits=RunLimits(run_timeout=0.5)) as service:
         run = service.begin(inbound("use 7; hold on"), PUBLIC)
         with pytest.raises(RunTimedOut):
             await run.answer

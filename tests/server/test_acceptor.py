@@ -155,6 +155,7 @@ def test_a_client_that_does_not_end_its_tls_handshake_is_dropped(
             with suppress(ConnectionResetError):
                 plain.recv(100)  # an alert
             assert ended(plain)
+        monkeypatch.setattr(acceptor, "HANDSHAKE_WITHIN", 30.0)
         with context.wrap_socket(connect(serving.port), server_hostname="localhost") as client:
             client.sendall(PROBE)
             assert read_answer(client)[2] == b"/healthz"

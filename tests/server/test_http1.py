@@ -58,7 +58,7 @@ class Serving:
             lifespan="off",
             log_config=None,
             server_header=False,
-            timeout_graceful_shutdown=1,
+            timeout_graceful_shutdown=10,
             **options,
         )
         self.server = uvicorn.Server(self.config)
@@ -316,8 +316,8 @@ def test_a_silent_connection_is_closed(
 def test_an_idle_connection_is_closed(
     serving: Serving, client: socket.socket, answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.05)
-    monkeypatch.setattr(serving.config, "timeout_keep_alive", 0.05)
+    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.5)
+    monkeypatch.setattr(serving.config, "timeout_keep_alive", 0.5)
     with closing(connect(serving.port)) as idle:
         idle.sendall(GET)
         reader = Answers(idle)
@@ -326,11 +326,11 @@ def test_an_idle_connection_is_closed(
 
 
 def test_a_long_answer_is_no_idle_connection(serving: Serving, seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.02)
-    monkeypatch.setattr(serving.config, "timeout_keep_alive", 0.02)
+    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.3)
+    monkeypatch.setattr(serving.config, "timeout_keep_alive", 0.3)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(1.0)
         await answer(send, b"late")
 
     serving.app = app
@@ -429,13 +429,13 @@ def test_how_a_body_is_sent_is_not_for_the_app_to_say(
 def test_a_big_answer_is_whole_however_slowly_it_is_read(
     serving: Serving, size: int, last: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.01)
-    monkeypatch.setattr(serving.config, "timeout_keep_alive", 0.01)
+    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.2)
+    monkeypatch.setattr(serving.config, "timeout_keep_alive", 0.2)
     sent = threading.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, b"x" * size)
-        asyncio.get_running_loop().call_later(0.05, sent.set)
+        asyncio.get_running_loop().call_later(0.5, sent.set)
 
     serving.app = app
     with closing(connect(serving.port)) as client:
@@ -709,7 +709,7 @@ def test_a_head_has_64_kib_and_no_byte_more(
                 time.sleep(0.0005)  # so that each is a packet
             if before:
                 assert reader.read()[0] == 200
-            if more and before and packets == 1:
+            if more and before and packets <= 2:
                 # If the server reads both requests at once, the answer before is the last.
                 with suppress(EOFError, ConnectionResetError):
                     assert reader.read()[0] == 431
@@ -844,10 +844,10 @@ def test_a_body_that_keeps_to_the_rate_is_read_however_long_it_takes(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.05)
-    monkeypatch.setattr(connection_module, "BODY_WITHIN", 0.3)
-    body = b"x" * 3000
+    monkeypatch.setattr(connection_module, "BODY_WITHIN", 1.0)
+    body = b"x" * 9000
     with closing(connect(serving.port)) as slow:
-        slow.sendall(post(body)[:-3000])
+        slow.sendall(post(body)[:-9000])
         trickle(slow, body, 0.1, size=300)  # 3,000 bytes a second, for three times `BODY_WITHIN`
         assert Answers(slow).read()[2] == b"POST / " + body
 
@@ -1567,7 +1567,7 @@ def test_a_handshake_after_an_answered_request(serving: Serving, client: socket.
 def test_a_handshake_behind_an_answer_that_is_read_slowly_opens_a_websocket_that_stays(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backlog, "CHECK_RATE_EVERY", 0.2)
+    monkeypatch.setattr(backlog, "CHECK_RATE_EVERY", 1.0)
     monkeypatch.setattr(backlog, "MIN_READ_RATE", 1_000_000_000)  # nobody reads so fast
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -1581,7 +1581,7 @@ def test_a_handshake_behind_an_answer_that_is_read_slowly_opens_a_websocket_that
         eventually(lambda: any(getattr(one, "blocked", None) for one in serving.connections))
         client.sendall(request("GET", "/ws", *HANDSHAKE))
         eventually(lambda: not any(isinstance(one, Http1Protocol) for one in serving.connections))
-        time.sleep(0.3)  # longer than `CHECK_RATE_EVERY`
+        time.sleep(1.2)  # longer than `CHECK_RATE_EVERY`
         reader = Answers(client)
         assert reader.read()[2] == b"x" * 20_000_000
         assert reader.head()[0] == 101
@@ -1639,14 +1639,14 @@ def test_a_handshake_behind_the_last_answer_is_dropped(
 
 
 def test_a_websocket_is_not_subject_to_the_times_of_requests(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.05)
-    monkeypatch.setattr(serving.config, "timeout_keep_alive", 0.05)
+    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.5)
+    monkeypatch.setattr(serving.config, "timeout_keep_alive", 0.5)
     serving.app = websocket
     with closing(connect(serving.port)) as client:
         client.sendall(request("GET", "/ws", *HANDSHAKE))
         reader = Answers(client)
         assert reader.head()[0] == 101
-        time.sleep(0.15)
+        time.sleep(1.5)
         client.sendall(frame("one"))
         assert said(reader) == b"/ws one"
 

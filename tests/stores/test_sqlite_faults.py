@@ -434,7 +434,10 @@ async def test_two_runs_of_a_thread_are_never_running_whatever_the_code_does(sto
 # Who does what: see the module docstring of the writer.
 
 
-async def test_a_busy_event_loop_keeps_a_turn_from_nothing_but_its_commits(store: SQLiteStore) -> None:
+async def test_a_busy_event_loop_keeps_a_turn_from_nothing_but_its_commits(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_writer, "IDLE_WITHIN", 0.0)
     executed: list[tuple[str, bool]] = []  # a statement, and whether the event loop's thread executed it
     await _trace(store, lambda statement: executed.append((statement, threading.current_thread() is loop_thread)))
     loop_thread = threading.current_thread()
@@ -447,7 +450,10 @@ async def test_a_busy_event_loop_keeps_a_turn_from_nothing_but_its_commits(store
     assert len(executed) > 20 * 8
 
 
-async def test_what_may_take_long_takes_no_brief_operation_along_into_the_second_thread(store: SQLiteStore) -> None:
+async def test_what_may_take_long_takes_no_brief_operation_along_into_the_second_thread(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_writer, "IDLE_WITHIN", 0.0)
     executed: list[tuple[str, bool]] = []
     await _trace(store, lambda statement: executed.append((statement, threading.current_thread() is loop_thread)))
     loop_thread = threading.current_thread()

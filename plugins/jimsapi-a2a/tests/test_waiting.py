@@ -105,7 +105,10 @@ def lost_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("lost_once")
-async def test_an_answer_that_is_not_stored_yet_is_an_error_that_may_be_repeated(client: TestClient) -> None:
+async def test_an_answer_that_is_not_stored_yet_is_an_error_that_may_be_repeated(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jimsapi_a2a.sending.ANSWER_WITHIN", PATIENCE)
     params = text_message("send done", message_id="m", contextId="c")
     refused = await call(client, "SendMessage", params)
     assert refused.json()["error"]["data"][0]["reason"] == "UNAVAILABLE"

@@ -189,7 +189,7 @@ async def test_the_repeated_call_gets_no_more_time() -> None:
         else:
             await silent(reader, writer)
 
-    async with serving(connected) as raw, provider(raw, timeout=0.3) as door:
+    async with serving(connected) as raw, provider(raw, timeout=1.5) as door:
         assert isinstance(await said(door, "first"), Identity)
         assert await said(door, "second") == "AuthUnavailable"
         assert raw.connections == 2

@@ -28,13 +28,16 @@ async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_thousand_requests_with_ten_tokens_make_ten_calls(authentik: FakeAuthentik) -> None:
+async def test_a_thousand_requests_with_ten_tokens_make_ten_calls(
+    authentik: FakeAuthentik, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jimsapi_authentik.provider, "REFUSED_TTL", 60.0)
     authentik.delay = 0.2
     for number in range(5):
         authentik.give(f"good-{number}")
         authentik.give(f"denied-{number}", allowed=False)
     tokens = [*(f"good-{number}" for number in range(5)), *(f"denied-{number}" for number in range(5))]
-    async with served(**authentik.settings) as client:
+    async with served(**authentik.settings, authentik_timeout=60.0, authentik_cache_ttl=60.0) as client:
         answers = await asyncio.gather(
             *(call(client, f"Bearer {tokens[n % 10]}", contact_id=f"contact-{n}") for n in range(1000))
         )

@@ -58,7 +58,7 @@ def jimsapi_routes(router):
 SCRIPT = """
 (async () => {
   const until = async (found, what) => {
-    const end = Date.now() + 15000;
+    const end = Date.now() + 60000;
     for (; Date.now() < end; await new Promise(done => setTimeout(done, 20))) if (found()) return;
     throw new Error("there is no " + what + " in " + JSON.stringify(chat.getMessages()));
   };

@@ -49,7 +49,7 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     "boolean": {"schema": {"type": "boolean"}},
     "form": {"schema": FORM},
     "nested": {"schema": NESTED},
-    "short": {"options": ["yes"], "expires": 0.05},
+    "short": {"options": ["yes"], "expires": 0.5},
     "boss": {"answerable_by": "contact:boss"},
     "admin": {"answerable_by": "scope:admin"},
 }
@@ -341,7 +341,7 @@ def run_of(asked: Any) -> str:
 
 async def test_a_question_that_has_expired_is_not_asked_again(client: TestClient) -> None:
     asked = await ask(client, "short")
-    await asyncio.sleep(0.06)
+    await asyncio.sleep(0.6)
     found = await call(client, again("short", asked, accepted(answer="yes")))
     assert (found["resultType"], found["structuredContent"]["questions"]) == ("complete", [])
 

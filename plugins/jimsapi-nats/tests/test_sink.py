@@ -150,7 +150,7 @@ async def test_a_message_may_be_a_cloud_event_in_the_structured_mode(
 async def test_after_a_lost_event_the_later_ones_of_its_thread_wait_for_it(
     server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sink, "ACKNOWLEDGED_WITHIN", 0.3)
+    monkeypatch.setattr(sink, "ACKNOWLEDGED_WITHIN", 1.5)
     await server.add_stream()
     events = [event(thread) for thread in [uuid7()] * 4]
     async with losing(server, str(events[1].event_id)) as port, publisher(server, port) as opened:

@@ -109,7 +109,7 @@ async def test_a_worker_does_at_most_so_many_runs_at_once_and_leaves_the_others_
 async def test_a_run_of_a_worker_that_gives_no_sign_is_delivered_to_another_one(
     server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "REDELIVER_AFTER", 0.5)
+    monkeypatch.setattr(work, "REDELIVER_AFTER", 2.0)
     await server.add_queue()
     run, lost, found = uuid7(), Doing(), Doing()
     found.may_end.set()
@@ -129,7 +129,7 @@ async def test_a_run_of_a_worker_that_gives_no_sign_is_delivered_to_another_one(
 async def test_a_run_that_takes_long_is_not_delivered_to_another_worker(
     server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "REDELIVER_AFTER", 1.0)
+    monkeypatch.setattr(work, "REDELIVER_AFTER", 3.0)
     monkeypatch.setattr(work, "PROGRESS_EVERY", 0.2)
     await server.add_queue()
     one_doing, other_doing = Doing(), Doing()
@@ -138,7 +138,7 @@ async def test_a_run_that_takes_long_is_not_delivered_to_another_worker(
         receiving = [asyncio.create_task(one.receive(one_doing, 2))]
         await one_doing.has(1)
         receiving.append(asyncio.create_task(other.receive(other_doing, 2)))
-        await asyncio.sleep(2.5)  # for the time in which nothing must happen
+        await asyncio.sleep(6.0)  # for the time in which nothing must happen
         for doing in (one_doing, other_doing):
             doing.may_end.set()
         await emptied(server)

@@ -277,7 +277,7 @@ async def test_a_discovery_document_that_is_not_the_issuers_own_is_not_followed(
     }
     shown = {**fresh_issuer.discovery, **said}
     fresh_issuer.discovery = {name: value for name, value in shown.items() if value is not ...}
-    async with make_provider(fresh_issuer) as provider:
+    async with make_provider(fresh_issuer, pace=Pace(retry=3600.0, retry_most=3600.0)) as provider:
         assert await outcome(provider, fresh_issuer.token()) == "unavailable"
         assert counted(provider, "malformed") == 1
     assert fresh_issuer.asked == [DISCOVERY]
@@ -288,7 +288,7 @@ async def test_a_discovery_document_that_is_not_the_issuers_own_is_not_followed(
 async def test_what_is_no_key_set_leaves_the_last_keys_in_use(
     document: dict[str, Any], fresh_issuer: FakeIssuer, make_provider: Make
 ) -> None:
-    async with make_provider(fresh_issuer) as provider:
+    async with make_provider(fresh_issuer, pace=Pace(retry=3600.0, retry_most=3600.0)) as provider:
         assert await outcome(provider, fresh_issuer.token()) == "ann"
         fresh_issuer.jwks = document
         assert await outcome(provider, fresh_issuer.token(header={"kid": "new"})) == "unavailable"

@@ -67,6 +67,8 @@ class Postgres:
 
     def start(self) -> None:
         """Start it, and wait until it takes connections."""
+        if self._process is None:  # chosen now, since another program may have taken the port during initdb
+            self.port = free_port()
         options = {"listen_addresses": "127.0.0.1", "port": str(self.port), "unix_socket_directories": str(self.folder)}
         options |= self.settings
         arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]

@@ -67,7 +67,7 @@ async def test_a_thread_takes_messages_until_most_of_it_is_deleted(store: Postgr
 async def test_heartbeats_and_reads_go_on_while_much_is_deleted(
     store: PostgresStore, outside: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "BUSY_TIMEOUT", 1.0)
+    monkeypatch.setattr(connections, "BUSY_TIMEOUT", 4.0)
     plan = make_plan()
     thread_id = (await store.accept(plan)).thread.thread_id
     await outside.execute("SELECT pg_advisory_lock(uuid_hash_extended($1, 3))", thread_id)

@@ -19,7 +19,7 @@ from jimsapi.threads.errors import RunClosed, StoreUnavailable, StoreUnusable
 from jimsapi.threads.event import NewEvent
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import ById, ContextLimits, Outcome, RunPlan, RunStatus
-from tests.waiting import insist
+from tests.waiting import eventually, insist
 
 pytestmark = pytest.mark.anyio
 
@@ -212,9 +212,9 @@ async def test_a_run_that_ends_though_its_start_was_in_doubt_waits_for_no_turn_a
 async def test_a_server_that_goes_silent_is_given_up(
     postgres: Postgres, url: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "ANSWER_TIMEOUT", 0.3)
-    monkeypatch.setattr(connections, "CHECK_TIMEOUT", 0.3)
-    proxied_url = url.replace(str(postgres.port), str(proxy.port)) + "?connect_timeout=0.3"
+    monkeypatch.setattr(connections, "ANSWER_TIMEOUT", 1.5)
+    monkeypatch.setattr(connections, "CHECK_TIMEOUT", 1.5)
+    proxied_url = url.replace(str(postgres.port), str(proxy.port)) + "?connect_timeout=1.5"
     async with PostgresStore(proxied_url) as store:
         plan = make_plan()
         await store.accept(plan)
@@ -336,3 +336,4 @@ def _set(server: Postgres, name: str, value: str) -> None:
     server.psql(
         f"SET default_transaction_read_only = off;\nALTER SYSTEM SET {name} = '{value}';\nSELECT pg_reload_conf()"
     )
+    eventually(lambda: server.psql(f"SHOW {name}").strip() == value)  # the server has told all of its processes

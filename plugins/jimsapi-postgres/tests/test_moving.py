@@ -163,7 +163,7 @@ def test_an_older_database_is_refused_until_it_is_upgraded(
 
 
 async def test_a_copy_goes_on_after_a_kill(url: str, tmp_path: Path) -> None:
-    threads = [whole_thread(contact_id=f"contact {number}") for number in range(3000)]
+    threads = [whole_thread(contact_id=f"contact {number}") for number in range(20_000)]
     async with SQLiteStore(tmp_path / "jims.db", durability="relaxed") as store:
         await use(store)
         await store.import_threads(threads)
@@ -177,7 +177,7 @@ async def test_a_copy_goes_on_after_a_kill(url: str, tmp_path: Path) -> None:
                 await asyncio.sleep(0.01)
             copying.send_signal(signal.SIGKILL)
             copying.wait()
-            assert 0 < await store.count_threads() < 3003
+            assert 0 < await store.count_threads() < 20_003
     first = digest(printed(tmp_path, "copy", "sqlite:///jims.db", url))
     assert digest(printed(tmp_path, "copy", "sqlite:///jims.db", url)) == first
 

@@ -200,12 +200,12 @@ async def test_those_who_live_bury_the_dead(
     url: str, postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peers, "POLL_EVERY", 0.05)
-    monkeypatch.setattr(peers, "SILENCE", timedelta(seconds=0.2))
     async with Process(url) as dead:
         lost, thread_id, _ = await dead.accept("ann", "lost")
         unheard, _, _ = await dead.accept("ann", "unheard")
     async with Process(url) as living:
         assert (await look_at(living.store, lost.run_id)).status is RunStatus.RUNNING
+        monkeypatch.setattr(peers, "SILENCE", timedelta(seconds=0.2))
         postgres.psql(f"UPDATE jimsapi_owners SET beat_at = '-infinity' WHERE owner = '{dead.owner}'", database)
         async with asyncio.timeout(20):
             while (await look_at(living.store, unheard.run_id)).status is not RunStatus.INTERRUPTED:

@@ -4,17 +4,17 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import httpx
 import pytest
 
 from tests.ports import free_port
 from tests.serving import Served
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 CHAT = "/api/v1/chat"
 RUNS = "/api/v1/runs"
@@ -44,13 +44,20 @@ class TwoWorkers:
         with self.served.client() as client:
             return client.post(CHAT, json={"contact_id": f"contact {number % 5}", "message": "hi"})
 
-    def read_stream(self, run: str, after: int) -> list[tuple[str, str]]:
-        """The events of a run's stream after a position, over a connection of its own: the type and data of each."""
+    def read_stream(self, run: str, after: int, begun: Barrier) -> list[tuple[str, str]]:
+        """The events of a run's stream after a position, over a connection of its own: the type and data of each.
+        After the first one it waits until all others have begun."""
         headers = {"last-event-id": str(after)} if after else {}
+        names, data = [], []
         with self.served.client() as client, client.stream("GET", f"{RUNS}/{run}/stream", headers=headers) as answer:
-            fields = [line.partition(": ") for line in answer.iter_lines()]
-        names = [value for name, _, value in fields if name == "event"]
-        data = [value for name, _, value in fields if name == "data"]
+            for line in answer.iter_lines():
+                name, _, value = line.partition(": ")
+                if name == "event":
+                    names.append(value)
+                elif name == "data":
+                    data.append(value)
+                    if len(data) == 1:
+                        begun.wait()
         return list(zip(names, data, strict=True))
 
 
@@ -107,9 +114,10 @@ def test_any_process_shows_the_live_stream_of_a_run_from_any_position(two: TwoWo
         script = "stream Hel; stream lo; hold door; stream Bye; send Bye"
         run = client.post(RUNS, json={"contact_id": "ann", "message": script}).json()["run_id"]
         eventually(lambda: client.get(f"{RUNS}/{run}").json()["status"] == "running")
+        begun = Barrier(11, timeout=PATIENCE)
         with ThreadPoolExecutor(10) as readers:
-            reading = [readers.submit(two.read_stream, run, after) for after in (0, 1) * 5]
-            time.sleep(1.0)  # all wait for what comes after the hold
+            reading = [readers.submit(two.read_stream, run, after, begun) for after in (0, 1) * 5]
+            begun.wait()
             for number in range(20):  # so that the process hears it that holds the door
                 with two.served.client() as other:
                     other.post(CHAT, json={"contact_id": f"opener {number}", "message": "open door"}).raise_for_status()

@@ -94,10 +94,10 @@ async def test_a_storage_that_cannot_be_reached_stops_the_start(bucket: str) -> 
 async def test_a_storage_that_does_not_answer_is_unavailable_and_works_again_afterwards(
     mortal: Seaweed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bucket_module, "ANSWER_WITHIN", 0.5)
+    monkeypatch.setattr(bucket_module, "ANSWER_WITHIN", 2.0)
     monkeypatch.setattr(bucket_module, "ATTEMPTS", 1)
     async with store_at(mortal, mortal.new_bucket()) as store:
-        file = await put(store)
+        file = await insist(lambda: put(store))
         assert mortal.process is not None
         mortal.process.send_signal(signal.SIGSTOP)
         try:
@@ -114,7 +114,7 @@ async def test_a_storage_that_does_not_answer_is_unavailable_and_works_again_aft
                 assert raised.value.reason == "no answer"
         finally:
             mortal.process.send_signal(signal.SIGCONT)
-        assert (await store.files("ann", 10, None)).files == [file]
+        assert (await insist(lambda: store.files("ann", 10, None))).files == [file]
         assert await read(store, file) == b"hello"
         assert (await put(store, name="b")).name == "b"
 

@@ -74,7 +74,7 @@ SCRIPT = """
   const lines = () => [...document.querySelectorAll("article")]
     .map(message => [...message.querySelectorAll(".seen")].map(element => element.textContent).join("|"));
   const until = async (found, what) => {
-    const end = Date.now() + 15000;
+    const end = Date.now() + 60000;
     for (; Date.now() < end; await new Promise(done => setTimeout(done, 20))) if (found()) return;
     throw new Error(`there is no ${what} in ${JSON.stringify(lines())} ${document.querySelector("pre")?.textContent}`);
   };
