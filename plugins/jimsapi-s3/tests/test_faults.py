@@ -18,7 +18,7 @@ from jimsapi.threads import StoreUnavailable, StoreUnusable
 from tests.command import run_command
 from tests.raw import connect, read_answer, request
 from tests.serving import Served
-from tests.waiting import eventually
+from tests.waiting import eventually, insist
 
 PATH = "/api/v1/files"
 
