@@ -47,6 +47,7 @@ class Postgres:
         self._run(
             "initdb", "--auth=trust", "--encoding=utf8", "--locale=C.UTF-8", "-U", "postgres", "-N", "-D", self.data
         )
+        self.port = free_port()  # another program may have taken the first one during initdb
         self.start()
         return self
 
@@ -67,8 +68,6 @@ class Postgres:
 
     def start(self) -> None:
         """Start it, and wait until it takes connections."""
-        if self._process is None:  # chosen now, since another program may have taken the port during initdb
-            self.port = free_port()
         options = {"listen_addresses": "127.0.0.1", "port": str(self.port), "unix_socket_directories": str(self.folder)}
         options |= self.settings
         arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
