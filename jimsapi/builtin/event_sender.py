@@ -119,6 +119,7 @@ class EventSender:
         # httpx's client would log whole URLs, so this uses only its transport.
         self._transport = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=CALLS_AT_ONCE))
         self._accepted = AcceptedEvents()
+        self._calls: set[asyncio.Task[int]] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -126,6 +127,9 @@ class EventSender:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        for call in self._calls:
+            call.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
         await self._transport.aclose()
 
     def __repr__(self) -> str:
@@ -198,6 +202,14 @@ class EventSender:
             content=body,
             extensions={"timeout": dict.fromkeys(("connect", "read", "write", "pool"), CALL_TIMEOUT)},
         )
+        # In a task of its own, which goes on if `deliver` is cancelled: a cancelled call of httpcore may lose its place
+        # in the pool, wherever it is. The call ends by its timeouts, or when the sender is closed.
+        call = asyncio.create_task(self._call(request))
+        self._calls.add(call)
+        call.add_done_callback(self._end_call)
+        return await asyncio.shield(call)
+
+    async def _call(self, request: httpx.Request) -> int:
         try:
             response = await self._transport.handle_async_request(request)
         except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
@@ -207,9 +219,13 @@ class EventSender:
             with suppress(httpx.TransportError):  # the status is known, and the rest of the response does not matter
                 await _read_some(response)
         finally:
-            # In a task of its own: if httpcore is cancelled while it closes a response, its pool loses a place.
-            await asyncio.shield(asyncio.create_task(response.aclose()))
+            await response.aclose()
         return response.status_code
+
+    def _end_call(self, call: asyncio.Task[int]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled():
+            call.exception()  # otherwise asyncio logs the error of a call that nobody waits for any more
 
     def _body(self, event: SinkEvent) -> tuple[bytes, str]:
         """Return the body for an event, and its content type."""

@@ -355,6 +355,20 @@ async def test_an_accepted_event_whose_response_is_cut_is_not_sent_again() -> No
         assert receiver.calls.qsize() == 1
 
 
+@pytest.mark.parametrize("steps", range(1, 40))
+async def test_a_delivery_that_is_cancelled_at_any_step_loses_no_connection(
+    steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_sender, "CALLS_AT_ONCE", 1)
+    async with Receiver() as receiver, sending(receiver) as sender:
+        cancelled = asyncio.ensure_future(sender.deliver(make_events(1)))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        cancelled.cancel()
+        await asyncio.wait({cancelled})
+        await sender.deliver(make_events(1))
+
+
 async def test_a_login_in_the_url_is_sent_as_basic_authentication() -> None:
     async with Receiver() as receiver, EventSender(with_login(receiver.url()), [KEY]) as sender:
         await sender.deliver(make_events(1))
