@@ -12,12 +12,13 @@ PATIENCE = 30.0
 T = TypeVar("T")
 
 
-def eventually(holds: Callable[[], object], within: float = PATIENCE) -> None:
-    """Wait until something holds. Raises `AssertionError` if it does not `within` so many seconds."""
+def eventually(holds: Callable[[], T | None], within: float = PATIENCE) -> T:
+    """Wait until something holds, and return it. Raises `AssertionError` if it does not `within` so many seconds."""
     until = time.monotonic() + within
-    while not holds():
+    while not (found := holds()):
         assert time.monotonic() < until
         time.sleep(0.005)
+    return found
 
 
 async def insist(call: Callable[[], Awaitable[T]]) -> T:

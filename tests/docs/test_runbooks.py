@@ -49,8 +49,8 @@ FIRST_LOOK, STATE = Runbook("before-you-need-them").blocks("sh")[1:]
 def fires(prometheus: Prometheus, alert: str, runbook: Runbook) -> None:
     """Wait until an alert fires, which the runbook names and which leads to it."""
     assert alert in runbook.alerts()
-    eventually(lambda: alert in prometheus.firing())
-    assert prometheus.firing()[alert]["annotations"]["runbook_url"].endswith(f"#{runbook.anchor}")
+    fired = eventually(lambda: prometheus.firing().get(alert))
+    assert fired["annotations"]["runbook_url"].endswith(f"#{runbook.anchor}")
 
 
 def holds(prometheus: Prometheus, runbook: Runbook, where: str = "metric") -> None:

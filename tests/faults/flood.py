@@ -53,11 +53,12 @@ LONGEST_STALL = 30.0
 PROBE_EVERY = 0.1
 
 BESIDE = {
-    "healthz": get("/healthz"),
-    "readyz": get("/readyz"),
-    "unknown": get("/no/such/path"),
-    "wrong-key": chat("hello", "stranger", key="wrong"),
+    "healthz": (get("/healthz"), 200),
+    "readyz": (get("/readyz"), 200),
+    "unknown": (get("/no/such/path"), 404),
+    "wrong-key": (chat("hello", "stranger", key="wrong"), 401),
 }
+"""Requests that are asked beside chats, and how they are answered."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,13 @@ class Window:
         return self.tally.count(status) / self.lasted
 
 
-async def window(crowd: Crowd, lasts: float, *, warm_up: float) -> Window:
-    """Let a crowd warm up, then look at what it sees for so many seconds, and until somebody was answered."""
+async def window(crowd: Crowd, lasts: float, *, warm_up: float, wanted: int = 200) -> Window:
+    """Let a crowd warm up, then look at what it sees for so many seconds, and until a `wanted` status was seen."""
     await asyncio.sleep(warm_up)
     tally = crowd.tally = Tally()
     began, used = time.perf_counter(), time.process_time()
     await asyncio.sleep(lasts)
-    while not tally.count(200) and time.perf_counter() < began + lasts + LONGEST_STALL:
+    while not tally.count(wanted) and time.perf_counter() < began + lasts + LONGEST_STALL:
         await asyncio.sleep(PROBE_EVERY)
     lasted = time.perf_counter() - began
     crowd.tally = Tally()
@@ -265,11 +266,14 @@ async def show_after(
 async def beside(report: Report, server: MeasuredServer, size: Size, others: str) -> None:
     """Measure chats alone, then beside cheap requests in a closed loop (`8 healthz`)."""
     count, _, what = others.partition(" ")
+    asked, wanted = BESIDE[what]
     async with ClosedLoop(server.port, requests(CHATS_BESIDE, size, "client")) as chatting:
         alone = await window(chatting, size.capacity_seconds, warm_up=size.warm_up)
-        async with ClosedLoop(server.port, [BESIDE[what]] * int(count)) as crowd:
-            both = (window(each, size.capacity_seconds, warm_up=size.warm_up) for each in (chatting, crowd))
-            together, seen = await asyncio.gather(*both)
+        async with ClosedLoop(server.port, [asked] * int(count)) as crowd:
+            together, seen = await asyncio.gather(
+                window(chatting, size.capacity_seconds, warm_up=size.warm_up),
+                window(crowd, size.capacity_seconds, warm_up=size.warm_up, wanted=wanted),
+            )
     report.show("chats alone", alone.rate(200), f"/s of {CHATS_BESIDE} clients")
     report.show(f"chats beside {others}", together.rate(200), "/s")
     report.at_least("share kept", together.rate(200) / alone.rate(200) if alone.rate(200) else 0.0, KEPT_BESIDE)

@@ -40,6 +40,8 @@ RELAXED_NONE = tuple(name for name in PROMISED_NONE if not name.endswith("lost")
 
 LOAD_BEFORE_CUT = (0.0, 0.8)
 """Seconds of load before a cut."""
+ANSWERS_WITHIN = 30.0
+"""Seconds until something is acknowledged."""
 STARTS_CUT = 0.2
 """How many of the cuts hit a start, with what it recovers or upgrades."""
 READ_ALL = "SELECT count(*) FROM thread_events WHERE length(event_data ->> 'content') > 0"
@@ -149,9 +151,15 @@ async def cut_power(machine: Machine, cuts: int, random: Random) -> Figures:
 
 
 async def cut_under_load(machine: Machine, journal: Journal, random: Random) -> int:
-    """Load the server, and kill everything; returns the moment of the cut."""
+    """Load the server, and kill everything; returns the moment of the cut.
+
+    The first cut comes after something was acknowledged: else it could lose nothing.
+    """
     callers = Callers(journal, machine.port)
     await asyncio.sleep(random.uniform(*LOAD_BEFORE_CUT))
+    async with asyncio.timeout(ANSWERS_WITHIN):
+        while not journal.acknowledged:
+            await asyncio.sleep(0.01)
     told = set(journal.acknowledged), set(journal.background), set(journal.questions), set(journal.deleted)
     files = set(journal.files)
     moment = machine.disk.moment()

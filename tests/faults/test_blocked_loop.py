@@ -310,7 +310,7 @@ async def test_the_metrics_show_a_block_while_it_lasts_and_afterwards() -> None:
         await asyncio.sleep(0.5)  # the next beats
         after = api.metrics()
     assert metric(during[0], "jims_event_loop_late_seconds") > 0.5
-    assert metric(after, "jims_event_loop_late_seconds") < 0.5
+    assert metric(after, "jims_event_loop_late_seconds") < 1
     assert metric(after, "jims_event_loop_blocks_total") == 1
     count = metric(after, "jims_event_loop_lag_seconds_count")
-    assert metric(after, "jims_event_loop_lag_seconds_bucket", le="0.5") == count - 1
+    assert metric(after, "jims_event_loop_lag_seconds_bucket", le="1.0") == count - 1

@@ -26,6 +26,7 @@ from jimsapi.server.http1 import Http1Protocol
 from jimsapi.server.http1.batch import batch_of
 from jimsapi.server.http1.connection import HEAD_WITHIN
 from jimsapi.server.server import Server
+from tests.apps.blocking import rest
 from tests.faults.test_websockets import HANDSHAKE, WS, frame
 from tests.raw import TIMEOUT, connect, ended, read_answer, request
 from tests.serving import STOP_WITHIN, Served
@@ -52,9 +53,11 @@ class Serving:
     """Our server in a thread; it accepts when it is entered.
 
     `paths` are what it has answered, in order, and `passes` those of its loop from the first answer to the last.
+    Each answer blocks the loop for `blocks` seconds.
     """
 
-    def __init__(self, loop: str = "uvloop", **options: Any) -> None:
+    def __init__(self, loop: str = "uvloop", blocks: float = 0.0, **options: Any) -> None:
+        self._blocks = blocks
         self.paths: list[str] = []
         self.passes = 0
         self._counted = 0
@@ -82,6 +85,7 @@ class Serving:
             self._count()
         self.paths.append(scope["path"])
         self.passes = self._counted
+        rest(self._blocks)
         await app(scope, receive, send)
 
     def _count(self) -> None:
@@ -244,19 +248,12 @@ def test_a_stop_does_not_wait_until_a_slow_loop_has_accepted_all(
 ) -> None:
     monkeypatch.setattr(acceptor, "ACCEPTED_AT_ONCE", 1)
     monkeypatch.setattr(acceptor, "FINISH_WITHIN", 0.2)
-    serving = Serving()
+    serving = Serving(blocks=0.02)
     clients = many(serving.port, 400)
     for client in clients:
         client.sendall(OTHER)
-
-    def slow_down() -> None:
-        if serving.listening.fileno() != -1:
-            sleep(0.02)
-            serving.loop.call_soon(slow_down)
-
     with serving:
         assert read_answer(clients[0])[0] == 200
-        serving.loop.call_soon_threadsafe(slow_down)
         serving.server.should_exit = True
     statuses = [answered(client) for client in clients[1:]]
     assert statuses.count(200) > 0

@@ -844,11 +844,11 @@ def test_a_body_that_keeps_to_the_rate_is_read_however_long_it_takes(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.05)
-    monkeypatch.setattr(connection_module, "BODY_WITHIN", 1.0)
+    monkeypatch.setattr(connection_module, "BODY_WITHIN", 2.0)
     body = b"x" * 9000
     with closing(connect(serving.port)) as slow:
         slow.sendall(post(body)[:-9000])
-        trickle(slow, body, 0.1, size=300)  # 3,000 bytes a second, for three times `BODY_WITHIN`
+        trickle(slow, body, 0.15, size=300)  # 2,000 bytes a second, for more than twice `BODY_WITHIN`
         assert Answers(slow).read()[2] == b"POST / " + body
 
 
@@ -1485,13 +1485,13 @@ def test_a_websocket_whose_client_reads_steadily_outlasts_the_times_of_messages_
 
     @app.websocket("/ws")
     async def handler(ws: WebSocket) -> None:
-        ws.send_timeout = 0.4
+        ws.send_timeout = 1.0
         await ws.accept()
         for _ in range(2):
-            await ws.send_bytes(b"x" * 8_000_000)
+            await ws.send_bytes(b"x" * 16_000_000)
 
     with (
-        Serving(loop, ws_ping_interval=0.1, ws_ping_timeout=0.2) as serving,
+        Serving(loop, ws_ping_interval=0.2, ws_ping_timeout=0.6) as serving,
         closing(small(serving.port, 65_536)) as client,
     ):
         serving.app = app
@@ -1499,7 +1499,7 @@ def test_a_websocket_whose_client_reads_steadily_outlasts_the_times_of_messages_
         reader = Answers(Steady(client))
         assert reader.head()[0] == 101
         read = 0
-        while read < 16_000_000:
+        while read < 32_000_000:
             start, length = reader.take(2)
             if start == 0x89:  # a ping that the client reads late, and does not answer
                 assert length == 0

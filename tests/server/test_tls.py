@@ -97,7 +97,7 @@ def test_an_answer_arrives_whole_however_long_its_client_waits_before_it_reads(
 def test_a_client_that_reads_steadily_is_kept_and_one_that_reads_nothing_is_cut(
     begin: Begin, context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backlog, "CHECK_RATE_EVERY", 0.3)
+    monkeypatch.setattr(backlog, "CHECK_RATE_EVERY", 1.0)
     monkeypatch.setattr(backlog, "MIN_READ_RATE", 10_000)
     with begin(answers(*[b"x" * 1_000_000] * 12)) as serving, ExitStack() as stack:
         steady, stuck = (stack.enter_context(small(serving.port, context)) for _ in range(2))
