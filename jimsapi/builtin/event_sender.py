@@ -4,8 +4,8 @@ import asyncio
 import base64
 import re
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 from uuid import UUID
@@ -25,7 +25,7 @@ READ_AT_MOST = 65_536
 REFUSALS = frozenset({400, 413, 415, 422})
 """The statuses by which a receiver says that it will never accept the event. After any other one it comes again."""
 DELIVER_WITHIN = 9.0
-"""Seconds in which the calls of a batch must end. The caller of `deliver` cancels it after 10 seconds."""
+"""Seconds after which the calls of a batch are given up. The caller of `deliver` would cancel it after 10 seconds."""
 CALL_EXPECTED = 1.0
 """Seconds that are kept free for a call, unless calls of the batch took longer."""
 REMEMBERED_FOR = 60.0
@@ -90,15 +90,22 @@ class Delivery:
         self.calls = asyncio.Semaphore(CALLS_AT_ONCE)
         self.refused: list[tuple[SinkEvent, int]] = []
         self.left = 0
-        self._until = time.monotonic() + DELIVER_WITHIN
+        self._time = asyncio.get_running_loop().time
+        self.until = self._time() + DELIVER_WITHIN
+        """In the time of the event loop."""
         self._longest_call = CALL_EXPECTED
 
     def has_time(self) -> bool:
         """Return whether a call that starts now ends in time, even if it takes as long as the longest one did."""
-        return time.monotonic() + self._longest_call <= self._until
+        return self._time() + self._longest_call <= self.until
 
-    def note_call(self, started: float) -> None:
-        self._longest_call = max(self._longest_call, time.monotonic() - started)
+    @contextmanager
+    def timed_call(self) -> Iterator[None]:
+        started = self._time()
+        try:
+            yield
+        finally:
+            self._longest_call = max(self._longest_call, self._time() - started)
 
 
 class EventSender:
@@ -116,10 +123,10 @@ class EventSender:
         self._url, self._authorization = _address_and_authorization(url)
         self._keys = tuple(keys)
         self._as_cloud_events = as_cloud_events
-        # httpx's client would log whole URLs, so this uses only its transport.
-        self._transport = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=CALLS_AT_ONCE))
+        # httpx's client would log whole URLs, so this uses only its transport. `Delivery` limits the calls: a limit of
+        # connections would count one for ever if a call is cancelled at the moment at which it gets its connection.
+        self._transport = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_keepalive_connections=CALLS_AT_ONCE))
         self._accepted = AcceptedEvents()
-        self._calls: set[asyncio.Task[int]] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -127,9 +134,6 @@ class EventSender:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for call in self._calls:
-            call.cancel()
-        await asyncio.gather(*self._calls, return_exceptions=True)
         await self._transport.aclose()
 
     def __repr__(self) -> str:
@@ -138,8 +142,9 @@ class EventSender:
     async def deliver(self, events: Sequence[SinkEvent]) -> None:
         """Send events. Raises `EventRefused` for those that the receiver will never accept.
 
-        Raises `UnexpectedStatus`, `httpx.TransportError` or `DeliveryUnfinished` if some have to be sent again. When
-        the same events come again soon, the accepted ones among them are not sent again.
+        Raises `UnexpectedStatus`, `httpx.TransportError` or `TimeoutError` if some have to be sent again, of which
+        `DeliveryUnfinished` says that some were not sent. When the same events come again soon, the accepted ones among
+        them are not sent again.
         """
         self._accepted.forget_old()
         threads: dict[UUID | None, list[SinkEvent]] = {}
@@ -169,11 +174,8 @@ class EventSender:
                 if not delivery.has_time():
                     delivery.left += len(events) - number
                     return
-                started = time.monotonic()
-                try:
-                    status = await self._send(event)
-                finally:
-                    delivery.note_call(started)
+                with delivery.timed_call():
+                    status = await self._send(event, delivery.until)
             if status in REFUSALS:
                 delivery.refused.append((event, status))
             elif not 200 <= status < 300:
@@ -181,8 +183,8 @@ class EventSender:
             else:
                 self._accepted.add(_key(event))
 
-    async def _send(self, event: SinkEvent) -> int:
-        """Send one event, and return the status of the response."""
+    async def _send(self, event: SinkEvent, until: float) -> int:
+        """Send one event, and return the status of the response. Raises `TimeoutError` if there is none in time."""
         sent_id = sink_event_id(event)
         body, content_type = self._body(event)
         timestamp = int(time.time())
@@ -202,30 +204,20 @@ class EventSender:
             content=body,
             extensions={"timeout": dict.fromkeys(("connect", "read", "write", "pool"), CALL_TIMEOUT)},
         )
-        # In a task of its own, which goes on if `deliver` is cancelled: a cancelled call of httpcore may lose its place
-        # in the pool, wherever it is. The call ends by its timeouts, or when the sender is closed.
-        call = asyncio.create_task(self._call(request))
-        self._calls.add(call)
-        call.add_done_callback(self._end_call)
-        return await asyncio.shield(call)
-
-    async def _call(self, request: httpx.Request) -> int:
+        async with asyncio.timeout_at(until):
+            try:
+                response = await self._transport.handle_async_request(request)
+            except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+                # The receiver has closed a connection that it had kept. It drops what it receives twice.
+                response = await self._transport.handle_async_request(request)
         try:
-            response = await self._transport.handle_async_request(request)
-        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
-            # The receiver has closed a connection that it had kept. It drops what it receives twice.
-            response = await self._transport.handle_async_request(request)
-        try:
-            with suppress(httpx.TransportError):  # the status is known, and the rest of the response does not matter
-                await _read_some(response)
+            # The status is known, and the rest of the response does not matter.
+            with suppress(httpx.TransportError, TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await _read_some(response)
         finally:
             await response.aclose()
         return response.status_code
-
-    def _end_call(self, call: asyncio.Task[int]) -> None:
-        self._calls.discard(call)
-        if not call.cancelled():
-            call.exception()  # otherwise asyncio logs the error of a call that nobody waits for any more
 
     def _body(self, event: SinkEvent) -> tuple[bytes, str]:
         """Return the body for an event, and its content type."""

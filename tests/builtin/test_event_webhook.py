@@ -355,8 +355,59 @@ async def test_an_accepted_event_whose_response_is_cut_is_not_sent_again() -> No
         assert receiver.calls.qsize() == 1
 
 
+@asynccontextmanager
+async def trickling(head: bytes, more: bytes) -> AsyncIterator[tuple[EventSender, asyncio.Event]]:
+    """A sender, and an event that is set once it has hung up on a call.
+
+    The receiver answers each call with `head`, and then with `more` again and again.
+    """
+    cut = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(head)
+        with suppress(ConnectionError):
+            while not reader.at_eof():
+                writer.write(more)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.02):
+                        await reader.read(65_536)
+        writer.close()
+        cut.set()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with EventSender(f"http://127.0.0.1:{port}/", [KEY]) as sender:
+            yield sender, cut
+
+
+@pytest.mark.parametrize(
+    ("head", "more"),
+    [(b"", b"HTTP/1.1 102 Processing\r\n\r\n"), (b"HTTP/1.1 200 OK\r\nx: ", b"x")],
+    ids=["informational responses", "a header"],
+)
+async def test_a_call_whose_response_never_begins_ends_with_its_delivery(
+    head: bytes, more: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_sender, "DELIVER_WITHIN", 0.5)
+    monkeypatch.setattr(event_sender, "CALL_EXPECTED", 0.1)
+    async with trickling(head, more) as (sender, cut):
+        async with asyncio.timeout(30):
+            with pytest.raises(TimeoutError):
+                await sender.deliver(make_events(1))
+            await cut.wait()
+
+
+async def test_an_accepted_event_whose_response_does_not_end_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_sender, "DELIVER_WITHIN", 0.5)
+    monkeypatch.setattr(event_sender, "CALL_EXPECTED", 0.1)
+    async with trickling(b"HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n", b"x") as (sender, cut):
+        async with asyncio.timeout(30):
+            await sender.deliver(make_events(1))
+            await cut.wait()
+
+
 @pytest.mark.parametrize("steps", range(1, 40))
-async def test_a_delivery_that_is_cancelled_at_any_step_loses_no_connection(
+async def test_a_delivery_that_is_cancelled_at_any_step_keeps_no_later_one_from_its_connections(
     steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_sender, "CALLS_AT_ONCE", 1)
