@@ -128,8 +128,8 @@ test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed 
 	$(monitoring)
 	$(valgrind)
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
-	  test-core test-commands test-reliability test-stores test-protocols test-others test-oldest-asyncio test-jims test-deploy \
-	  lint site
+	  test-stores test-reliability test-commands test-core test-others test-protocols test-oldest-asyncio test-jims site \
+	  test-deploy lint
 	@$(MAKE) --no-print-directory test-instructions
 
 lint: $(VENV)/.installed-dev
