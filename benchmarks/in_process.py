@@ -25,6 +25,7 @@ from jimsapi import JimsApp, ThreadContext
 from jimsapi.api.app import Api
 from jimsapi.asgi import streaming
 from jimsapi.plugins.secrets import redact
+from jimsapi.runs import housekeeping, watchdog
 from jimsapi.server import logs
 from jimsapi.server.logs import LogWriter
 from jimsapi.threads import ids
@@ -45,6 +46,8 @@ numbers = itertools.count()
 
 # A stream gives others a turn after some time, so often on a busy machine. What is counted would depend on that.
 streaming._TURN_SECONDS = math.inf
+# On a busy machine a request takes longer, and more of what is done from time to time falls into it.
+watchdog.BEAT_EVERY = watchdog.CHECK_EVERY = housekeeping.HEARTBEAT_EVERY = 3600.0
 
 # A request calls these when a new millisecond or second has begun, which a slow machine meets more often. They do not
 # count.
