@@ -8,7 +8,7 @@ from email.utils import formatdate, parsedate_to_datetime
 from .connection import Request
 from .errors import HTTPError
 
-__all__ = ["Selection", "select_range"]
+__all__ = ["Selection", "check_match", "select_range"]
 
 _RANGE = re.compile(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.IGNORECASE)
 
@@ -34,8 +34,9 @@ def select_range(request: Request, *, tag: str, modified: float, size: int) -> S
     `size` its length in bytes. A request for several ranges gets the whole content, and so does one with an `If-Range`
     that is not the tag.
 
-    Raises `HTTPError` 416 for a range after the end of the content.
+    Raises `HTTPError` 416 for a range after the end of the content, and 412 as `check_match` does.
     """
+    check_match(request, tag=tag, modified=modified)
     headers = {"etag": tag, "last-modified": formatdate(modified, usegmt=True), "accept-ranges": "bytes"}
     if _is_unchanged(request, tag, modified):
         return Selection(304, 0, 0, headers)
@@ -44,6 +45,25 @@ def select_range(request: Request, *, tag: str, modified: float, size: int) -> S
         return Selection(200, 0, size, headers)
     begin, end = selected
     return Selection(206, begin, end, {**headers, "content-range": f"bytes {begin}-{end - 1}/{size}"})
+
+
+def check_match(request: Request, *, tag: str, modified: float) -> None:
+    """Raise `HTTPError` 412 if a request is for another version of the content (`If-Match`, `If-Unmodified-Since`).
+
+    `tag` and `modified` are those of `select_range`, which calls this. A handler that changes or deletes the content
+    calls it first.
+    """
+    if wanted := request.headers.getlist("if-match"):
+        tags = [each.strip() for each in ",".join(wanted).split(",")]
+        if tag not in tags and tags != ["*"]:
+            raise HTTPError(412, "If-Match does not name the present version")
+        return
+    try:
+        limit = parsedate_to_datetime(request.headers.get("if-unmodified-since") or "").timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return
+    if int(modified) > limit:
+        raise HTTPError(412, "The content has changed since the time of If-Unmodified-Since")
 
 
 def _is_unchanged(request: Request, tag: str, modified: float) -> bool:

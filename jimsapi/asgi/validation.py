@@ -144,13 +144,18 @@ class _Walk:
         self.from_text = from_text
         self.faults: list[Fault] = []
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the response lists no more faults. The rest of the value need not be checked."""
+        return len(self.faults) >= MAX_FAULTS
+
     def add(self, item: Fault) -> None:
-        if len(self.faults) < MAX_FAULTS:
+        if not self.is_full:
             self.faults.append(item)
 
     def report(self, kind: str, loc: Loc, message: str, value: Any, context: dict[str, Any] | None = None) -> Any:
         """Add a fault. Returns `value`."""
-        if len(self.faults) < MAX_FAULTS:  # checked first, since `fault` has to measure the value
+        if not self.is_full:  # checked first, since `fault` has to measure the value
             self.faults.append(fault(kind, loc, message, value, context))
         return value
 
@@ -292,7 +297,11 @@ class _Walk:
             return self.too_long("List", kind.max_length, value, loc)
         before = len(self.faults)
         item_kind = _bare(kind.item_type)
-        checked = [self.check(item_kind, item, (*loc, index)) for index, item in enumerate(value)]
+        checked = []
+        for index, item in enumerate(value):
+            checked.append(self.check(item_kind, item, (*loc, index)))
+            if self.is_full:
+                break
         if kind.min_length is not None and len(value) < kind.min_length and len(self.faults) == before:
             self.too_short("List", kind.min_length, value, loc)
         return checked
@@ -308,6 +317,8 @@ class _Walk:
             place = (*loc, key)
             checked_key = self.check(key_kind, key, (*place, "[key]")) if isinstance(key_kind, _KEY_KINDS) else key
             checked[checked_key] = self.check(value_kind, item, place)
+            if self.is_full:
+                break
         if len(self.faults) == before:
             if kind.max_length is not None and len(value) > kind.max_length:
                 self.too_long("Dictionary", kind.max_length, value, loc)

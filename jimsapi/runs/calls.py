@@ -11,7 +11,7 @@ from uuid import UUID
 
 from jimsapi.runs.announcer import Announcer
 from jimsapi.runs.disclosure import Disclosure
-from jimsapi.runs.ending import Ending
+from jimsapi.runs.ending import Ending, only_asks
 from jimsapi.runs.files import FilesOfRun, MessageFiles
 from jimsapi.runs.lacking import takes
 from jimsapi.runs.live import LiveRun, PipelineTiming, Stop
@@ -28,6 +28,8 @@ from jimsapi.threads.storable import load_stored
 from jimsapi.threads.store import ThreadStore
 
 logger = logging.getLogger("jimsapi.runs")
+
+FAILED_WHILE_STOPPED = "run %s: the pipeline failed while it was stopped"
 
 
 class PipelineCalls:
@@ -152,6 +154,7 @@ class PipelineCalls:
             self._abandoned.add(task)
             task.add_done_callback(self._forget)
         if run.stop_reason is not None:
+            _note_fault(run, task)
             return Ending.stopped(run, self._run_timeout, context)
         return Ending.of(run, task, context, self._disclosure)
 
@@ -177,6 +180,17 @@ class PipelineCalls:
             elif run.deadline < next_deadline:
                 next_deadline = run.deadline
         self._set_alarm(next_deadline)
+
+
+def _note_fault(run: LiveRun, task: PipelineTask) -> None:
+    """Log the exception with which the pipeline of a stopped run ended, unless it is the end of a run that asks.
+
+    Otherwise asyncio would log it later, as one that was never retrieved.
+    """
+    fault = task.exception() if task.done() and not task.cancelled() else None
+    if fault is not None and not only_asks(fault):
+        identifiers = {"run_id": str(run.run_id), "thread_id": str(run.thread_id)}  # for error reporting
+        logger.warning(FAILED_WHILE_STOPPED, run.run_id, exc_info=fault, extra=identifiers)
 
 
 class _OpenTurn:

@@ -1,6 +1,7 @@
 """What of JSON is taken, and how a 422 says what is wrong. The answers are FastAPI's, tried on the real one."""
 
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
@@ -436,6 +437,20 @@ def test_the_echo_of_something_deep_never_breaks_the_answer() -> None:
 def test_an_answer_never_lists_faults_without_end() -> None:
     faults = faults_of({"k" * 5000: 1, **GOOD, "people": [{}] * 50_000})
     assert len(faults) == 1000
+
+
+def test_items_after_the_last_fault_that_is_listed_are_not_checked() -> None:
+    class Counted(list[Any]):
+        read = 0
+
+        def __iter__(self) -> Iterator[Any]:
+            for item in super().__iter__():
+                self.read += 1
+                yield item
+
+    people = Counted([{}] * 50_000)
+    assert len(faults_of({**GOOD, "people": people})) == 1000
+    assert people.read == 1000
 
 
 # Queries.

@@ -232,6 +232,29 @@ async def test_a_client_that_has_the_file_gets_304_until_it_changes(folder: Path
             assert (await client.get("/assets/css/site.css", headers=known)).text == "p { color: blue }"
 
 
+async def test_a_request_for_another_version_gets_412(folder: Path) -> None:
+    async with serving(folder) as client:
+        first = await client.get("/assets/css/site.css")
+        tag, modified = first.headers["etag"], first.headers["last-modified"]
+        for present in (
+            {"if-match": tag},
+            {"if-match": f'"x", {tag}'},
+            {"if-match": "*"},
+            {"if-unmodified-since": modified},
+            {"if-unmodified-since": "yesterday"},
+            {"if-match": tag, "if-unmodified-since": formatdate(0, usegmt=True)},
+        ):
+            assert (await client.get("/assets/css/site.css", headers=present)).status_code == 200
+        for other in (
+            {"if-match": '"x"'},
+            {"if-match": f"W/{tag}"},
+            {"if-match": '"x"', "if-none-match": tag},
+            {"if-match": '"x"', "range": "bytes=0-1"},
+            {"if-unmodified-since": formatdate(0, usegmt=True)},
+        ):
+            assert (await client.get("/assets/css/site.css", headers=other)).status_code == 412
+
+
 @pytest.mark.parametrize(
     ("wanted", "begin", "end"),
     [

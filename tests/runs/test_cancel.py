@@ -1,6 +1,7 @@
 """Cancelled runs: wherever they stand, nothing of them is stored, all hear the same, and their thread goes on."""
 
 import asyncio
+import gc
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -9,9 +10,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from jimsapi import ThreadContext
 from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.errors import RunCancelled, RunEnded
-from jimsapi.runs.live import LiveRun, RunRecord
+from jimsapi.runs.live import LiveRun, RunRecord, Stop
 from jimsapi.runs.lookup import Runs
 from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import RunNotFound
@@ -99,6 +101,29 @@ async def test_one_whose_pipeline_swallows_the_cancellation_is_let_go() -> None:
             await asyncio.sleep(0)
         assert run.thread_id is not None
         assert await texts(service, run.thread_id) == ["user_message", "user_message", "assistant_message"]
+
+
+@pytest.mark.parametrize("asks", [False, True])
+async def test_the_exception_of_a_stopped_pipeline_is_logged_with_its_run(
+    asks: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing(Scripted):
+        async def do(self, ctx: ThreadContext, command: str, argument: str) -> None:
+            try:
+                if asks:
+                    await ctx.ask("key", "Really?")
+                raise RuntimeError("cannot close")
+            finally:  # the run is stopped before it sees the exception
+                asyncio.get_running_loop().call_soon(run.stop, Stop.CANCELLED)
+
+    async with serving(Failing()) as service:
+        run = service.begin(inbound(), PUBLIC)
+        with pytest.raises(RunCancelled):
+            await run.answer
+        await ended(service)
+        gc.collect()  # asyncio logs exceptions that nobody has read when their task is collected
+    logged = [] if asks else [f"run {run.run_id}: the pipeline failed while it was stopped"]
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == logged
 
 
 async def test_a_run_that_has_ended_in_whatever_way_cannot_be_cancelled() -> None:

@@ -122,7 +122,7 @@ class AgentCard:
         }
         known = [one.strip() for value in request.headers.getlist("if-none-match") for one in value.split(",")]
         since = None if known else request.headers.get("if-modified-since")
-        if tag in known or f"W/{tag}" in known or since == self._last_modified:
+        if known == ["*"] or tag in known or f"W/{tag}" in known or since == self._last_modified:
             return Response(status=304, headers=headers)
         return JSONResponse(orjson.Fragment(body), headers=headers)
 

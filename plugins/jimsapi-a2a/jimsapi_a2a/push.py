@@ -88,14 +88,21 @@ class PushNotifications:
         """Whether callers may have receivers, and the store keeps them. It is in the agent card."""
         return self._on and self._service.subscriptions.is_supported
 
-    async def check(self, request: Request, body: SendMessage) -> None:
-        """Check the configuration that comes with a message, before its run begins.
+    async def check(self, request: Request, body: SendMessage, task: Task | None) -> None:
+        """Check the configuration that comes with a message, before its run begins. `task` is the task that it answers.
 
         Raises `A2AError`, or `InputRefused` for its URL.
         """
         given = _given(body)
-        if given is not None:
-            await self._checked(given, FIELD)
+        if given is None:
+            return
+        config = await self._checked(given, FIELD)
+        if task is None:
+            return
+        name = _name(request, _identified(config, task.id).id)
+        found = await self._service.subscriptions.of_run(UUID(task.id), KIND)
+        if len(found) >= MAX_CONFIGS and all(each.name != name for each in found):
+            raise _too_many(task.id)
 
     async def begun(self, request: Request, body: SendMessage, task_id: str) -> None:
         """Store the configuration that came with a message that a thread has accepted.
@@ -106,10 +113,7 @@ class PushNotifications:
         given = _given(body)
         if given is None:
             return
-        config = await self._checked(given, FIELD)
-        if not config.id:
-            parts = (config.url, config.token, config.scheme, config.credentials)
-            config = msgspec.structs.replace(config, id=str(derived_id(KIND, task_id, *parts)))
+        config = _identified(await self._checked(given, FIELD), task_id)
         try:
             task = await self._tasks.current(UUID(task_id))
             if task.state in TERMINAL or config not in await self._own(request, UUID(task_id)):
@@ -213,8 +217,7 @@ class PushNotifications:
         name, data = _name(request, config.id), msgspec.json.encode(config)
         subscription = Subscription(uuid7(), task_id, thread_id, KIND, name, _caller(request), data)
         if not await self._service.subscriptions.add(subscription, MAX_CONFIGS):
-            text = f"The task {task_id} has {MAX_CONFIGS} push notification configurations; delete one of them first"
-            raise A2AError(INVALID_PARAMS, text, violations=[("id", text)])
+            raise _too_many(str(task_id))
 
     async def _own(self, request: Request, task_id: UUID) -> Sequence[PushConfig]:
         """Return the configurations of a task that the caller has made. Those of others have their secrets."""
@@ -232,6 +235,19 @@ class PushNotifications:
 
 def _given(body: SendMessage) -> Mapping[str, Any] | None:
     return None if body.configuration is None else body.configuration.task_push_notification_config or None
+
+
+def _identified(config: PushConfig, task_id: str) -> PushConfig:
+    """Return a configuration of a message. Without an identifier it gets one, the same if the message is repeated."""
+    if config.id:
+        return config
+    parts = (config.url, config.token, config.scheme, config.credentials)
+    return msgspec.structs.replace(config, id=str(derived_id(KIND, task_id, *parts)))
+
+
+def _too_many(task_id: str) -> A2AError:
+    text = f"The task {task_id} has {MAX_CONFIGS} push notification configurations; delete one of them first"
+    return A2AError(INVALID_PARAMS, text, violations=[("id", text)])
 
 
 def _name(request: Request, config_id: str) -> str:

@@ -95,10 +95,10 @@ class Sending:
         self, request: Request, body: SendMessage, *, watched: bool = False, background: bool = False
     ) -> Begun:
         """Begin the run of a message, and wait until a thread has accepted it. Raises as `begin_turn` does."""
-        await self._push.check(request, body)
         sent = body.message
         content = content_of(sent.parts)
         task = None if sent.task_id is None else await self._tasks.find(request, sent.task_id)
+        await self._push.check(request, body, task)
         metadata = _metadata(request, body, content)
         turn = Turn(
             content.message,

@@ -251,6 +251,22 @@ async def test_a_task_has_a_limited_number_of_configurations(client: httpx.Async
     await result(client, "CancelTask", {"id": task["id"]})
 
 
+async def test_an_answer_with_one_configuration_too_many_is_refused_before_it_counts(client: httpx.AsyncClient) -> None:
+    task = await send(client, "ask")
+    assert state(await settled(client, task["id"])) == "input_required"
+    for number in range(10):
+        config = {"taskId": task["id"], "id": f"{number}", "url": "https://example.com/"}
+        await result(client, "CreateTaskPushNotificationConfig", config)
+    answer = text_message("Perth", taskId=task["id"])
+    more = {"taskPushNotificationConfig": {"url": "https://example.com/more"}}
+    refused = await error(client, "SendMessage", {**answer, "configuration": more})
+    assert (refused["code"], "delete one of them first" in refused["message"]) == (INVALID_PARAMS, True)
+    assert state(await settled(client, task["id"])) == "input_required"
+    known = {"taskPushNotificationConfig": {"id": "3", "url": "https://example.com/"}}
+    await result(client, "SendMessage", {**answer, "configuration": known})
+    assert state(await settled(client, task["id"])) == "completed"
+
+
 # Who may see a configuration.
 
 

@@ -64,7 +64,7 @@ def turn_of(body: RunAgentInput) -> Turn:
     content = body.messages[index].content
     parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
     try:
-        media = [part for part in parts if part.get("type") in _MEDIA]
+        media = [part for part in parts if _text(part.get("type")) in _MEDIA]
         named = [file_id for part in media if (file_id := _named(part)) is not None]
         files = [_file(part) for part in media if _named(part) is None]
     except NotAFile as error:

@@ -312,7 +312,8 @@ async def test_a_faulty_body_is_refused_by_the_field_at_fault(
 
 
 async def test_of_a_message_in_parts_the_texts_are_taken(client: TestClient) -> None:
-    parts = [{"type": "text", "text": "one"}, {"type": "unknown"}, {"type": "text", "text": "two"}]
+    others: list[Any] = [{"type": "unknown"}, {"type": ["text"]}, {"type": {}}, None]
+    parts = [{"type": "text", "text": "one"}, *others, {"type": "text", "text": "two"}]
     assert text(await ask(client, parts)) == "one\ntwo"
 
 

@@ -19,12 +19,17 @@ SAFETY = {
 origins embed it only if the server allows that (CORS). It asks again before it uses a copy that it has kept."""
 
 
+def tag_of(file: StoredFile) -> str:
+    """Return the `ETag` of a file. The identifier is made of all that a reader gets, so it never changes."""
+    return f'"{file.file_id}"'
+
+
 async def file_answer(request: Request, store: FileStore, file: StoredFile) -> Response:
     """Return the content of a file, or the range of it that the client asks for.
 
     Raises `HTTPError` 416 for a range after the end, and `StoredFileNotFound` if the file was deleted meanwhile.
     """
-    selected = select_range(request, tag=f'"{file.file_id}"', modified=file.created_at.timestamp(), size=file.size)
+    selected = select_range(request, tag=tag_of(file), modified=file.created_at.timestamp(), size=file.size)
     headers = {**selected.headers, **SAFETY}
     if selected.status == 304:
         return Response(status=304, headers=headers)

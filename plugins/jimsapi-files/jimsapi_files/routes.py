@@ -9,10 +9,11 @@ from typing import Annotated
 import msgspec
 
 from jimsapi.asgi import HTTPError, JSONResponse, Request, Response, Router
+from jimsapi.asgi.ranges import check_match
 from jimsapi.runs import CHAT, RunService
 from jimsapi.threads import StoredFile, StoreUnavailable
 from jimsapi_files.access import contact_of_file, contact_of_list
-from jimsapi_files.answers import file_answer
+from jimsapi_files.answers import file_answer, tag_of
 from jimsapi_files.media_types import OCTETS
 from jimsapi_files.service import Files
 from jimsapi_files.uploads import FIELD, FORM_OVERHEAD, UploadQuery, receive
@@ -66,6 +67,7 @@ REFUSALS = {
     403: "The credentials do not allow this.",
     503: "The server or the file store is not available now.",
 }
+NO_MATCH = {412: "The file is not the version that `If-Match` or `If-Unmodified-Since` names."}
 NOT_FOUND = {404: "There is no such file, or the caller may not use it."}
 
 
@@ -112,6 +114,7 @@ def add_routes(router: Router, service: RunService, files: Files) -> None:
         responses={
             **REFUSALS,
             **NOT_FOUND,
+            **NO_MATCH,
             200: ("The content.", OCTETS),
             206: ("The range of the content.", OCTETS),
             304: "The client has the content already.",
@@ -128,11 +131,15 @@ def add_routes(router: Router, service: RunService, files: Files) -> None:
         with unavailable_explained():
             return await file_answer(request, files.store, await _find(request))
 
-    @router.delete(f"{PATH}/{{id}}", query=OwnerQuery, status=204, responses={**REFUSALS, **NOT_FOUND}, tags=("files",))
+    @router.delete(
+        f"{PATH}/{{id}}", query=OwnerQuery, status=204, tags=("files",), responses={**REFUSALS, **NOT_FOUND, **NO_MATCH}
+    )
     async def delete_file(request: Request) -> Response:
         """Delete a file. The callers that may read it may delete it."""
         with unavailable_explained():
-            await files.store.delete(await _find(request))
+            file = await _find(request)
+            check_match(request, tag=tag_of(file), modified=file.created_at.timestamp())
+            await files.store.delete(file)
         return Response(status=204)
 
     async def _find(request: Request) -> StoredFile:

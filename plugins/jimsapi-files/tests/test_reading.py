@@ -122,6 +122,16 @@ async def test_a_range_after_the_end_is_refused_and_that_of_another_version_is_i
     assert (await client.get(empty)).headers["content-length"] == "0"
 
 
+async def test_a_request_for_another_version_gets_412_and_deletes_nothing(client: TestClient) -> None:
+    place = f"{PATH}/{await stored(client)}"
+    tag = (await client.get(place)).headers["etag"]
+    for call in (client.get, client.delete):
+        assert (await call(place, headers={"if-match": '"x"'})).status_code == 412
+    assert (await client.get(place, headers={"if-match": tag})).status_code == 200
+    assert (await client.delete(place, headers={"if-match": tag})).status_code == 204
+    assert (await client.get(place, headers={"if-match": tag})).status_code == 404
+
+
 async def test_a_client_that_has_the_file_gets_304(client: TestClient) -> None:
     place = f"{PATH}/{await stored(client)}"
     first = await client.get(place)
