@@ -19,8 +19,9 @@ JSON: Headers = (("content-type", "application/json"),)
 class Exchange:
     """A request, sent `copies` times at once. `server` says how the server that gets it is configured:
 
-    `public` has no auth, `locked` has a key and Authentik, `half` has an application of Authentik without its URL, and
-    `empty` an empty key. With `leaves` the client hangs up as soon as a stream has told it a first status.
+    `public` has no auth, `locked` has a key and Authentik, `half` has an application of Authentik without its URL,
+    `empty` an empty key, and `twice` two options `--api-key`. With `leaves` the client hangs up as soon as a stream has
+    told it a first status.
     """
 
     name: str
@@ -370,6 +371,9 @@ AUTH = [
     authorized("no thread's id, without a token", sent=b'{"contact_id": "a", "message": "m", "thread_id": "00"}'),
     authorized("half of Authentik, no token", server="half"),
     authorized("half of Authentik, a token", "Bearer user", server="half"),
+    authorized("two keys, the first", "Bearer old-key", server="twice"),
+    authorized("two keys, the last", "Bearer the-key", server="twice"),
+    authorized("two keys, no token", server="twice"),
     authorized("an empty key, no token", server="empty"),
     authorized("an empty key, an empty header", "", server="empty"),
     authorized("an empty key, a token", "Bearer user", server="empty"),

@@ -243,6 +243,13 @@ AUTH = [
         ("half of Authentik, no token", "half of Authentik, a token"),
     ),
     Difference(
+        "two options `--api-key`, a caller with the first key",
+        Side(401, "the last option counts", "Unauthorized"),
+        Side(200, "every key counts", WELL),
+        "You can change keys without a gap. Look at your script if it overrides a key by a second option.",
+        ("two keys, the first",),
+    ),
+    Difference(
         '`--api-key ""`, a caller without a token or with any',
         Side(401, "", "Unauthorized"),
         Side(200, "the server is public, and the start logs a warning", WELL),
