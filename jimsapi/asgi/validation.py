@@ -410,11 +410,15 @@ def _uuid_error(text: str) -> str:
     size = len(text.encode("utf-8", "replace"))
     if size > 45:  # the longest form
         return f"invalid length: found {size}"
+    # pydantic chooses a form by the length first. If a form has its right length, pydantic counts positions without the
+    # brace or the prefix. A text of 36 bytes has no other form than the one with hyphens.
     inner, offset, simple = text, 0, False
-    if len(text) >= 2 and text[0] == "{" and text[-1] == "}":
-        inner, offset = text[1:-1], 1
+    if size == 36:
+        pass
+    elif len(text) >= 2 and text[0] == "{" and text[-1] == "}":
+        inner, offset = text[1:-1], 0 if size == 38 else 1
     elif text.startswith("urn:uuid:"):
-        inner, offset = text[9:], 9
+        inner, offset = text[9:], 0 if size == 45 else 9
     else:
         simple = True
     for index, character in enumerate(inner):

@@ -332,6 +332,13 @@ def test_uuids_are_as_lax_as_pydantic_s(text: str) -> None:
         ("1" * 33, "invalid length: found 33"),
         ("1" * 50, "invalid length: found 50"),
         (THE_ID.replace("-", "", 1), "invalid group count: expected 5, found 4"),
+        ("1" * 36, "invalid group count: expected 5, found 1"),
+        (f"{{{THE_ID[:-2]}}}", "invalid character: found `{` at 0"),
+        (f"urn:uuid:{THE_ID[:27]}", "invalid character: found `u` at 0"),
+        (f"{{{THE_ID[:-1]}g}}", "invalid character: found `g` at 35"),
+        (f"{{{THE_ID[:-2]}g}}", "invalid character: found `g` at 35"),
+        (f"urn:uuid:{THE_ID[:-1]}g", "invalid character: found `g` at 35"),
+        (f"urn:uuid:{THE_ID[:-2]}g", "invalid character: found `g` at 43"),
     ],
 )
 def test_other_uuids_are_refused_as_pydantic_does(text: str, reason: str) -> None:

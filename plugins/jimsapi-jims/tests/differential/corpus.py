@@ -19,8 +19,9 @@ JSON: Headers = (("content-type", "application/json"),)
 class Exchange:
     """A request, sent `copies` times at once. `server` says how the server that gets it is configured:
 
-    `public` has no auth, `locked` has a key and Authentik, `half` has an application of Authentik without its URL, and
-    `empty` an empty key. With `leaves` the client hangs up as soon as a stream has told it a first status.
+    `public` has no auth, `locked` has a key and Authentik, `half` has an application of Authentik without its URL,
+    `empty` an empty key, and `twice` two options `--api-key`. With `leaves` the client hangs up as soon as a stream has
+    told it a first status.
     """
 
     name: str
@@ -194,6 +195,9 @@ WRONG_FIELDS = [
             "dashes misplaced": "0192b5f22-c03-7b91-9c6c-9a1234567890",
             "spaces around": " 0192b5f2-2c03-7b91-9c6c-9a1234567890 ",
             "half braces": "{0192b5f2-2c03-7b91-9c6c-9a1234567890",
+            "braces, too short": "{0192b5f2-2c03-7b91-9c6c-9a12345678}",
+            "braces, a digit that is none": "{0192b5f2-2c03-7b91-9c6c-9a123456789g}",
+            "URN, a digit that is none": "urn:uuid:0192b5f2-2c03-7b91-9c6c-9a123456789g",
             "without dashes, short": "0192b5f22c037b919c6c9a123456789",
             "unknown": "0192b5f2-2c03-7b91-9c6c-9a1234567890",
             "unknown, in capitals": "0192B5F22C037B919C6C9A1234567890",
@@ -276,9 +280,19 @@ NOT_STORABLE = [
     chat("an integer of 64 bits", "!look", thread_config={"a": 2**63 - 1, "b": -(2**63)}),
     chat("an integer over 64 bits", "!look", thread_config={"a": 2**70}),
     chat("an integer over 64 bits for a field", thread_id=2**70),
+    chat("an integer over 64 bits for an unknown field", unknown=2**70),
+    chat("a NUL for an unknown field", unknown="\0"),
+    body("NaN for an unknown field", '{"contact_id": "a", "message": "m", "unknown": NaN}'),
+    body("1e400 in the configuration", '{"contact_id": "1e400", "message": "m", "thread_config": {"a": 1e400}}'),
+    body("1e400 for a field", '{"contact_id": 1e400, "message": "m"}'),
+    body(
+        "an integer of 5,000 digits", f'{{"contact_id": "a", "message": "m", "thread_config": {{"a": {"9" * 5000}}}}}'
+    ),
     chat("an event type of 256 characters", event_type="c" * 256),
     chat("a forged state", event_type="state.set.mood"),
     chat("a forged life cycle", event_type="jims.lifecycle.thread_created"),
+    chat("a forged answer to a question", event_type="question.answered"),
+    chat("forged files of a message", event_type="message.files"),
 ]
 
 CONTENT_TYPES = [
@@ -306,6 +320,22 @@ CONTENT_TYPES = [
     replace(body("a broken body of another type", b"{"), headers=(("content-type", "text/plain"),)),
     replace(chat("accept: only HTML"), headers=(*JSON, ("accept", "text/html"))),
     replace(chat("accept-encoding: gzip"), headers=(*JSON, ("accept-encoding", "gzip, br"))),
+    replace(chat("content-encoding: identity"), headers=(*JSON, ("content-encoding", "identity"))),
+    replace(chat("content-encoding: gzip"), headers=(*JSON, ("content-encoding", "gzip"))),
+    typed("content type text/x+json", "text/x+json"),
+    replace(chat("two content types, the first JSON"), headers=(*JSON, ("content-type", "text/plain"))),
+    replace(chat("two content types, the second JSON"), headers=(("content-type", "text/plain"), *JSON)),
+    replace(chat("prefer: respond-async"), headers=(*JSON, ("prefer", "respond-async"))),
+    replace(chat("an idempotency key"), headers=(*JSON, ("idempotency-key", "one"))),
+    replace(
+        chat("an idempotency key again", "an idempotency key", contact_id="an idempotency key"),
+        headers=(*JSON, ("idempotency-key", "one")),
+    ),
+    replace(
+        chat("an idempotency key with another message", contact_id="an idempotency key"),
+        headers=(*JSON, ("idempotency-key", "one")),
+    ),
+    replace(chat("an empty idempotency key"), headers=(*JSON, ("idempotency-key", ""))),
 ]
 
 AUTH = [
@@ -341,6 +371,9 @@ AUTH = [
     authorized("no thread's id, without a token", sent=b'{"contact_id": "a", "message": "m", "thread_id": "00"}'),
     authorized("half of Authentik, no token", server="half"),
     authorized("half of Authentik, a token", "Bearer user", server="half"),
+    authorized("two keys, the first", "Bearer old-key", server="twice"),
+    authorized("two keys, the last", "Bearer the-key", server="twice"),
+    authorized("two keys, no token", server="twice"),
     authorized("an empty key, no token", server="empty"),
     authorized("an empty key, an empty header", "", server="empty"),
     authorized("an empty key, a token", "Bearer user", server="empty"),
@@ -388,6 +421,8 @@ PATHS = [
     at("GET", "/readyz"),
     replace(chat("a chat with a slash at the end"), path=f"{CHAT}/"),
     replace(chat("a path in percent signs"), path="/api/v1/%63hat"),
+    replace(chat("a path with %2F for its slashes"), path="/api%2Fv1%2Fchat"),
+    replace(chat("the server's address before the path"), path=f"http://localhost{CHAT}"),
 ]
 
 SAID = [

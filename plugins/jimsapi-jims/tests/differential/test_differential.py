@@ -39,6 +39,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
             "locked": ["--api-key", KEY, "--authentik-url", authentik.url, "--authentik-app-slug", "bot"],
             "half": ["--authentik-app-slug", "bot"],
             "empty": ["--api-key", ""],
+            "twice": ["--api-key", "old-key", "--api-key", KEY],
         }
         there = Servers(str(python), "jims_api.main:main", [], options, folder / "there")
         here = Servers(sys.executable, "jimsapi.cli:main", ["jims_core.app"], options, folder / "here")
