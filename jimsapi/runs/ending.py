@@ -119,7 +119,8 @@ def usage_of(context: ThreadContext) -> tuple[NewEvent, ...]:
     Events of the pipeline's own that cannot be stored are left out: nothing of them is to fail the outcome.
     """
     usage: dict[int, NewEvent] = {}
-    for event in context.outgoing_events:
+    outgoing: Any = context.outgoing_events
+    for event in outgoing if isinstance(outgoing, Iterable) else ():
         with suppress(BaseException):  # events may be objects of the app's own classes, whose attributes can raise
             if event.event_type == MODEL_USAGE:
                 usage.update((encoded.event_id.int, encoded) for encoded in encode_events([event]))
