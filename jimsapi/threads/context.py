@@ -242,8 +242,8 @@ class ThreadContext:
         message. `resources` is what the app's `lifespan` would yield. `answers` are the answers of a person, by the key
         of their question; `ask` raises `QuestionAsked` for other questions. `files` are the files of the message by
         their names; the ending of a name gives the type. You can also call a plain `def` pipeline in
-        an async test: its calls of async methods need no `await`. But `ask` and `once` return their values to it only
-        where no event loop runs, so test a plain `def` with these in a plain test.
+        an async test: its calls of async methods need no `await`. But `ask`, `once`, `load_events` and `save_file`
+        return their values to it only where no event loop runs, so test a plain `def` with these in a plain test.
         """
         pairs = [*history]
         if message is not None:
@@ -411,11 +411,11 @@ class ThreadContext:
                 break
         return chosen[::-1]
 
-    @_awaited_in_loop
+    @_valued_in_loop
     async def load_events(self, before: Event | None = None, limit: int = 200) -> list[Event]:
         """Load the `limit` newest stored events that are older than `before`, oldest first. None: the newest of all.
 
-        Raises `StoreUnavailable`.
+        In a plain `def` it has no `await`, and returns the list itself. Raises `StoreUnavailable`.
         """
         if self._load_events is None:
             return [] if before is not None else self.events[-limit:]
