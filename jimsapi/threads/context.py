@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 from asyncio import _get_running_loop
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from decimal import Decimal
 from functools import cached_property, partial, wraps
 from inspect import isawaitable
@@ -748,7 +748,7 @@ class ThreadContext:
 
     def _checked_files(self, files: Sequence[MessageFile]) -> list[FileFacts]:
         """Return what the thread holds of the files of a message, each once. Raises `TypeError` and `ValueError`."""
-        if isinstance(files, MessageFile) or not all(isinstance(file, MessageFile) for file in files):
+        if not isinstance(files, Collection) or not all(isinstance(file, MessageFile) for file in files):
             raise TypeError("files must be a list of MessageFile objects, which `await ctx.save_file(…)` returns")
         if len(files) > MAX_FILES:
             raise ValueError(f"a message may have at most {MAX_FILES} files, not {len(files)}")
