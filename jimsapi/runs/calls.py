@@ -212,8 +212,8 @@ class _OpenTurn:
         return stored
 
 
-async def invoke(pipeline: Pipeline, context: ThreadContext, loop: asyncio.AbstractEventLoop) -> None:
-    """Call a pipeline, in its own `PipelineTask`.
+async def invoke(pipeline: Pipeline, context: ThreadContext, loop: asyncio.AbstractEventLoop) -> Any:
+    """Call a pipeline, in its own `PipelineTask`, and return what it returns.
 
     Raises what the pipeline raises, and `RuntimeError` in place of `SystemExit` and `KeyboardInterrupt`.
     """
@@ -221,7 +221,7 @@ async def invoke(pipeline: Pipeline, context: ThreadContext, loop: asyncio.Abstr
     task.begun = True
     token = current_pipeline.set(task)
     try:
-        await pipeline(context)
+        return await pipeline(context)
     except (SystemExit, KeyboardInterrupt) as error:
         # asyncio raises these two again in the event loop, which would end the server.
         raise RuntimeError(f"the pipeline raised {type(error).__name__}") from error

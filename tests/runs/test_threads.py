@@ -547,3 +547,32 @@ async def test_what_takes_no_context_is_refused_at_once(faulty: Any) -> None:
         JimsApp(faulty)
     with pytest.raises(ValueError, match="threads is 0"):
         JimsApp(Bot(), threads=0)
+
+
+async def returns_its_answer(ctx: ThreadContext) -> Any:
+    return words_of(ctx)
+
+
+async def sends_its_answer(ctx: ThreadContext) -> Any:
+    ctx.send_message(words_of(ctx))
+    return words_of(ctx)
+
+
+@pytest.mark.parametrize(
+    ("app", "logged"),
+    [
+        (JimsApp(words_of), True),
+        (JimsApp(returns_its_answer), True),
+        (JimsApp(returns_its_answer, threaded=True), True),
+        (JimsApp(lambda ctx: returns_its_answer(ctx)), True),
+        (JimsApp(sends_its_answer), False),
+        (JimsApp(lambda ctx: None), False),
+        (JimsApp(lambda ctx: 5), False),
+    ],
+)
+async def test_a_text_that_is_returned_and_not_sent_is_logged(
+    app: JimsApp, logged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(app) as service:
+        await service.chat(inbound("hi"), PUBLIC)
+    assert ("call ctx.send_message(text)" in caplog.text) is logged
