@@ -345,7 +345,11 @@ class App(Router):
             handler = self._handlers.get(kind)
             if handler is not None:
                 try:
-                    return handler(request, error)
+                    answer: Any = handler(request, error)
+                    if isinstance(answer, Response):
+                        return answer
+                    given = type(answer).__name__
+                    raise TypeError(f"The exception handler of {kind.__name__} returned {given}, not a Response.")
                 except Exception as second:
                     error = second
                 break
@@ -404,9 +408,12 @@ class App(Router):
         """Declare the decorated `handler(request, error) -> Response` for errors of class `kind` and its subclasses.
 
         For errors while the app serves a WebSocket, the handler receives the `WebSocket` in place of the request.
+        Raises `ValueError` if the handler is `async def`.
         """
 
         def declare(handler: AnyExceptionHandler) -> AnyExceptionHandler:
+            if iscoroutinefunction(handler):
+                raise ValueError(f"The exception handler of {kind.__name__} must be a plain `def`: it is not awaited.")
             self._handlers[kind] = handler
             return handler
 

@@ -43,7 +43,7 @@ class Response:
         headers: Mapping[str, str] | None = None,
         content_type: str | None = TEXT_TYPE,
     ) -> None:
-        data = body.encode() if isinstance(body, str) else bytes(body)
+        data = body.encode() if isinstance(body, str) else encoded(body)
         self._set(data, status, headers, None if content_type is None else header("content-type", content_type))
 
     def _set(
@@ -163,13 +163,30 @@ class ErrorResponse(JSONResponse):
         super().__init__(self.content, status, headers)
 
 
+def encoded(content: Any) -> bytes:
+    """Return the bytes of a body, or of a part of one. Raises `TypeError` for all but text and bytes.
+
+    `bytes` would make as many zeros of a number.
+    """
+    if type(content) is bytes:
+        return content
+    if isinstance(content, str):
+        return content.encode()
+    try:
+        return bytes(memoryview(content))
+    except TypeError:
+        raise TypeError(f"The body of a response is a str or bytes, not {type(content).__name__}.") from None
+
+
 def header(name: str, value: str) -> tuple[bytes, bytes]:
     """Return a header in ASGI's form. Raises `ValueError` if HTTP cannot carry it."""
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is not a header name.")
-    if _BAD_VALUE.search(value):
-        raise ValueError(f"The value of the header {name} contains a line break or NUL.")
     try:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not a header name.")
+        if _BAD_VALUE.search(value):
+            raise ValueError(f"The value of the header {name} contains a line break or NUL.")
         return name.lower().encode(), value.encode("latin-1")
     except UnicodeEncodeError:
         raise ValueError(f"The value of the header {name} contains characters outside Latin-1.") from None
+    except TypeError:
+        raise TypeError(f"The header {name!r} and its value must both be a str, not {type(value).__name__}.") from None

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from inspect import iscoroutinefunction, isroutine
+from inspect import iscoroutinefunction, isroutine, signature
 from operator import itemgetter
 from os import PathLike
 from types import MappingProxyType
@@ -254,6 +254,7 @@ class Router:
             else:
                 _check_handler(handler, path, _THREAD_HINT)
                 run = handler
+            _check_parameters(handler, path)
             run = limited(run, max_body, time_limit)
             self.add(
                 Route(
@@ -345,6 +346,7 @@ class Router:
         """
 
         def declare(handler: AnyWebSocketHandler) -> AnyWebSocketHandler:
+            _check_parameters(handler, path)
             self.add(
                 Route(
                     path=path,
@@ -607,6 +609,21 @@ def _check_handler(handler: Any, path: str, hint: str = "") -> None:
     """Raise `ValueError` for a plain function. Other callable objects may return an awaitable."""
     if isroutine(handler) and not iscoroutinefunction(handler):
         raise ValueError(f"The handler {_full_name(handler)} of {path} must be `async def`.{hint}")
+
+
+def _check_parameters(handler: Any, path: str) -> None:
+    """Raise `ValueError` if a handler cannot be called with one argument, such as one that expects path parameters."""
+    try:
+        declared = signature(handler, follow_wrapped=False)  # a decorator may pass further arguments itself
+    except (TypeError, ValueError):  # not every callable shows its parameters
+        return
+    try:
+        declared.bind(None)
+    except TypeError as error:
+        raise ValueError(
+            f"The handler {_full_name(handler)} of {path} must have one parameter, the request or the WebSocket, which "
+            f"has path_params and the rest: {error}."
+        ) from None
 
 
 def _check_threaded(handler: Any, path: str, stoppable: bool) -> None:

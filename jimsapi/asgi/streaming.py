@@ -21,7 +21,7 @@ from .connection import Connection, Request
 from .errors import ClientDisconnected
 from .extension import ServerConnection, ServerExchange, connection_of, exchange_of
 from .open_work import OpenWork
-from .response import Response, header
+from .response import Response, encoded, header
 from .stall import Stall
 from .types import Receive, Send
 
@@ -85,7 +85,7 @@ class StreamingResponse(Response):
 
     def encode(self, item: Any) -> bytes:
         """Return the bytes of one item of the content."""
-        return item.encode() if isinstance(item, str) else bytes(item)
+        return item.encode() if isinstance(item, str) else encoded(item)
 
     def stream(self, request: Request, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Send the chunks. The app has already sent the start of the response.

@@ -226,8 +226,8 @@ class _OpenTurn:
         return stored
 
 
-async def invoke(pipeline: Pipeline, context: ThreadContext, loop: asyncio.AbstractEventLoop) -> None:
-    """Call a pipeline, in its own `PipelineTask`.
+async def invoke(pipeline: Pipeline, context: ThreadContext, loop: asyncio.AbstractEventLoop) -> Any:
+    """Call a pipeline, in its own `PipelineTask`, and return what it returns.
 
     Raises what the pipeline raises, and `RuntimeError` in place of `SystemExit` and `KeyboardInterrupt`.
     """
@@ -235,10 +235,13 @@ async def invoke(pipeline: Pipeline, context: ThreadContext, loop: asyncio.Abstr
     task.begun = True
     token = current_pipeline.set(task)
     try:
-        await pipeline(context)
+        return await pipeline(context)
     except (SystemExit, KeyboardInterrupt) as error:
         # asyncio raises these two again in the event loop, which would end the server.
         raise RuntimeError(f"the pipeline raised {type(error).__name__}") from error
     finally:
         task.wake()
-        current_pipeline.reset(token)  # otherwise the task and its context form a reference cycle
+        try:  # noqa: SIM105 # it costs a run nothing, unlike `suppress`
+            current_pipeline.reset(token)  # otherwise the task and its context form a reference cycle
+        except ValueError:  # the garbage collector closes a pipeline that never ended, in another context
+            pass

@@ -26,6 +26,7 @@ FAILED = "run %s: the pipeline failed"
 UNSTORABLE = "run %s: the pipeline sent an event that cannot be stored"
 UNREADABLE = "run %s: the events of the pipeline cannot be read"
 CAUGHT = "run %s: the pipeline went on after it had asked a person: it must not catch QuestionAsked"
+RETURNED = "run %s: the pipeline sent nothing and returned a text, which nobody gets: call ctx.send_message(text)"
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -82,7 +83,9 @@ class Ending(msgspec.Struct, frozen=True):
         try:
             if fault is None or only_asks(fault):
                 outgoing = context.complete()
-                if outgoing and getattr(outgoing[-1], "event_type", "") == QUESTION_ASKED:
+                if not outgoing:
+                    _check_returned(run, task)
+                elif getattr(outgoing[-1], "event_type", "") == QUESTION_ASKED:
                     _check_asking(run, fault)
                 events = tuple(encode_events(outgoing))
                 return cls(Outcome(COMPLETED, events), None, _assistant_messages(outgoing))
@@ -119,7 +122,8 @@ def usage_of(context: ThreadContext) -> tuple[NewEvent, ...]:
     Events of the pipeline's own that cannot be stored are left out: nothing of them is to fail the outcome.
     """
     usage: dict[int, NewEvent] = {}
-    for event in context.outgoing_events:
+    outgoing: Any = context.outgoing_events
+    for event in outgoing if isinstance(outgoing, Iterable) else ():
         with suppress(BaseException):  # events may be objects of the app's own classes, whose attributes can raise
             if event.event_type == MODEL_USAGE:
                 usage.update((encoded.event_id.int, encoded) for encoded in encode_events([event]))
@@ -132,6 +136,12 @@ def _check_asking(run: LiveRun, fault: BaseException | None) -> None:
         raise RuntimeError("a conversation start cannot ask a person: ask in the pipeline that answers messages")
     if fault is None:
         logger.warning(CAUGHT, run.run_id)
+
+
+def _check_returned(run: LiveRun, task: asyncio.Task[Any]) -> None:
+    """Log that a pipeline that sent nothing has returned its answer."""
+    if task.exception() is None and isinstance(task.result(), str):
+        logger.warning(RETURNED, run.run_id)
 
 
 def only_asks(fault: BaseException) -> bool:

@@ -43,6 +43,7 @@ from jimsapi.runs.errors import (
     RunInterrupted,
     ServerDraining,
     ThreadBusy,
+    exception_text,
 )
 from jimsapi.runs.files import MessageFiles, find_files, validate_files
 from jimsapi.runs.keys import caller_of
@@ -68,7 +69,6 @@ from jimsapi.threads.errors import (
     QueueFull,
     RunClosed,
     RunNotFound,
-    StoreLacks,
     StoreUnavailable,
     ThreadNotFound,
 )
@@ -564,11 +564,11 @@ class RunFlow:
             run.answer_with(ending.error or ending.result(run, self._disclosure))
 
     async def _store_title(self, run: LiveRun, thread: ThreadRecord, title: str) -> None:
-        change = ThreadChange(title=storable_text(str(title))[:MAX_TITLE] or None)
         try:
+            change = ThreadChange(title=storable_text(str(title))[:MAX_TITLE] or None)
             change_thread = method_of(self.store, "change_thread")
-        except StoreLacks as lacking:  # that must not cost the message its answer
-            logger.warning("run %s: its title is not stored: %s", run.run_id, lacking)
+        except Exception as error:  # of the store or of the title's `str`; that must not cost the message its answer
+            logger.warning("run %s: its title is not stored: %s", run.run_id, exception_text(error))
             return
         with suppress(ThreadNotFound):  # the thread was deleted
             await self._repeat_until_stored(run, partial(change_thread, thread.thread_id, None, change))

@@ -149,13 +149,14 @@ class Threaded:
         self._function = function
         self._threads = threads
 
-    async def __call__(self, ctx: ThreadContext) -> None:
+    async def __call__(self, ctx: ThreadContext) -> Any:
         ctx.speak_from_threads()
         returned = await self._threads.run(partial(self._work, ctx))
         if inspect.isawaitable(returned):
-            await returned
-        elif inspect.isasyncgen(returned):
-            await _stream_async(ctx, cast("AsyncGenerator[str, None]", returned))
+            return await returned
+        if inspect.isasyncgen(returned):
+            return await _stream_async(ctx, cast("AsyncGenerator[str, None]", returned))
+        return returned
 
     def _work(self, ctx: ThreadContext) -> Any:
         returned = self._function(ctx)
@@ -175,10 +176,10 @@ class ThreadedLoop:
         self._pipeline = pipeline
         self._threads = threads
 
-    async def __call__(self, ctx: ThreadContext) -> None:
+    async def __call__(self, ctx: ThreadContext) -> Any:
         ctx.speak_from_threads()
         call = _LoopCall(self._pipeline, ctx)
-        await self._threads.run(call.work, call.cancel)
+        return await self._threads.run(call.work, call.cancel)
 
 
 class _LoopCall:
@@ -188,16 +189,16 @@ class _LoopCall:
         self._pipeline = pipeline
         self._ctx = ctx
         self._cancelled = False
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[Any] | None = None
 
-    def work(self) -> None:
-        asyncio.run(self._main())
+    def work(self) -> Any:
+        return asyncio.run(self._main())
 
-    async def _main(self) -> None:
+    async def _main(self) -> Any:
         self._task = asyncio.current_task()
         if self._cancelled:  # while the loop was created
             raise asyncio.CancelledError
-        await self._pipeline(self._ctx)
+        return await self._pipeline(self._ctx)
 
     def cancel(self) -> None:
         self._cancelled = True

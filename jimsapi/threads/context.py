@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 from asyncio import _get_running_loop
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from decimal import Decimal
 from functools import cached_property, partial, wraps
 from inspect import isawaitable
@@ -242,8 +242,8 @@ class ThreadContext:
         message. `resources` is what the app's `lifespan` would yield. `answers` are the answers of a person, by the key
         of their question; `ask` raises `QuestionAsked` for other questions. `files` are the files of the message by
         their names; the ending of a name gives the type. You can also call a plain `def` pipeline in
-        an async test: its calls of async methods need no `await`. But `ask` and `once` return their values to it only
-        where no event loop runs, so test a plain `def` with these in a plain test.
+        an async test: its calls of async methods need no `await`. But `ask`, `once`, `load_events` and `save_file`
+        return their values to it only where no event loop runs, so test a plain `def` with these in a plain test.
         """
         pairs = [*history]
         if message is not None:
@@ -411,11 +411,11 @@ class ThreadContext:
                 break
         return chosen[::-1]
 
-    @_awaited_in_loop
+    @_valued_in_loop
     async def load_events(self, before: Event | None = None, limit: int = 200) -> list[Event]:
         """Load the `limit` newest stored events that are older than `before`, oldest first. None: the newest of all.
 
-        Raises `StoreUnavailable`.
+        In a plain `def` it has no `await`, and returns the list itself. Raises `StoreUnavailable`.
         """
         if self._load_events is None:
             return [] if before is not None else self.events[-limit:]
@@ -748,7 +748,7 @@ class ThreadContext:
 
     def _checked_files(self, files: Sequence[MessageFile]) -> list[FileFacts]:
         """Return what the thread holds of the files of a message, each once. Raises `TypeError` and `ValueError`."""
-        if isinstance(files, MessageFile) or not all(isinstance(file, MessageFile) for file in files):
+        if not isinstance(files, Collection) or not all(isinstance(file, MessageFile) for file in files):
             raise TypeError("files must be a list of MessageFile objects, which `await ctx.save_file(…)` returns")
         if len(files) > MAX_FILES:
             raise ValueError(f"a message may have at most {MAX_FILES} files, not {len(files)}")

@@ -19,6 +19,9 @@ class Identity:
     If `scopes` is None, the caller has every scope: it may read and delete threads, and use the routes of every plugin,
     also of plugins that are installed later. So pass `scopes` for every caller that is not an administrator. An empty
     collection grants no scope.
+
+    Raises `TypeError` for a `subject` or a `contact_id` that is not a `str`, such as a claim that is missing, and for
+    `scopes` that are one `str`.
     """
 
     subject: str
@@ -26,6 +29,10 @@ class Identity:
     scopes: Collection[str] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.subject, str):  # callers without one would share limits, budgets and idempotency keys
+            raise TypeError(f"the subject of an identity must be a str, not {type(self.subject).__name__}")
+        if self.contact_id is not None and not isinstance(self.contact_id, str):
+            raise TypeError(f"contact_id must be a str or None, not {type(self.contact_id).__name__}")
         if isinstance(self.scopes, str):
             raise TypeError("scopes must be a collection of strings, not one string")
 

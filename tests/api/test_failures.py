@@ -129,6 +129,20 @@ async def test_what_is_no_event_among_the_outgoing_is_refused(database: Path, ou
         assert (await events(client)) == [(CREATED, None), (USER, "hi")]
 
 
+@pytest.mark.parametrize("outgoing", [None, 5])
+async def test_outgoing_events_that_are_no_list_fail_the_run_at_once(database: Path, outgoing: Any) -> None:
+    async def answer(ctx: ThreadContext) -> None:
+        if ctx.get_last_user_message() == "break":
+            ctx.outgoing_events = outgoing
+
+    async with serve(database, answer) as client:
+        answered = await chat(client, "break")
+        assert (await chat(client, "hi")).status_code == 200
+    assert answered.status_code == 500
+    assert answered.json()["detail"].startswith("Pipeline error: ")
+    assert [status for status, _ in runs(database)] == ["failed", "completed"]
+
+
 @pytest.mark.parametrize(
     "error", [Quiet(), RuntimeError("\ud800"), RuntimeError(), asyncio.CancelledError(), KeyError("k")]
 )

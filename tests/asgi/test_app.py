@@ -236,6 +236,28 @@ async def test_a_handler_of_errors_that_fails_is_a_500_that_logs_both(caplog: py
     assert "a secret detail" in caplog.text
 
 
+async def test_a_handler_of_errors_that_returns_no_response_is_a_500_that_names_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = small()
+
+    @app.exception_handler(LookupError)
+    def lookup(request: Request, error: LookupError) -> Any:
+        return {"detail": "not a response"}
+
+    assert (await ask(app, "/breaks")).body == b'{"detail":"Internal Server Error"}'
+    assert "The exception handler of LookupError returned dict, not a Response." in caplog.text
+    assert "a secret detail" in caplog.text
+
+
+def test_a_handler_of_errors_that_is_async_is_refused() -> None:
+    async def lookup(request: Request, error: LookupError) -> Any: ...
+
+    handler: Any = lookup
+    with pytest.raises(ValueError, match="of LookupError must be a plain `def`"):
+        App().exception_handler(LookupError)(handler)
+
+
 async def test_a_handler_that_returns_no_response_is_a_500_that_names_it(caplog: pytest.LogCaptureFixture) -> None:
     app = App()
 

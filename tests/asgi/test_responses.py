@@ -89,6 +89,32 @@ def test_a_header_that_http_cannot_carry_is_refused(name: str, value: str) -> No
         Response(headers={name: value})
 
 
+@pytest.mark.parametrize(("name", "value"), [("retry-after", 5), (b"x", "y"), ("x", None)])
+def test_a_header_that_is_no_text_is_named(name: Any, value: Any) -> None:
+    with pytest.raises(TypeError, match=r"^The header b?'(retry-after|x)' and its value must both be a str, not"):
+        Response(headers={name: value})
+
+
+@pytest.mark.parametrize("body", [5, None, ["a"], {"a": 1}])
+def test_a_body_that_is_neither_text_nor_bytes_is_refused(body: Any) -> None:
+    with pytest.raises(TypeError, match=f"is a str or bytes, not {type(body).__name__}"):
+        Response(body)
+
+
+@pytest.mark.parametrize("body", ["ab", b"ab", bytearray(b"ab"), memoryview(b"ab")])
+def test_a_body_is_text_or_bytes_of_any_kind(body: Any) -> None:
+    assert Response(body).body == b"ab"
+
+
+async def test_an_item_of_a_stream_that_is_neither_text_nor_bytes_is_refused() -> None:
+    async def content() -> AsyncIterator[Any]:
+        yield b"a"
+        yield 5
+
+    with pytest.raises(TypeError, match="is a str or bytes, not int"):
+        await Exchange(*chunks(b"")).run(serving(lambda: StreamingResponse(content())), http_scope())
+
+
 def test_the_length_is_not_the_caller_s_to_say_and_the_type_is() -> None:
     with pytest.raises(ValueError, match="follows from the body"):
         Response("x", headers={"Content-Length": "5"})

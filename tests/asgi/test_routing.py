@@ -1,6 +1,7 @@
 """Which handler answers which path."""
 
 import random
+from functools import partial, wraps
 from itertools import product
 from typing import Any
 from uuid import UUID
@@ -283,6 +284,32 @@ def test_a_handler_that_is_not_async_is_refused() -> None:
 
     with pytest.raises(ValueError, match="must be `async def`"):
         Router().get("/x")(handler)
+
+
+async def no_parameter() -> Any: ...
+
+
+async def path_parameter(request: Request, name: str) -> Any: ...
+
+
+async def named_parameter(request: Request, *, name: str) -> Any: ...
+
+
+@pytest.mark.parametrize("handler", [no_parameter, path_parameter, named_parameter])
+def test_a_handler_that_cannot_be_called_with_the_request_alone_is_refused(handler: Any) -> None:
+    with pytest.raises(ValueError, match=r"_parameter of /\{name\} must have one parameter.*argument"):
+        Router().get("/{name}")(handler)
+    with pytest.raises(ValueError, match=r"_parameter of /\{name\} must have one parameter.*argument"):
+        Router().websocket("/{name}")(handler)
+
+
+def test_a_decorator_may_pass_arguments_that_the_handler_shows() -> None:
+    @wraps(path_parameter)
+    async def wrapped(request: Request) -> Any:
+        return await path_parameter(request, "ann")
+
+    Router().get("/{name}")(wrapped)
+    Router().get("/{name}")(partial(path_parameter, name="ann"))
 
 
 async def test_included_routes_answer_below_their_prefixes() -> None:

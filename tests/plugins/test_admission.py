@@ -142,6 +142,20 @@ async def test_an_identity_without_scopes_has_every_scope_also_those_of_plugins(
         assert (await client.get("/api/v1/threads?contact_id=ann")).status_code == threads
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"subject": None}, "subject of an identity must be a str, not NoneType"),
+        ({"subject": 5}, "subject of an identity must be a str, not int"),
+        ({"subject": "ann", "contact_id": 5}, "contact_id must be a str or None, not int"),
+        ({"subject": "ann", "scopes": "chat"}, "scopes must be a collection"),
+    ],
+)
+def test_an_identity_of_wrong_types_is_refused(arguments: dict[str, Any], error: str) -> None:
+    with pytest.raises(TypeError, match=error):
+        Identity(**arguments)
+
+
 async def test_a_401_offers_every_challenge_and_says_what_was_wrong_with_a_bearer(doors: Path) -> None:
     answer = await ask({}, api_key="k")
     assert answer.headers["www-authenticate"] == 'Bearer realm="jimsapi", Blue, Bearer realm="c"'

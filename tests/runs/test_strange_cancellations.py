@@ -18,6 +18,7 @@ from jimsapi.asgi.testing import TestClient
 from jimsapi.builtin.resolvers import DefaultResolver
 from jimsapi.runs import housekeeping, tasks
 from jimsapi.runs.admission import PUBLIC
+from jimsapi.runs.calls import invoke
 from jimsapi.runs.errors import PipelineFailed, QueueTimedOut, RunCancelled, RunInterrupted
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LiveRun, Stop
@@ -472,6 +473,20 @@ async def test_the_task_of_a_pipeline_leaves_no_cycle_of_references() -> None:
             assert seen[0]() is None
     finally:
         gc.enable()
+
+
+async def test_a_pipeline_that_the_garbage_collector_closes_raises_nothing() -> None:
+    async def endless(ctx: ThreadContext) -> None:
+        await asyncio.Event().wait()
+
+    loop = asyncio.get_running_loop()
+    work = invoke(endless, ThreadContext.for_test("hi"), loop)
+    task = tasks.PipelineTask.begin(work, loop=loop, pipeline="endless", run_id=uuid4(), thread_id=uuid4())
+    await asyncio.sleep(0)
+    work.close()  # in the context of the test, as a collector does
+    task.end()
+    await asyncio.wait({task})
+    assert isinstance(task.exception(), RuntimeError)  # its coroutine is closed
 
 
 async def test_a_run_that_a_pipeline_begins_keeps_its_own_time_limits() -> None:

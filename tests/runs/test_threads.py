@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import wraps
@@ -217,16 +217,7 @@ def reads_back(ctx: ThreadContext) -> None:
     state = ctx.get_state("count") or {"n": 0}
     ctx.set_state("count", {"n": state["n"] + 1})
     loaded = ctx.load_events(limit=100)
-    ctx.send_message(f"{state['n']} {who.get()} {len(list(run_now(loaded)))} {len(ctx.events)}")
-
-
-def run_now(done: Any) -> Sequence[Any]:
-    """The result of an async method in a thread: it has done its work, and awaiting it waits for nothing."""
-    try:
-        done.__await__().send(None)
-    except StopIteration as stop:
-        return list(stop.value)
-    raise AssertionError("it waits")
+    ctx.send_message(f"{state['n']} {who.get()} {len(loaded)} {len(ctx.events)}")
 
 
 async def test_it_reads_states_and_earlier_events_and_sees_context_variables() -> None:
@@ -556,3 +547,32 @@ async def test_what_takes_no_context_is_refused_at_once(faulty: Any) -> None:
         JimsApp(faulty)
     with pytest.raises(ValueError, match="threads is 0"):
         JimsApp(Bot(), threads=0)
+
+
+async def returns_its_answer(ctx: ThreadContext) -> Any:
+    return words_of(ctx)
+
+
+async def sends_its_answer(ctx: ThreadContext) -> Any:
+    ctx.send_message(words_of(ctx))
+    return words_of(ctx)
+
+
+@pytest.mark.parametrize(
+    ("app", "logged"),
+    [
+        (JimsApp(words_of), True),
+        (JimsApp(returns_its_answer), True),
+        (JimsApp(returns_its_answer, threaded=True), True),
+        (JimsApp(lambda ctx: returns_its_answer(ctx)), True),
+        (JimsApp(sends_its_answer), False),
+        (JimsApp(lambda ctx: None), False),
+        (JimsApp(lambda ctx: 5), False),
+    ],
+)
+async def test_a_text_that_is_returned_and_not_sent_is_logged(
+    app: JimsApp, logged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(app) as service:
+        await service.chat(inbound("hi"), PUBLIC)
+    assert ("call ctx.send_message(text)" in caplog.text) is logged

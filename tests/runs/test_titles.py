@@ -40,6 +40,19 @@ async def test_a_pipeline_gives_its_thread_a_title(given: Any, stored: str | Non
     assert await title_after(pipeline) == stored
 
 
+class Nameless:
+    def __str__(self) -> str:
+        raise ValueError("no name")
+
+
+async def test_a_title_without_a_text_costs_the_message_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+    async def pipeline(ctx: Any) -> None:
+        ctx.title = Nameless()
+
+    assert await title_after(pipeline) is None
+    assert "its title is not stored: no name" in caplog.text
+
+
 async def test_a_plain_function_gives_its_thread_a_title() -> None:
     def pipeline(ctx: ThreadContext) -> None:
         ctx.title = "Marsupials"

@@ -1726,6 +1726,14 @@ async def exits(scope: Scope, receive: Receive, send: Send) -> None:
     raise SystemExit(3)
 
 
+class Panic(BaseException):
+    """What extensions in Rust raise if they panic is not an `Exception` either."""
+
+
+async def panics(scope: Scope, receive: Receive, send: Send) -> None:
+    raise Panic
+
+
 async def sends_the_body_first(scope: Scope, receive: Receive, send: Send) -> None:
     await go_on(send, b"body")
 
@@ -1784,6 +1792,7 @@ FAULTY: dict[str, ASGIApp] = {
             returns_before,
             returns_after_the_start,
             exits,
+            panics,
             sends_the_body_first,
             starts_twice,
             sends_text,
@@ -1846,7 +1855,9 @@ def test_an_app_may_mend_a_start_that_was_refused(serving: Serving, client: sock
     assert answers.read()[2] == b"mended"
 
 
-@pytest.mark.parametrize("fault", ["raises", "returns", "exits", "sends too much", "sends too little", "is cancelled"])
+@pytest.mark.parametrize(
+    "fault", ["raises", "returns", "exits", "panics", "sends too much", "sends too little", "is cancelled"]
+)
 @pytest.mark.parametrize("framing", ["length", "chunks", "end"])
 def test_a_fault_in_mid_answer_cuts_it(
     serving: Serving, client: socket.socket, answers: Answers, fault: str, framing: str
@@ -1862,6 +1873,8 @@ def test_a_fault_in_mid_answer_cuts_it(
                 raise ValueError("oops")
             case "exits":
                 raise SystemExit
+            case "panics":
+                raise Panic
             case "sends too much":
                 await go_on(send, b"hello!", more=True)
             case "sends too little":

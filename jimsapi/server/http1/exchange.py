@@ -132,7 +132,9 @@ class Exchange:
                 logger.error("The ASGI app returned before its answer was complete.")
         except asyncio.CancelledError:
             pass  # the code that cancels the task logs why
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # the last two would end the server
+        except GeneratorExit:  # the loop has ended, and the garbage collector closes the task
+            raise
+        except BaseException as error:  # some would end the server; others, such as a panic in Rust, only this task
             logger.error("Exception in ASGI application\n", exc_info=error)
         if not self.complete and not self.gone:
             self._give_up()

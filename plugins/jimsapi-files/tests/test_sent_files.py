@@ -207,7 +207,7 @@ async def test_the_file_of_another_contact_cannot_be_sent(folder: Path) -> None:
 async def test_wrong_arguments_send_nothing(folder: Path) -> None:
     async def pipeline(ctx: ThreadContext) -> None:
         file = await ctx.save_file("a.txt", bytearray(b"1"))
-        wrong: tuple[Any, ...] = (file, ["a.txt"], [file, None])
+        wrong: tuple[Any, ...] = (file, ["a.txt"], [file, None], 5, (one for one in [file]))
         for files in wrong:
             with pytest.raises(TypeError, match="save_file"):
                 ctx.send_message("x", files=files)
