@@ -15,8 +15,13 @@ from typing import Any
 import httpx
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 from openapi_spec_validator import validate
 
+from jimsapi.builtin.client_certificate import CertificateOptions
+from jimsapi.cli.options import ServerOptions
+from jimsapi.cli.server_config import check_tls_files
+from jimsapi.plugins import StartError
 from tests.command import ROOT, python_path, refusal, run_command
 from tests.ports import free_port
 from tests.serving import Served
@@ -35,6 +40,20 @@ def bot(site: Path) -> Path:
 def taken_port() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening.getsockname()[1]
+
+
+@contextmanager
+def closed(folder: Path) -> Iterator[None]:
+    """Be a user who may not enter a folder."""
+    before = os.geteuid()
+    folder.chmod(0)
+    if before == 0:
+        os.seteuid(12345)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+        folder.chmod(0o700)
 
 
 def chat(client: httpx.Client) -> httpx.Response:
@@ -135,12 +154,36 @@ def test_a_store_that_another_process_holds_is_one_line_and_check_does_not_need_
     ("files", "message"),
     [
         (["--ssl-certfile", "no.pem"], "there is no file no.pem"),
-        (["--ssl-certfile", "bot.py"], "the certificate or its key cannot be used"),
+        (["--ssl-certfile", "bot.py"], "bot.py holds no certificate: --ssl-certfile names"),
+        (["--ssl-certfile", "cert.pem"], "cert.pem holds no private key: --ssl-keyfile names"),
+        (["--ssl-certfile", "cert.pem", "--ssl-keyfile", "other.pem"], "other.pem does not belong to the first"),
+        (["--ssl-certfile", "cert.pem", "--ssl-keyfile", "encrypted.pem"], "encrypted.pem is encrypted"),
+        (["--ssl-certfile", "cert.pem", "--ssl-keyfile", "cut.pem"], "the key in cut.pem cannot be used: "),
         (["--ssl-keyfile", "bot.py"], "--ssl-certfile"),
     ],
 )
 def test_an_unusable_certificate_is_one_line(bot: Path, files: list[str], message: str) -> None:
+    authority = trustme.CA()
+    own, other = authority.issue_cert("localhost"), authority.issue_cert("localhost")
+    own.cert_chain_pems[0].write_to_path(bot / "cert.pem")
+    other.private_key_pem.write_to_path(bot / "other.pem")
+    key = own.private_key_pem.bytes()
+    (bot / "cut.pem").write_bytes(key[:80] + key[-40:])
+    encryption = serialization.BestAvailableEncryption(b"a pass phrase")
+    encrypted = serialization.load_pem_private_key(key, None).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
+    )
+    (bot / "encrypted.pem").write_bytes(encrypted)
     assert message in refusal(run_command(*QUIET, "--store", "memory:", *files, cwd=bot))
+
+
+def test_a_certificate_in_a_folder_that_the_user_may_not_enter_is_one_line(bot: Path) -> None:
+    folder = bot / "live"
+    folder.mkdir()
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "chain.pem")
+    server = ServerOptions(ssl_certfile=folder / "chain.pem")
+    with closed(folder), pytest.raises(StartError, match=r"chain\.pem cannot be read \(Permission denied\): let the"):
+        check_tls_files(server, CertificateOptions())
 
 
 def test_a_start_says_what_it_serves_where_with_which_store_plugins_and_auth(bot: Path) -> None:
