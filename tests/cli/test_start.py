@@ -7,8 +7,9 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,26 @@ def test_a_start_says_what_it_serves_where_with_which_store_plugins_and_auth(bot
     assert "auth: none, the API is public" in log
     assert "NO AUTHENTICATION IS CONFIGURED" in log
     assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- 2>&-", "<&- >&- 2>&-"])
+def test_a_server_whose_standard_streams_are_closed_serves_and_stops(bot: Path, closed: str) -> None:
+    port = free_port()
+    served = Served("--app", "bot", "--port", str(port), folder=bot)
+    served.command = ["sh", "-c", f'exec "$@" {closed}', "sh", *served.command]
+    served.launch()
+    try:
+        assert served.process is not None
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
+            until = time.monotonic() + 30
+            while served.process.poll() is None and time.monotonic() < until:
+                with suppress(httpx.ConnectError):
+                    assert chat(client).status_code == 200
+                    break
+                time.sleep(0.05)
+        assert served.stop() == 0
+    finally:
+        served.close()
 
 
 def test_with_a_key_nothing_is_said_of_a_public_api_and_the_key_is_not_shown(bot: Path) -> None:
