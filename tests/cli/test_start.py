@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import socket
 import ssl
 import subprocess
@@ -199,6 +200,26 @@ def test_a_start_says_what_it_serves_where_with_which_store_plugins_and_auth(bot
     assert "auth: none, the API is public" in log
     assert "NO AUTHENTICATION IS CONFIGURED" in log
     assert "Traceback" not in log
+
+
+def test_a_disk_on_which_a_database_cannot_grow_is_one_line_about_the_disk(bot: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_240, 10_240))
+
+    command = [sys.executable, "-m", "jimsapi", *QUIET, "--store", "sqlite:///jims.db"]
+    ran = subprocess.run(
+        command,
+        cwd=bot,
+        env={**os.environ, "PYTHONPATH": python_path(bot), "PYTHONDONTWRITEBYTECODE": "1"},
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    line = refusal(ran)
+    assert f"{bot}/jims.db: the disk does not do what SQLite needs (disk I/O error, SQLITE_IOERR_" in line
+    assert f"check it with `df {bot}`" in line
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "<&- 2>&-", "<&- >&- 2>&-"])
