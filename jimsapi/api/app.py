@@ -172,11 +172,8 @@ class Api(App):
                 configuration = self._configuration or configure(self._options, self._given)
                 composer = Composer(configuration)
                 built = await composer.build(self._app)
-                if self._peers is not None and not getattr(built.store.value, "shareable", False):
-                    raise StartError(
-                        f"--workers: only one process may open the store {built.store.name}; use --workers 1, or a "
-                        "store that processes share: --store postgresql://…, with the plugin jimsapi-postgres"
-                    )
+                if self._peers is not None:
+                    require_shareable(built.store)
                 metrics = configuration.settings.get(MetricsOptions)
                 if self._serve_metrics and metrics.port:
                     port = MetricsPort(metrics.host, metrics.port, CombinedRegistry(built.registry))
@@ -363,6 +360,15 @@ def run_service(composition: Composition, peers: Peers | None = None) -> RunServ
     service.store = wrapped_store(composition)
     wrap_pipelines(service, composition)
     return service
+
+
+def require_shareable(store: Built) -> None:
+    """Raise `StartError` if the workers of `--workers` cannot share the store."""
+    if not getattr(store.value, "shareable", False):
+        raise StartError(
+            f"--workers: only one process may open the store {store.name}; use --workers 1, or a store that processes "
+            "share: --store postgresql://…, with the plugin jimsapi-postgres"
+        )
 
 
 def worker_of(service: RunService) -> Worker:

@@ -22,6 +22,9 @@ CALL_TIMEOUT = 5.0
 """Seconds for each step of a call: to connect, to send, and to wait for more of the response."""
 READ_AT_MOST = 65_536
 """Bytes of a response."""
+READ_WITHIN = 1.0
+"""Seconds for the rest of a response whose status is known. The connection of a response that is not complete by then
+is closed, and the next call makes a new one."""
 REFUSALS = frozenset({400, 413, 415, 422})
 """The statuses by which a receiver says that it will never accept the event. After any other one it comes again."""
 DELIVER_WITHIN = 9.0
@@ -35,6 +38,16 @@ REMEMBERED_AT_MOST = 10_000
 
 Key = tuple[UUID | None, UUID, UUID | None]
 """The thread of an event, the event, and the run. An event of the history has no run, so a rewind sends it again."""
+
+_REASONS: dict[type[BaseException], str] = {
+    httpx.ConnectTimeout: f"no connection within {CALL_TIMEOUT:g} s",
+    httpx.ConnectError: "the receiver closed the connection during the TLS handshake",
+    httpx.WriteTimeout: f"the receiver did not read the call within {CALL_TIMEOUT:g} s",
+    httpx.ReadTimeout: f"no response within {CALL_TIMEOUT:g} s",
+    httpx.WriteError: "the receiver closed the connection while the call was sent",
+    httpx.ReadError: "the receiver closed the connection without a response",
+    TimeoutError: f"the response had not begun when the time for the batch, {DELIVER_WITHIN:g} s, was over",
+}
 
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")
 
@@ -158,7 +171,7 @@ class EventSender:
             raise EventRefused(f"the receiver answered {statuses}", [event for event, _ in delivery.refused])
         for result in results:
             if isinstance(result, BaseException):
-                raise result
+                raise _with_reason(result)
         if delivery.left:
             raise DeliveryUnfinished(
                 f"{delivery.left} of {len(events)} events come later, since the receiver is too slow for all at once"
@@ -212,8 +225,9 @@ class EventSender:
                 response = await self._transport.handle_async_request(request)
         try:
             # The status is known, and the rest of the response does not matter.
+            read_until = asyncio.get_running_loop().time() + READ_WITHIN
             with suppress(httpx.TransportError, TimeoutError):
-                async with asyncio.timeout_at(until):
+                async with asyncio.timeout_at(min(until, read_until)):
                     await _read_some(response)
         finally:
             await response.aclose()
@@ -237,6 +251,12 @@ async def _read_some(response: httpx.Response) -> None:
         left -= len(chunk)
         if left < 0:
             return
+
+
+def _with_reason(error: BaseException) -> BaseException:
+    """Return an error of a call with a text for the log, since most of the HTTP client's errors have none."""
+    reason = None if str(error) else _REASONS.get(type(error))
+    return error if reason is None else type(error)(reason)
 
 
 def _key(event: SinkEvent) -> Key:

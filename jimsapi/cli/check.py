@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from jimsapi.api.app import Api, run_service
+from jimsapi.api.app import Api, require_shareable, run_service
 from jimsapi.api.metrics import MetricsOptions, unusable_port
 from jimsapi.builtin.client_certificate import CertificateOptions
 from jimsapi.cli.framework import FrameworkApp
@@ -112,6 +112,8 @@ async def _compose(configuration: Configuration, *, connect: bool) -> tuple[Comp
     config = loaded_config(server_config(server, certificates, settings.get(CoreOptions).max_body, api))
     composer = Composer(configuration)
     composition = await composer.build()
+    if server.workers > 1:
+        require_shareable(composition.store)
     missing = missing_store(composition.store)
     opened = [] if missing is None else [f"the store: {missing}"]
     lifespans = Lifespans()

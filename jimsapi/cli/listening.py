@@ -4,29 +4,41 @@ import errno
 import socket
 from pathlib import Path
 
+import msgspec
+
 from jimsapi.api.metrics import MetricsOptions
 from jimsapi.cli.options import ServerOptions
 from jimsapi.plugins.errors import StartError
 from jimsapi.server.port import inherited_port, open_port, open_unix_socket
 
 
-def bind(server: ServerOptions) -> tuple[socket.socket, Path | None]:
-    """Open the port or the Unix socket, or take it over from the service manager. The command calls this first.
+class Port(msgspec.Struct, frozen=True):
+    """The socket that the command listens on.
 
-    Returns the socket and, if it is a Unix socket that the command has opened itself, its path.
+    `own_path`: its path, if it is a Unix socket that the command has opened itself. `is_inherited`: the service manager
+    has opened it, and keeps it open.
+    """
+
+    listening: socket.socket
+    own_path: Path | None = None
+    is_inherited: bool = False
+
+
+def bind(server: ServerOptions) -> Port:
+    """Open the port or the Unix socket, or take it over from the service manager. The command calls this first.
 
     Raises `StartError` with the reason if there is nothing to listen on.
     """
     try:
         if (inherited := inherited_port()) is not None:
-            return inherited, None
+            return Port(inherited, is_inherited=True)
     except (ValueError, OSError) as error:
         raise StartError(f"cannot use the socket of the service manager: {error}") from error
     try:
         # The port is open from now on. A second server then fails here, before it ends the runs of this one.
         if server.uds is not None:
-            return open_unix_socket(server.uds, int(server.uds_mode, 8)), server.uds
-        return open_port(server.host, server.port), None
+            return Port(open_unix_socket(server.uds, int(server.uds_mode, 8)), own_path=server.uds)
+        return Port(open_port(server.host, server.port))
     except OSError as error:
         raise StartError(cannot_listen(server, error)) from error
 

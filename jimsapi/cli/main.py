@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command line.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    _open_closed_streams()
     # The objects that imports have made live until the end. A command ends sooner if the garbage collector does not
     # traverse them, as it would when Python exits. A program that only imports this module has objects of its own.
     gc.freeze()
@@ -67,6 +68,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "--verbose" in arguments or is_on(os.environ.get("JIMS_VERBOSE", "")):
             click.echo(redact(cause_text(error)), err=True, nl=False)
         sys.exit(error.exit_status if isinstance(error, StartError) else 1)
+
+
+def _open_closed_streams() -> None:
+    """Open the null device in place of each standard stream that is closed.
+
+    A socket would get the number of a closed one otherwise, and libuv aborts the process when it closes that socket.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number, which is this one
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def command_line(arguments: Sequence[str]) -> click.Group:

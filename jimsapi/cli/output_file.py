@@ -42,7 +42,11 @@ def new_file(output: Path, *, force: bool) -> Iterator[IO[bytes]]:
 
 def refuse_existing(output: Path, *, force: bool) -> None:
     """Raise `StartError` if a file exists that may not be replaced."""
-    if output.exists() and not force:
+    try:
+        exists = output.exists()
+    except OSError as error:  # the user may not enter its folder
+        raise _unwritable(output, error) from error
+    if exists and not force:
         raise StartError(f"{output} exists; name another file with --output, or replace it with --force")
 
 

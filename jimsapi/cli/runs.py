@@ -23,6 +23,8 @@ COLUMNS = ("RUN", "STATUS", "ACCEPTED", "SECONDS", "THREAD", "CONTACT")
 WIDTHS = (36, 11, 20, 8, 36, 0)
 ATTEMPTS = 2
 """How often a cancellation is sent again if the server does not answer."""
+ANSWER_WITHIN = 10.0
+"""Seconds for each attempt. A server cancels a run at once."""
 
 _BESIDE_A_SERVER = (
     "; while that server runs, cancel the run through it: give its --url, and a key that has the scope threads with "
@@ -139,7 +141,7 @@ def cancel_run_at(url: str, key: str | None, key_file: str | None, run_id: UUID)
     from jimsapi.client import Client, ClientError
 
     try:
-        with Client(url, api_key=client_key(key, key_file), attempts=ATTEMPTS) as client:
+        with Client(url, api_key=client_key(key, key_file), timeout=ANSWER_WITHIN, attempts=ATTEMPTS) as client:
             client.cancel(run_id)
     except (ClientError, ValueError) as error:
         raise StartError(f"{url}: {error}") from error

@@ -35,6 +35,7 @@ from jimsapi.plugins.errors import StartError, cause_text
 from jimsapi.plugins.secrets import redact
 from jimsapi.runs.peers import Peers
 from jimsapi.runs.pipeline import pipeline_name
+from jimsapi.server.acceptor import accept_new_connections
 from jimsapi.server.borrowed import ChangeReload, Config
 from jimsapi.server.drain import Drain, Work
 from jimsapi.server.logs import QUEUE_LIMIT, LogWriter, set_up_logs
@@ -98,12 +99,16 @@ class Factory(msgspec.Struct, frozen=True):
 
 
 class ServingProcess(msgspec.Struct, frozen=True):
-    """Serves in this process, or in the child of a reloader or of `--workers`, which gets a pickled copy."""
+    """Serves in this process, or in the child of a reloader or of `--workers`, which gets a pickled copy.
+
+    `stays_open`: the service manager keeps the port open after the end.
+    """
 
     factory: Factory
     server: ServerOptions
     certificates: CertificateOptions
     max_body: int
+    stays_open: bool = False
 
     def run(self, sockets: list[socket.socket], link: Link | None = None) -> int:
         """Serve until a signal, or the supervisor at the other end of `link`, stops it. Returns the exit status.
@@ -121,6 +126,7 @@ class ServingProcess(msgspec.Struct, frozen=True):
                 on_cancelled=callbacks.on_cancelled,
                 on_leaked=callbacks.on_leaked,
                 instead=lambda: callbacks.framework_app(api.startup_error),
+                stays_open=self.stays_open,
             )
             callbacks.reread = partial(reread_certificates, self.server, self.certificates, server)
             server.run(sockets=sockets)
@@ -317,17 +323,19 @@ def serve(configuration: Configuration, given: Mapping[str, Any]) -> int:
     max_body = settings.get(CoreOptions).max_body
     metrics = settings.get(MetricsOptions)
     refuse_shared_port(server, metrics)
-    listening, own_path = bind(server)
-    address = address_of(server, listening)
+    port = bind(server)
+    address = address_of(server, port.listening)
     factory_configuration = None if server.reload or server.workers > 1 else configuration
     factory = Factory(dict(given), address, logs.log_format == "json", logs.verbose, factory_configuration)
-    process = ServingProcess(factory, server, certificates, max_body)
+    process = ServingProcess(factory, server, certificates, max_body, port.is_inherited)
     try:
-        return _serve_here_or_in_others(process, server, metrics, listening)
+        return _serve_here_or_in_others(process, server, metrics, port.listening)
     finally:
-        if own_path is not None:
-            listening.close()
-            close_unix_socket(own_path)
+        if port.is_inherited:
+            accept_new_connections(port.listening)  # a worker that was killed may have ended this
+        if port.own_path is not None:
+            port.listening.close()
+            close_unix_socket(port.own_path)
 
 
 def _serve_here_or_in_others(

@@ -2,6 +2,8 @@
 
 import logging
 import ssl
+import stat
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -112,16 +114,71 @@ def warn_of_missing_websockets(config: Config, app: App, *, tries: bool = False)
 
 
 def check_tls_files(server: ServerOptions, certificates: CertificateOptions) -> None:
-    """Raise `StartError` if an option or a file of TLS is missing, or if `--ssl-ca-certs` is unusable."""
+    """Raise `StartError` if an option or a file of TLS is missing or unusable. It never asks for a pass phrase."""
     if server.ssl_keyfile is not None and server.ssl_certfile is None:
         raise StartError("--ssl-keyfile is given without a certificate: give --ssl-certfile too")
-    for path in (server.ssl_certfile, server.ssl_keyfile):
-        if path is not None and not path.is_file():
-            raise StartError(f"there is no file {path}: --ssl-certfile and --ssl-keyfile name PEM files")
+    if server.ssl_certfile is not None:
+        _check_certificate(server.ssl_certfile, server.ssl_keyfile or server.ssl_certfile)
     if certificates.ca_certs is not None:
         if server.ssl_certfile is None:
             raise StartError("--ssl-ca-certs asks for client certificates, which needs HTTPS: give --ssl-certfile too")
         _check_authorities(certificates.ca_certs)
+
+
+def _check_certificate(certificate: Path, key: Path) -> None:
+    for path in (certificate, key):
+        _require_readable(path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key, _Encrypted.refuse)
+    except _Encrypted:
+        raise StartError(
+            f"the key in {key} is encrypted, and the server asks for no pass phrase: decrypt it with: "
+            f"openssl pkey -in {key} -out decrypted.pem, let only the user of the server read that file, and name it "
+            "with --ssl-keyfile"
+        ) from None
+    except (OSError, ValueError) as error:
+        if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+            raise StartError(
+                f"the key in {key} does not belong to the first certificate in {certificate}: name the key of that "
+                "certificate with --ssl-keyfile; the server's own certificate comes first, and then its chain"
+            ) from error
+        if not _count_certificates(certificate):
+            raise StartError(f"{certificate} holds no certificate: --ssl-certfile names a PEM file with one") from error
+        if b"PRIVATE KEY-----" not in key.read_bytes():
+            raise StartError(f"{key} holds no private key: --ssl-keyfile names a PEM file with one") from error
+        raise StartError(f"the certificate in {certificate} or the key in {key} cannot be used: {error}") from error
+
+
+class _Encrypted(Exception):
+    @classmethod
+    def refuse(cls) -> str:
+        """OpenSSL calls this for the pass phrase of an encrypted key. Without it, OpenSSL would ask on the terminal."""
+        raise cls
+
+
+def _require_readable(path: Path) -> None:
+    """Raise `StartError` if the user of this process cannot read a file of `--ssl-certfile` or `--ssl-keyfile`."""
+    try:
+        is_file = stat.S_ISREG(path.stat().st_mode)
+        if is_file:
+            path.open("rb").close()
+    except (FileNotFoundError, NotADirectoryError):
+        is_file = False
+    except OSError as error:
+        raise StartError(
+            f"{path} cannot be read ({error.strerror or error}): let the user of the server read the file and enter "
+            "its folders, or copy it to a place where that user may"
+        ) from error
+    if not is_file:
+        raise StartError(f"there is no file {path}: --ssl-certfile and --ssl-keyfile name PEM files")
+
+
+def _count_certificates(path: Path) -> int:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with suppress(ssl.SSLError):  # the file has none
+        context.load_verify_locations(path)
+    return context.cert_store_stats()["x509"]
 
 
 def _check_authorities(path: Path) -> None:

@@ -241,8 +241,8 @@ def _describe(spec: OptionSpec) -> str:
     names = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path", Secret: "text"}
     text = names.get(spec.type, "text")
     if spec.minimum is not None and spec.maximum is not None:
-        return f"{text} from {spec.minimum:.12g} to {spec.maximum:.12g}"
-    return text if spec.minimum is None else f"{text} of at least {spec.minimum:.12g}"
+        return f"{text} from {spec.minimum:.16g} to {spec.maximum:.16g}"
+    return text if spec.minimum is None else f"{text} of at least {spec.minimum:.16g}"
 
 
 class Owned(msgspec.Struct, frozen=True):

@@ -99,7 +99,8 @@ class Acceptor:
     Connections whose request begins with one of `first` overtake others that wait. With TLS this has no effect, because
     the request is encrypted. `evictable()` returns the connections that may be closed to make room, in groups. The
     server closes connections of a group only if the groups before it have none. Incomplete TLS handshakes are the first
-    group. Each new connection uses `tls` as it then is.
+    group. Each new connection uses `tls` as it then is. With `stays_open`, the service manager keeps the port open, so
+    connections that come after the end wait for the next server.
     """
 
     def __init__(
@@ -110,8 +111,11 @@ class Acceptor:
         descriptors: Descriptors,
         evictable: Callable[[], Iterable[Collection[Evictable]]],
         first: tuple[bytes, ...] = (),
+        *,
+        stays_open: bool = False,
     ) -> None:
         self._listening = listening
+        self._stays_open = stays_open
         self._first = first if tls is None else ()
         self._accepted: deque[socket.socket] = deque()
         self._make_protocol = make_protocol
@@ -135,8 +139,8 @@ class Acceptor:
     async def finish(self, within: float) -> None:
         """Close the port without losing a connection, and wait up to `within` seconds for TLS handshakes.
 
-        Connections whose TCP handshake has begun are still accepted. Later clients see a closed port, possibly after a
-        second, because the kernel ignores their first packets.
+        Connections whose TCP handshake has begun are still accepted. Later clients see a closed port, or wait if the
+        port stays open, possibly after a second, because the kernel ignores their first packets.
         """
         if not self._accepting:
             return
@@ -147,6 +151,8 @@ class Acceptor:
             if self._loop.time() > until:
                 break
             await asyncio.sleep(0)  # closed connections free their descriptors in this pass
+        if self._stays_open:
+            accept_new_connections(self._listening)
         self.close()
         while self._accepted:
             self._open_soon(self._accepted.popleft())

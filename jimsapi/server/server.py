@@ -39,6 +39,8 @@ class Server(UvicornServer):
     `on_cancelled` if something cancels its own task; it ignores the cancellation. At the end it calls `on_leaked` with
     the tasks that do not end after they are cancelled.
 
+    With `stays_open`, the service manager keeps the sockets open after the end.
+
     If the app cannot start, the server calls `instead`. If that returns another app, the server starts it in place of
     the first, in the same event loop.
     """
@@ -51,8 +53,10 @@ class Server(UvicornServer):
         on_cancelled: Callable[[], None],
         on_leaked: Callable[[Collection[asyncio.Task[Any]]], None],
         instead: Callable[[], OtherApp | None] = lambda: None,
+        stays_open: bool = False,
     ) -> None:
         super().__init__(config)
+        self._stays_open = stays_open
         self._on_cancelled = on_cancelled
         self._on_leaked = on_leaked
         self._instead = instead
@@ -79,7 +83,15 @@ class Server(UvicornServer):
         lines = tuple(f"GET {path}".encode() for path in self._first)
         self.servers = []
         self.acceptors = [
-            Acceptor(listening, self._protocol, self.config.ssl, descriptors, self._evictable, lines)
+            Acceptor(
+                listening,
+                self._protocol,
+                self.config.ssl,
+                descriptors,
+                self._evictable,
+                lines,
+                stays_open=self._stays_open,
+            )
             for listening in sockets or ()
         ]
         if not self._retiring:

@@ -392,7 +392,7 @@ async def test_a_call_whose_response_never_begins_ends_with_its_delivery(
     monkeypatch.setattr(event_sender, "CALL_EXPECTED", 0.1)
     async with trickling(head, more) as (sender, cut):
         async with asyncio.timeout(30):
-            with pytest.raises(TimeoutError):
+            with pytest.raises(TimeoutError, match="the response had not begun"):
                 await sender.deliver(make_events(1))
             await cut.wait()
 
@@ -404,6 +404,33 @@ async def test_an_accepted_event_whose_response_does_not_end_is_not_sent_again(m
         async with asyncio.timeout(30):
             await sender.deliver(make_events(1))
             await cut.wait()
+
+
+async def test_events_whose_responses_do_not_end_are_sent_while_there_is_time_for_the_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(event_sender, "READ_WITHIN", 0.1)
+    async with trickling(b"HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n", b"x") as (sender, _):
+        async with asyncio.timeout(event_sender.DELIVER_WITHIN):
+            await sender.deliver(make_events(5))
+
+
+async def test_an_error_of_a_call_says_what_the_receiver_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with EventSender(f"http://127.0.0.1:{port}/", [KEY]) as sender:
+            with pytest.raises(httpx.TransportError, match=r"closed the connection|disconnected"):
+                await sender.deliver(make_events(1))
+        async with EventSender(f"https://127.0.0.1:{port}/", [KEY]) as sender:
+            with pytest.raises(httpx.ConnectError, match="closed the connection during the TLS handshake"):
+                await sender.deliver(make_events(1))
+    monkeypatch.setattr(event_sender, "CALL_TIMEOUT", 0.2)
+    async with Receiver(None) as receiver, sending(receiver) as sender:
+        with pytest.raises(httpx.ReadTimeout, match="no response within 5 s"):
+            await sender.deliver(make_events(1))
 
 
 @pytest.mark.parametrize("steps", range(1, 40))

@@ -73,6 +73,7 @@ def flags(**given: str) -> list[str]:
         {"webhook_secret": "sesame"},
         {"keys_file": "no.json"},
         {"drain_time": "1"},
+        {"workers": "2"},
         {"log_format": "xml"},
     ],
     ids=lambda given: ",".join(f"{name}={value}" for name, value in given.items()),

@@ -220,6 +220,8 @@ def test_a_file_that_cannot_be_written_is_named(site: Path) -> None:
     stored(site)
     line = refusal(contacts(site, "export", "ann", "--output", "missing/ann.zip"))
     assert line.startswith("jimsapi: missing/ann.zip cannot be written: No such file or directory")
+    line = refusal(contacts(site, "export", "ann", "--output", "n" * 300))
+    assert line.endswith("n cannot be written: File name too long; name another file with --output")
 
 
 @pytest.mark.parametrize("command", [("export", "--output", "a.zip"), ("delete", "--yes")])

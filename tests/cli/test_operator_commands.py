@@ -5,8 +5,10 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ import httpx
 import orjson
 import pytest
 
+from jimsapi.cli import runs
+from jimsapi.plugins import StartError
 from jimsapi.stores.sqlite import SQLiteStore
 from jimsapi.testing.store import OWNER, completed, make_event, make_plan
 from jimsapi.threads.facts import ForkPlan, Rating, ThreadChange
@@ -405,3 +409,14 @@ def test_a_long_export_shows_on_a_terminal_how_far_it_is(stored: Stored, site: P
     assert "events: 1" in shown
     assert shown.rpartition("\r")[2] == ""  # the line is empty again
     assert ran.stdout.startswith("a.json: 5 events")
+
+
+def test_a_cancellation_ends_if_the_server_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "ANSWER_WITHIN", 0.2)
+    monkeypatch.setattr(runs, "ATTEMPTS", 0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(StartError, match="does not answer"):
+            runs.cancel_run_at(url, None, None, uuid7())
+    assert time.monotonic() - began < 30

@@ -80,6 +80,10 @@ def test_the_server_listens_on_the_socket_that_the_manager_passes() -> None:
         assert httpx.post(url, json=CHAT, timeout=30).status_code == 200
         started.terminate()
         assert started.wait(30) == 0
+        # The manager starts the server again for a connection that comes after the end.
+        with socket.create_connection(passed.getsockname(), timeout=30):
+            passed.settimeout(30)
+            passed.accept()[0].close()
 
 
 def test_a_socket_that_does_not_listen_stops_the_start() -> None:

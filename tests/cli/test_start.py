@@ -3,20 +3,27 @@
 import json
 import os
 import re
+import resource
 import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 from openapi_spec_validator import validate
 
+from jimsapi.builtin.client_certificate import CertificateOptions
+from jimsapi.cli.options import ServerOptions
+from jimsapi.cli.server_config import check_tls_files
+from jimsapi.plugins import StartError
 from tests.command import ROOT, python_path, refusal, run_command
 from tests.ports import free_port
 from tests.serving import Served
@@ -35,6 +42,20 @@ def bot(site: Path) -> Path:
 def taken_port() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening.getsockname()[1]
+
+
+@contextmanager
+def closed(folder: Path) -> Iterator[None]:
+    """Be a user who may not enter a folder."""
+    before = os.geteuid()
+    folder.chmod(0)
+    if before == 0:
+        os.seteuid(12345)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+        folder.chmod(0o700)
 
 
 def chat(client: httpx.Client) -> httpx.Response:
@@ -135,12 +156,36 @@ def test_a_store_that_another_process_holds_is_one_line_and_check_does_not_need_
     ("files", "message"),
     [
         (["--ssl-certfile", "no.pem"], "there is no file no.pem"),
-        (["--ssl-certfile", "bot.py"], "the certificate or its key cannot be used"),
+        (["--ssl-certfile", "bot.py"], "bot.py holds no certificate: --ssl-certfile names"),
+        (["--ssl-certfile", "cert.pem"], "cert.pem holds no private key: --ssl-keyfile names"),
+        (["--ssl-certfile", "cert.pem", "--ssl-keyfile", "other.pem"], "other.pem does not belong to the first"),
+        (["--ssl-certfile", "cert.pem", "--ssl-keyfile", "encrypted.pem"], "encrypted.pem is encrypted"),
+        (["--ssl-certfile", "cert.pem", "--ssl-keyfile", "cut.pem"], "the key in cut.pem cannot be used: "),
         (["--ssl-keyfile", "bot.py"], "--ssl-certfile"),
     ],
 )
 def test_an_unusable_certificate_is_one_line(bot: Path, files: list[str], message: str) -> None:
+    authority = trustme.CA()
+    own, other = authority.issue_cert("localhost"), authority.issue_cert("localhost")
+    own.cert_chain_pems[0].write_to_path(bot / "cert.pem")
+    other.private_key_pem.write_to_path(bot / "other.pem")
+    key = own.private_key_pem.bytes()
+    (bot / "cut.pem").write_bytes(key[:80] + key[-40:])
+    encryption = serialization.BestAvailableEncryption(b"a pass phrase")
+    encrypted = serialization.load_pem_private_key(key, None).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
+    )
+    (bot / "encrypted.pem").write_bytes(encrypted)
     assert message in refusal(run_command(*QUIET, "--store", "memory:", *files, cwd=bot))
+
+
+def test_a_certificate_in_a_folder_that_the_user_may_not_enter_is_one_line(bot: Path) -> None:
+    folder = bot / "live"
+    folder.mkdir()
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "chain.pem")
+    server = ServerOptions(ssl_certfile=folder / "chain.pem")
+    with closed(folder), pytest.raises(StartError, match=r"chain\.pem cannot be read \(Permission denied\): let the"):
+        check_tls_files(server, CertificateOptions())
 
 
 def test_a_start_says_what_it_serves_where_with_which_store_plugins_and_auth(bot: Path) -> None:
@@ -155,6 +200,46 @@ def test_a_start_says_what_it_serves_where_with_which_store_plugins_and_auth(bot
     assert "auth: none, the API is public" in log
     assert "NO AUTHENTICATION IS CONFIGURED" in log
     assert "Traceback" not in log
+
+
+def test_a_disk_on_which_a_database_cannot_grow_is_one_line_about_the_disk(bot: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_240, 10_240))
+
+    command = [sys.executable, "-m", "jimsapi", *QUIET, "--store", "sqlite:///jims.db"]
+    ran = subprocess.run(
+        command,
+        cwd=bot,
+        env={**os.environ, "PYTHONPATH": python_path(bot), "PYTHONDONTWRITEBYTECODE": "1"},
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    line = refusal(ran)
+    assert f"{bot}/jims.db: the disk does not do what SQLite needs (disk I/O error, SQLITE_IOERR_" in line
+    assert f"check it with `df {bot}`" in line
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- 2>&-", "<&- >&- 2>&-"])
+def test_a_server_whose_standard_streams_are_closed_serves_and_stops(bot: Path, closed: str) -> None:
+    port = free_port()
+    served = Served("--app", "bot", "--port", str(port), folder=bot)
+    served.command = ["sh", "-c", f'exec "$@" {closed}', "sh", *served.command]
+    served.launch()
+    try:
+        assert served.process is not None
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
+            until = time.monotonic() + 30
+            while served.process.poll() is None and time.monotonic() < until:
+                with suppress(httpx.ConnectError):
+                    assert chat(client).status_code == 200
+                    break
+                time.sleep(0.05)
+        assert served.stop() == 0
+    finally:
+        served.close()
 
 
 def test_with_a_key_nothing_is_said_of_a_public_api_and_the_key_is_not_shown(bot: Path) -> None:

@@ -249,7 +249,7 @@ def test_a_faulty_certificate_is_reported_and_the_previous_one_stays(tmp_path: P
         first, chain = certificates.seen(served.port), certificates.chain.read_bytes()
         certificates.renew()
         certificates.chain.write_bytes(chain)  # the key is another one's
-        hang_up(served, "KEY_VALUES_MISMATCH")
+        hang_up(served, f"the key in {certificates.key} does not belong to the first certificate in")
         certificates.key.unlink()
         hang_up(served, f"cannot be used: there is no file {certificates.key}")
         assert "correct the files, and send SIGHUP again" in served.stderr

@@ -310,6 +310,14 @@ def test_a_value_of_another_type_or_range_is_refused_and_the_option_named(key: s
     assert described in str(refused.value)
 
 
+def test_the_bounds_of_a_large_number_are_shown_in_full() -> None:
+    class Disk(Options, prefix="disk"):
+        size: int = option(1, minimum=1, maximum=1_125_899_906_842_624, help="x")
+
+    with pytest.raises(OptionError, match=r"'0' is not a whole number from 1 to 1125899906842624$"):
+        Settings([Owned(Disk, "acme-disk")], {"disk_size": "0"}, {}).get(Disk)
+
+
 def test_a_faulty_variable_is_named_as_the_variable() -> None:
     with pytest.raises(OptionError, match="JIMS_TAPE_SPEED: 'x' is not"):
         resolve({}, {"JIMS_TAPE_SPEED": "x"})

@@ -529,4 +529,10 @@ def _cause(path: str, error: sqlite3.Error | UnicodeDecodeError) -> str:
         return f"{path}: another program holds it locked; stop that program and start again"
     if code == sqlite3.SQLITE_FULL:
         return f"{path}: the disk is full; make room and start again"
+    if code == sqlite3.SQLITE_IOERR:
+        name = getattr(error, "sqlite_errorname", None) or "SQLITE_IOERR"
+        return (
+            f"{path}: the disk does not do what SQLite needs ({error}, {name}): it may be full, reach a quota, or be "
+            f"faulty; check it with `df {os.path.dirname(path)}` and `dmesg`, and start again"
+        )
     return f"{path}: cannot be used ({error}); name another file with --store"
