@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 
 from jimsapi.asgi.connection import Connection, Request
 from jimsapi.asgi.errors import HTTPError
-from jimsapi.asgi.response import JSONResponse
+from jimsapi.asgi.response import JSONResponse, header
 from jimsapi.asgi.route import Route
 from jimsapi.plugins.compose import Built
 from jimsapi.plugins.errors import PluginError
@@ -174,12 +174,14 @@ def security_schemes(providers: Sequence[Built]) -> dict[str, Mapping[str, Any]]
     """Return how callers send credentials, for the OpenAPI document: a Security Scheme Object for each provider.
 
     It is the provider's `security_scheme`, or the HTTP scheme of its `challenge`. Providers without both have none.
-    Raises `PluginError` for a `security_scheme` that is not such an object.
+    Raises `PluginError` for a `security_scheme` that is not such an object, and for a `challenge` that no response can
+    carry.
     """
     schemes: dict[str, Mapping[str, Any]] = {}
     for built in providers:
         scheme = getattr(built.value, "security_scheme", None)
         challenge = getattr(built.value, "challenge", None)
+        _check_challenge(built, challenge)
         if scheme is None and isinstance(challenge, str) and challenge.strip():
             scheme = {"type": "http", "scheme": challenge.split()[0]}
         if scheme is not None:
@@ -188,6 +190,17 @@ def security_schemes(providers: Sequence[Built]) -> dict[str, Mapping[str, Any]]
                 raise PluginError(f"{built.entry}: what {built.hook} built {fault}; {built.entry.remedy}")
             schemes[_NOT_IN_A_NAME.sub("_", built.name)] = dict(scheme)
     return schemes
+
+
+def _check_challenge(built: Built, challenge: object) -> None:
+    """Raise `PluginError` if a challenge is neither None nor a value of the header `WWW-Authenticate`."""
+    if challenge is None:
+        return
+    try:
+        header("www-authenticate", challenge)  # type: ignore[arg-type] # it raises `TypeError` then
+    except (TypeError, ValueError) as error:
+        fault = f"has a challenge that no response can carry: {error}"
+        raise PluginError(f"{built.entry}: what {built.hook} built {fault} {built.entry.remedy}") from None
 
 
 def authorization_servers(providers: Sequence[Built]) -> tuple[str, ...]:

@@ -495,4 +495,5 @@ def without_password(url: str) -> str:
 
 
 def _type_name(value: object) -> str:
-    return f"a {value.__name__} class" if isinstance(value, type) else f"a {type(value).__name__}"
+    name = f"{value.__name__} class" if isinstance(value, type) else type(value).__name__
+    return f"{'an' if name[0] in 'AEIOaeiou' else 'a'} {name}"

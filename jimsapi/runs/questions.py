@@ -163,7 +163,7 @@ class Questions:
         answer, closing = by_type.get(QUESTION_ANSWERED), by_type.get(QUESTION_CLOSED)
         if answer is not None and counts(answer, closing):
             if answered_value(answer) != value:
-                raise QuestionClosed(question_id, "it was answered in another way")
+                raise QuestionClosed(question_id, "it has another answer")
             return Asked(question, value, answered_message(answer))
         if closing is not None:
             raise QuestionClosed(question_id, SUPERSEDED)
@@ -175,7 +175,7 @@ class Questions:
         """Store an answer unless it is stored already. Returns the identifier of its message."""
         stored = await self.store.append(thread.thread_id, None, [event])
         if answered_value(stored[0]) != answered_value(event):  # another request was faster
-            raise QuestionClosed(question.question_id, "it was answered in another way")
+            raise QuestionClosed(question.question_id, "it has another answer")
         self._announcer.stored(thread.thread_id, stored, thread.contact_id)
         return answered_message(stored[0])
 

@@ -132,7 +132,7 @@ FAULTS = [
     ("broken", "--app broken: importing broken failed: RuntimeError: one two"),
     ("typo", "--app typo: importing typo failed: SyntaxError"),
     ("exits", "--app exits: importing exits failed: SystemExit: usage: exits FILE"),
-    ("bot:number", "--app bot:number is a int: it must be a JimsApp, an async pipeline"),
+    ("bot:number", "--app bot:number is an int: it must be a JimsApp, an async pipeline"),
     ("bot:ROOT", "--app bot:ROOT is a dict: it must be"),
     ("bot:nothing", "bot:nothing is None"),
     ("bot:needs_argument", "a plain `def` pipeline is served as JimsApp(pipeline)"),

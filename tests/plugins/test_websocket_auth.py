@@ -223,6 +223,14 @@ async def test_a_security_scheme_that_openapi_does_not_have_stops_the_start(site
     assert "sesame-sesame" not in str(refused.value)
 
 
+@pytest.mark.parametrize("challenge", ["5", '"Signed\\r\\nx: y"', '"Signed \u2713"'])
+async def test_a_challenge_that_no_response_can_carry_stops_the_start(site: Path, challenge: str) -> None:
+    install(site, "acme-signed", SIGNED.replace('challenge = "Signed"', f"challenge = {challenge}") + HOOK)
+    with pytest.raises(PluginError, match=r"acme-signed.* has a challenge that no response can carry: The "):
+        async with create_api(echo, store="memory:").lifespan():
+            pass
+
+
 # Schemes other than Bearer, from a page, which cannot send the header.
 
 
