@@ -25,6 +25,7 @@ from jimsapi.testing.sink import make_events
 from jimsapi.threads.event import SinkEvent, sink_event_id
 from tests.cloud_events import read_cloud_event
 from tests.command import refusal, run_command
+from tests.users import without_root
 
 pytestmark = pytest.mark.anyio
 
@@ -204,18 +205,6 @@ def shared() -> Iterator[Path]:
         folder = Path(name)
         folder.chmod(0o755)
         yield folder
-
-
-@contextmanager
-def without_root() -> Iterator[None]:
-    """Be a user whom the modes of files concern."""
-    before = os.geteuid()
-    if before == 0:
-        os.seteuid(12345)
-    try:
-        yield
-    finally:
-        os.seteuid(before)
 
 
 def build(path: Path) -> EventFile | None:

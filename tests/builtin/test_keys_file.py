@@ -8,7 +8,6 @@ import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from msgspec import UNSET
 
 from jimsapi.builtin.keys_file import KeysFile, parse_keys
 from jimsapi.plugins.errors import StartError
+from tests.users import without_root
 
 HASH = hashlib.sha256(b"sesame").hexdigest()
 KEY = {"name": "website", "sha256": HASH, "created": "2026-11-25T12:00:00Z"}
@@ -40,18 +40,6 @@ def shared() -> Iterator[Path]:
         folder = Path(name)
         folder.chmod(0o777)
         yield folder
-
-
-@contextmanager
-def without_root() -> Iterator[None]:
-    """Root goes on as somebody else; anybody else is somebody else already."""
-    before = os.geteuid()
-    if before == 0:
-        os.seteuid(12345)
-    try:
-        yield
-    finally:
-        os.seteuid(before)
 
 
 def text(tmp_path: Path) -> str:

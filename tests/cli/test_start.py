@@ -27,6 +27,7 @@ from jimsapi.plugins import StartError
 from tests.command import ROOT, python_path, refusal, run_command
 from tests.ports import free_port
 from tests.serving import Served
+from tests.users import without_root
 
 BOT = "async def app(ctx):\n    ctx.send_message(f'You said: {ctx.get_last_user_message()}')\n"
 QUIET = ["--app", "bot", "--port", "0", "--metrics-port", "0"]
@@ -47,14 +48,11 @@ def taken_port() -> Iterator[int]:
 @contextmanager
 def closed(folder: Path) -> Iterator[None]:
     """Be a user who may not enter a folder."""
-    before = os.geteuid()
     folder.chmod(0)
-    if before == 0:
-        os.seteuid(12345)
     try:
-        yield
+        with without_root():
+            yield
     finally:
-        os.seteuid(before)
         folder.chmod(0o700)
 
 
