@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 Format = Literal["standard", "cloudevents"]
 
+CREATE_SECRET = "create one with: echo whsec_$(head -c 32 /dev/urandom | base64)"
+"""What an operator without a secret does next."""
+
 
 class EventWebhookOptions(Options, prefix="event_webhook"):
     """A URL that receives all events."""
@@ -36,12 +39,12 @@ class EventWebhookOptions(Options, prefix="event_webhook"):
         except ValueError:
             valid = False
         if not valid:
-            raise OptionError("--event-webhook-url is not a URL that begins with https:// or http:// and a host")
-        if not self.secret:
             raise OptionError(
-                "--event-webhook-url needs --event-webhook-secret; create one with: "
-                "echo whsec_$(head -c 32 /dev/urandom | base64)"
+                "--event-webhook-url is not a URL that begins with https:// or http:// and a host; a port is from 1 to "
+                "65535"
             )
+        if not self.secret:
+            raise OptionError(f"--event-webhook-url needs --event-webhook-secret; {CREATE_SECRET}")
 
     @property
     def keys(self) -> tuple[bytes, ...]:
@@ -49,7 +52,7 @@ class EventWebhookOptions(Options, prefix="event_webhook"):
         try:
             return tuple(signing_key(secret.reveal()) for secret in self.secret)
         except ValueError as error:
-            raise OptionError(f"--event-webhook-secret: {error}") from None
+            raise OptionError(f"--event-webhook-secret: {error}; {CREATE_SECRET}") from None
 
 
 @hookimpl

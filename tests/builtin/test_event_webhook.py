@@ -475,6 +475,11 @@ async def test_neither_keys_nor_the_path_of_the_url_are_shown() -> None:
         (("--event-webhook-url", "https://example.com"), "--event-webhook-url needs --event-webhook-secret"),
         (("--event-webhook-url", "example.com", "--event-webhook-secret", SECRET), "is not a URL"),
         (("--event-webhook-url", "ftp://example.com", "--event-webhook-secret", SECRET), "is not a URL"),
+        (("--event-webhook-url", "http://example.com:99999/", "--event-webhook-secret", SECRET), "a port is from 1 to"),
+        (
+            ("--event-webhook-url", "https://example.com", "--event-webhook-secret", "foo"),
+            "create one with: echo whsec",
+        ),
         (("--event-webhook-url", "http://exa mple/", "--event-webhook-secret", SECRET), "valid host"),
         (("--event-webhook-url", "http://xn--a.example/", "--event-webhook-secret", SECRET), "valid host"),
         (("--event-webhook-url", "http://a..example/", "--event-webhook-secret", SECRET), "valid host"),
