@@ -15,7 +15,10 @@ def jimsapi_load_app(reference: str) -> Any:
     attribute = attribute or "app"
     if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
         raise ValueError("give module:attribute, for example bot:app")
-    here = str(Path.cwd())
+    try:
+        here = str(Path.cwd())
+    except FileNotFoundError as error:
+        raise ValueError("the current folder was removed; start in another one") from error
     if here not in sys.path:
         sys.path.insert(0, here)
     try:

@@ -157,6 +157,16 @@ async def test_what_cannot_be_served_is_one_line_that_says_why(bot: Path, refere
     assert "\n" not in line
 
 
+async def test_a_current_folder_that_was_removed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(StartError, match="--app bot: the current folder was removed"):
+        async with create_api("bot", store="memory:").lifespan():
+            pass
+
+
 @pytest.mark.parametrize(
     ("command", "reference"),
     [([], name) for name in ("nowhere", "bot:nowhere", "needy", "broken", "exits", "bot:number")]
