@@ -121,7 +121,7 @@ FAULTY_PLUGINS: Mapping[str, tuple[str, str]] = {
     ),
     "provider: no provider": (
         "@hookimpl\ndef jimsapi_auth_provider(): return object()",
-        "what jimsapi_auth_provider built, a object, has no authenticate()",
+        "what jimsapi_auth_provider built, an object, has no authenticate()",
     ),
     "provider: a class": (
         (
@@ -163,7 +163,7 @@ FAULTY_PLUGINS: Mapping[str, tuple[str, str]] = {
     ),
     "wrapper hook: nothing to call": (
         "@hookimpl\ndef jimsapi_asgi_wrapper(): return 1",
-        "what jimsapi_asgi_wrapper built, a int, has no __call__()",
+        "what jimsapi_asgi_wrapper built, an int, has no __call__()",
     ),
     "wrapper hook: a wrapper that raises": (
         "@hookimpl\ndef jimsapi_asgi_wrapper(): return lambda app: 1 / 0",
@@ -213,7 +213,7 @@ FAULTY_PLUGINS: Mapping[str, tuple[str, str]] = {
             "@asynccontextmanager\nasync def life():\n    yield 7\n"
             "@hookimpl\ndef jimsapi_event_sink(): return life()"
         ),
-        "what jimsapi_event_sink built returned a int from __aenter__, which has no deliver()",
+        "what jimsapi_event_sink built returned an int from __aenter__, which has no deliver()",
     ),
 }
 
