@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import formatdate, parsedate_to_datetime
 
-from .connection import Request
+from .connection import Connection, Request
 from .errors import HTTPError
 
-__all__ = ["Selection", "check_match", "select_range"]
+__all__ = ["Selection", "check_match", "client_has", "select_range"]
 
 _RANGE = re.compile(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.IGNORECASE)
 
@@ -66,11 +66,23 @@ def check_match(request: Request, *, tag: str, modified: float) -> None:
         raise HTTPError(412, "The content has changed since the time of If-Unmodified-Since")
 
 
+def client_has(request: Connection, tag: str) -> bool | None:
+    """Return whether `If-None-Match` names the version of the content whose `ETag` is `tag` (RFC 9110, 13.1.2).
+
+    It is None for a request without that header, whose `If-Modified-Since` then counts.
+    """
+    known = request.headers.getlist("if-none-match")
+    if not known:
+        return None
+    tags = [each.strip().removeprefix("W/") for each in ",".join(known).split(",")]
+    return tag in tags or tags == ["*"]
+
+
 def _is_unchanged(request: Request, tag: str, modified: float) -> bool:
     """Return whether the client has this version of the content (RFC 9110, 13.2.2)."""
-    if known := request.headers.getlist("if-none-match"):
-        tags = [each.strip().removeprefix("W/") for each in ",".join(known).split(",")]
-        return tag in tags or tags == ["*"]
+    known = client_has(request, tag)
+    if known is not None:
+        return known
     try:
         return int(modified) <= parsedate_to_datetime(request.headers.get("if-modified-since") or "").timestamp()
     except (ValueError, TypeError, OverflowError):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from jimsapi.asgi import Connection, JSONResponse, Response, Router
+from jimsapi.asgi.ranges import client_has
 from jimsapi.plugins import StartError
 from jimsapi.runs import CHAT, RunService, Skill, pipeline_name
 from jimsapi_a2a import A2AOptions
@@ -120,9 +121,10 @@ class AgentCard:
             "last-modified": self._last_modified,
             "access-control-allow-origin": "*",
         }
-        known = [one.strip() for value in request.headers.getlist("if-none-match") for one in value.split(",")]
-        since = None if known else request.headers.get("if-modified-since")
-        if known == ["*"] or tag in known or f"W/{tag}" in known or since == self._last_modified:
+        known = client_has(request, tag)
+        if known is None:
+            known = request.headers.get("if-modified-since") == self._last_modified
+        if known:
             return Response(status=304, headers=headers)
         return JSONResponse(orjson.Fragment(body), headers=headers)
 
