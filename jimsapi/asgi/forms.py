@@ -4,6 +4,7 @@ It needs the extra `jimsapi[forms]`. Without it, importing this module raises `I
 does not start.
 """
 
+import logging
 import os
 import tempfile
 import threading
@@ -27,6 +28,8 @@ except ImportError as error:
     raise ImportError("jimsapi.asgi.forms needs the package python-multipart: pip install 'jimsapi[forms]'") from error
 
 __all__ = ["Form", "Upload", "read_form"]
+
+logger = logging.getLogger("jimsapi.asgi")
 
 MAX_PARTS = 1000
 """The default for how many fields and files a form may have."""
@@ -170,9 +173,15 @@ class _Storage:
         self._unwritten_length += len(piece)
 
     async def write(self, least: int = 1) -> None:
-        """Write what was added, if it has at least so many bytes."""
-        if self._unwritten_length >= least:
+        """Write what was added, if it has at least so many bytes. Raises `HTTPError` 503 if the disk refuses it."""
+        if self._unwritten_length < least:
+            return
+        try:
             await in_file_thread(self._write)
+        except OSError as error:
+            logger.error("the files of a form cannot be written to the temporary folder, which TMPDIR names: %s", error)
+            detail = "The server cannot store the files of the form now; try again later"
+            raise HTTPError(503, detail, {"retry-after": "5"}) from error
 
     def _write(self) -> None:
         with self._lock:
@@ -231,8 +240,8 @@ async def read_form(request: Request, *, max_parts: int = MAX_PARTS, max_text: i
     of the names and values of all text fields together, in bytes. The `max_body` of the route limits the whole body.
     The arguments `form` and `files` of the route describe the form in the OpenAPI document.
 
-    Raises `HTTPError` 415 if the body is not declared as a form, 400 if it is faulty or has too many parts, and 413 if
-    it is too long; and as `Request.stream` does.
+    Raises `HTTPError` 415 if the body is not declared as a form, 400 if it is faulty or has too many parts, 413 if it
+    is too long, and 503 if the temporary folder is full or missing; and as `Request.stream` does.
     """
     storage = _Storage()
     try:

@@ -272,6 +272,20 @@ async def test_the_file_is_gone_if_the_handler_fails_or_the_client_leaves_or_the
     assert temporary_files() == before
 
 
+async def test_a_temporary_folder_that_cannot_be_written_is_503_and_not_a_fault_of_the_server(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = app_with(fields_of)
+    folder.rmdir()
+    answer = await post(app, files={"f": ("f", BIG)})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert answer.json() == {"detail": "The server cannot store the files of the form now; try again later"}
+    assert "TMPDIR" in caplog.text
+    assert "Traceback" not in caplog.text
+    folder.mkdir()
+    assert (await post(app, files={"f": ("f", BIG)})).status_code == 200
+
+
 async def test_a_form_without_files_needs_no_temporary_file(folder: Path) -> None:
     before = temporary_files()
 
