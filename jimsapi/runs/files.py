@@ -100,8 +100,11 @@ async def find_files(inbound: Inbound, sent: Sequence[SentFile], files: MessageF
     if len(named) + len(sent) > MAX_FILES:
         raise _too_many()
     accepted = [files.check(file) for file in sent]
-    found = [await _find(files.store, file_id, inbound.contact_id) for file_id in named]
-    return [*found, *[await files.keep(inbound.contact_id, file) for file in accepted]]
+    try:
+        found = [await _find(files.store, file_id, inbound.contact_id) for file_id in named]
+        return [*found, *[await files.keep(inbound.contact_id, file) for file in accepted]]
+    except StoreUnavailable as error:
+        raise StoreUnavailable(str(error)) from error  # its `reason` would be that of the store of threads
 
 
 def validate_files(sent: Sequence[SentFile], files: MessageFiles | None) -> list[SentFile]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filing import PATH, stored
+from filing import PATH, kept, stored
 
 from jimsapi import JimsApp, ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
@@ -146,6 +146,18 @@ async def test_a_run_that_an_answer_begins_has_the_files_of_the_message_that_led
         other = await stored(client, b"other", name="b.txt")
         answer = await client.post(CHAT, json={"contact_id": "ann", "answers": answers, "files": [other]})
     assert answer.json()["assistant_messages"] == ["hello other"]
+
+
+async def test_a_server_whose_file_store_fails_is_ready_for_messages_without_files(folder: Path) -> None:
+    async with serving(describe, folder) as client:
+        file_id = await stored(client)
+        [shard] = {content.parents[2] for content in kept(folder)}
+        shard.rename(folder / "aside")
+        shard.write_text("in the way")
+        answer = await client.post(CHAT, json={"contact_id": "ann", "message": "look", "files": [file_id]})
+        assert answer.status_code == 503
+        assert (await client.get("/readyz")).status_code == 200
+        await say(client, "without files")
 
 
 @pytest.mark.parametrize(
