@@ -48,16 +48,21 @@ def complete(work: Coroutine[Any, Any, None], beside_a_server: str = "") -> None
 
 
 @asynccontextmanager
-async def opened(configuration: Configuration, *, to_write: bool) -> AsyncIterator[RunService]:
+async def opened(
+    configuration: Configuration, *, to_write: bool, needs_files: bool = False
+) -> AsyncIterator[RunService]:
     """Open the stores of the server, and close them afterwards. Raises `StartError` if there is no database.
 
-    The service is not started: it has the stores.
+    The service is not started: it has the stores. `needs_files`: it also raises if opening would create the file store.
     """
     composer = Composer(configuration)
     composition = await _composition(composer, configuration)
     missing = missing_store(composition.store) if to_write else None
     if missing is not None:
         raise StartError(f"there is no database {composition.store.name}: give the --store that has the threads")
+    for wrapper in composition.built[WRAPPERS[0]] if needs_files else ():
+        if (missing := missing_store(wrapper)) is not None:
+            raise StartError(f"{missing}; give the --files-store of the server, or continue with --without-files")
     if not to_write and (beside := getattr(composition.store.value, "beside_a_server", None)) is not None:
         composition = msgspec.structs.replace(
             composition, store=msgspec.structs.replace(composition.store, value=beside())

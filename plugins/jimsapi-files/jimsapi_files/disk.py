@@ -65,6 +65,13 @@ class Disk:
         self._key = b""
         self.incoming = path / "incoming"
 
+    def is_missing(self) -> bool:
+        """Return whether the folder is missing or empty. If it cannot be read, `open` raises the reason."""
+        try:
+            return not _names(self._path)
+        except OSError:
+            return False
+
     def open(self) -> None:
         """Create the folder if it is missing, and remove what crashed processes have left.
 

@@ -46,6 +46,12 @@ class FolderStore:
         self.name = f"file://{path}"
         self._disk = Disk(path)
 
+    def preflight(self) -> str | None:
+        """Return what opening the folder would create; None if it has something. It changes nothing."""
+        if not self._disk.is_missing():
+            return None
+        return f"the folder of --files-store, {self.name}, is empty or does not exist"
+
     async def __aenter__(self) -> Self:
         self._threads = CapacityLimiter(THREADS)
         try:

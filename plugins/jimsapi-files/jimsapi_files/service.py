@@ -49,6 +49,12 @@ class Files:
     ) -> None:
         await self._opened.aclose()
 
+    def preflight(self) -> str | None:
+        """Return what entering this would create; None if the file store exists, or if it cannot know that."""
+        preflight = getattr(self.store, "preflight", None)
+        missing: str | None = None if preflight is None else preflight()
+        return missing
+
     def __call__(self, store: ThreadStore) -> ThreadStore:
         """Return a store of threads that deletes the files of a contact too. This is the plugin's store wrapper."""
         wrapped: Any = DeletesFiles(store, self)

@@ -93,6 +93,21 @@ def test_without_the_option_of_the_file_store_nothing_is_done(
     assert "1 thread" in contacts(tmp_path, folder, "delete", "ann", "--yes").stdout
 
 
+@pytest.mark.parametrize("command", [("export", "--output", "a.zip"), ("delete", "--yes")])
+def test_with_a_folder_that_the_server_has_never_used_nothing_is_done(
+    served_before: dict[str, bytes], tmp_path: Path, folder: Path, command: tuple[str, ...]
+) -> None:
+    name, *options = command
+    mistyped = tmp_path / "flies"
+    ran = contacts(tmp_path, mistyped, name, "ann", *options)
+    assert ran.returncode == 1
+    assert f"file://{mistyped}, is empty or does not exist; give" in ran.stderr
+    assert not mistyped.exists()
+    assert not (tmp_path / "a.zip").exists()
+    assert contacts(tmp_path, mistyped, name, "ann", "--without-files", *options).returncode == 0
+    assert len(kept(folder)) == len(served_before) + 1
+
+
 def test_a_contact_with_files_and_no_threads_is_exported_and_deleted(
     served_before: dict[str, bytes], tmp_path: Path, folder: Path
 ) -> None:
