@@ -14,6 +14,8 @@ from jimsapi.wire import Turn
 FILES = "files"
 """The name of the fields of a form that have files."""
 OCTETS = "application/octet-stream"
+NO_VALUES = ("null", "undefined")
+"""Texts that the component writes into a form for values that the page does not have."""
 
 _MESSAGE = re.compile("message[0-9]{1,6}")
 
@@ -59,8 +61,7 @@ async def read_form_turn(request: Request) -> tuple[Turn, bool]:
         named = sorted((name for name in fields if _MESSAGE.fullmatch(name)), key=lambda name: int(name[7:]))
         body = {
             "messages": [decode_json(fields[name].encode()) for name in named],
-            "contact_id": fields.get("contact_id"),
-            "chat_id": fields.get("chat_id"),
+            **{name: fields.get(name) for name in ("contact_id", "chat_id") if fields.get(name) not in NO_VALUES},
             "stream": fields.get("stream") == "true",
         }
         files = [SentFile(file.filename, file.content_type or OCTETS, await file.read()) for file in form.files(FILES)]

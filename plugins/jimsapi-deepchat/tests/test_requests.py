@@ -190,6 +190,16 @@ async def test_a_conversation_may_have_any_name(client: TestClient, name: str) -
     assert await seen(client, chat_id=name) == ["one"]
 
 
+@pytest.mark.parametrize("value", ["null", "undefined"])
+async def test_names_that_a_page_does_not_have_are_no_names_in_a_form_either(client: TestClient, value: str) -> None:
+    names = {"contact_id": value, "chat_id": value}
+    for text in ("ann's", "see"):
+        form = {"message1": json.dumps({"role": "user", "text": text}), **names}
+        answer = await client.post(PATH, data=form, files={"none": b""})
+    assert answer.json() == {"text": '["see"]'}
+    assert (await client.get(f"/api/v1/threads?contact_id={value}")).json()["threads"] == []
+
+
 @pytest.mark.parametrize("settings", [{"deepchat_contact_header": "X-Person", "deepchat_thread_header": "X-Talk"}])
 async def test_headers_that_the_operator_names_go_before_the_body(client: TestClient) -> None:
     headers = {"x-person": "ann", "x-talk": "c"}
