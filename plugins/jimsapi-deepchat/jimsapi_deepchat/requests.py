@@ -53,10 +53,10 @@ def read_value(value: Any) -> DeepChatRequest:
 async def read_form_turn(request: Request) -> tuple[Turn, bool]:
     """Return the newest message of a form, which the component sends if the message has files, and its `stream`.
 
-    The fields `message1` and so on are messages as JSON; the last one is missing if it has no text. Raises
-    `ValidationError` if a field is invalid, and as `read_form` does.
+    The fields `message1` and so on are messages as JSON; the last one is missing if it has no text. Earlier ones have
+    their files, as texts. Raises `ValidationError` if a field is invalid, and as `read_form` does.
     """
-    async with read_form(request) as form:
+    async with read_form(request, max_text=request.max_body) as form:
         fields = dict(form)
         named = sorted((name for name in fields if _MESSAGE.fullmatch(name)), key=lambda name: int(name[7:]))
         body = {
@@ -66,7 +66,9 @@ async def read_form_turn(request: Request) -> tuple[Turn, bool]:
         }
         files = [SentFile(file.filename, file.content_type or OCTETS, await file.read()) for file in form.files(FILES)]
     converted = convert_body(body, DeepChatRequest)
-    if not converted.messages or converted.messages[-1].get("role", "user") != "user":
+    last = converted.messages[-1] if converted.messages else {}
+    is_earlier = last.get("files") and not last.get("text")
+    if not converted.messages or last.get("role", "user") != "user" or is_earlier:
         converted.messages.append({"text": ""})
     return msgspec.structs.replace(new_turn(converted), files=files), bool(converted.stream)
 

@@ -190,6 +190,18 @@ async def test_a_conversation_may_have_any_name(client: TestClient, name: str) -
     assert await seen(client, chat_id=name) == ["one"]
 
 
+@pytest.mark.parametrize("settings", [{"max_body": 5_000_000}])
+@pytest.mark.parametrize(("newest", "text"), [([{"role": "user", "text": "send Hi"}], "Hi"), ([], "You said:")])
+async def test_earlier_messages_of_a_form_may_have_large_files_and_no_answer(
+    client: TestClient, newest: list[dict[str, str]], text: str
+) -> None:
+    """The component sends them if the page sets `maxMessages`."""
+    earlier = {"role": "user", "files": [{"src": "data:image/png;base64," + "A" * 2_000_000, "name": "cat.png"}]}
+    form = {f"message{number}": json.dumps(message) for number, message in enumerate([earlier, *newest], 1)}
+    answer = await client.post(PATH, data=form, files={"none": b""})
+    assert (answer.status_code, answer.json()) == (200, {"text": text})
+
+
 @pytest.mark.parametrize("value", ["null", "undefined"])
 async def test_names_that_a_page_does_not_have_are_no_names_in_a_form_either(client: TestClient, value: str) -> None:
     names = {"contact_id": value, "chat_id": value}
