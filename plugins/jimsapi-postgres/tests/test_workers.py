@@ -1,5 +1,6 @@
 """`--workers`: several processes of one command on one database, with one metrics port."""
 
+import json
 import os
 import re
 import signal
@@ -8,10 +9,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from zipfile import ZipFile
 
 import httpx
 import pytest
 
+from tests.command import run_command
 from tests.ports import free_port
 from tests.serving import Served
 from tests.waiting import PATIENCE, eventually
@@ -126,3 +129,30 @@ def test_any_process_shows_the_live_stream_of_a_run_from_any_position(two: TwoWo
     assert [name for name, _ in whole].count("delta") >= 3
     for number, stream in enumerate(streams):
         assert stream == whole[number % 2 :]
+
+
+def test_any_process_has_the_files_of_users_and_pipelines_and_the_export_has_all_of_them(
+    url: str, tmp_path: Path
+) -> None:
+    stores = ("--store", url, "--files-store", f"file://{tmp_path / 'files'}")
+    options = ("--app", "tests.apps.scripted:app", *stores, "--workers", "2", "--metrics-port", str(free_port()))
+    contents = {f"sent {number}".encode() for number in range(8)}
+    with Served(*options) as served:
+        eventually(lambda: "2 workers serve the port" in served.stderr)
+        for content in contents:  # each over connections of its own, so nearly surely over both processes
+            with served.client() as client:
+                files = {"files": ("b.txt", content, "text/plain")}
+                form = {"contact_id": "ann", "message1": json.dumps({"role": "user", "text": f"file made {content!r}"})}
+                [made] = client.post("/deep-chat", data=form, files=files).raise_for_status().json()["files"]
+            with served.client() as client:
+                assert client.get(made["src"], headers={"range": "bytes=0-3"}).content == b"made"
+        ran = run_command("contacts", "export", "ann", *stores, "--output", "ann.zip", cwd=tmp_path)
+        assert ran.returncode == 0, ran.stderr
+        with ZipFile(tmp_path / "ann.zip") as archive:
+            exported = {archive.read(name) for name in archive.namelist() if name.startswith("files/")}
+        assert exported == {*contents, *(f"made {content!r}".encode() for content in contents)}
+        with served.client() as client:
+            client.delete("/api/v1/contacts?contact_id=ann").raise_for_status()
+        with served.client() as client:
+            assert client.get(made["src"]).status_code == 404
+            assert client.get("/api/v1/files?contact_id=ann").json()["files"] == []
