@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, cast
+from urllib.parse import quote
 from uuid import UUID
 
 import msgspec
@@ -199,5 +200,13 @@ def text_of(items: Iterable[SpokenItem]) -> str:
 
 
 def file_url(request: Connection, file: FileFacts) -> str:
-    """Return the URL of a file of a message, as a path on this server."""
-    return request.link(f"/api/v1/files/{file.file_id}")
+    """Return the URL of a file of a message, as a path on this server.
+
+    It names the contact of the request if the caller can read the files of a contact only by naming it.
+    """
+    url = request.link(f"/api/v1/files/{file.file_id}")
+    identity = cast(Admission, request.admission).identity
+    person: str | None = getattr(request, "person", None)
+    if person is None or identity.contact_id is not None or identity.may(THREADS):
+        return url
+    return f"{url}?contact_id={quote(person, safe='')}"

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -232,6 +233,19 @@ async def test_a_bound_caller_stays_its_own_contact_whatever_it_says(client: Tes
     }
     assert statuses == {"talker": 200, "reader": 403, "denied": 403, "down": 503, "wrong": 401}
     assert (await client.post(PATH, json=body("hi"))).json() == {"error": "Unauthorized"}
+
+
+@pytest.mark.usefixtures("people")
+@pytest.mark.parametrize("user", ["talker", "ann", "ann-talks", "root"])
+@pytest.mark.parametrize("names", [{}, {"contact_id": "Ann & Bea"}])
+async def test_every_caller_can_read_the_files_of_its_answers_at_their_urls(
+    tmp_path: Path, user: str, names: dict[str, str]
+) -> None:
+    headers = {"x-user": user}
+    async with TestClient(create_api(Scripted(), store="memory:", files_store=f"file://{tmp_path}/files")) as client:
+        answer = await client.post(PATH, json=body("file made", **names), headers=headers)
+        [file] = answer.json()["files"]
+        assert (await client.get(file["src"], headers=headers)).content == b"made"
 
 
 def test_hanging_up_does_not_stop_the_answer(served: Served, key: str) -> None:
