@@ -12,10 +12,12 @@ class HTTPError(Exception):
     """Raised by a handler to answer with an error: `{"detail": detail}` with this status.
 
     `status` is the HTTP status code. `detail` is any JSON value; its default is the status's phrase. `headers` are
-    added to the response.
+    added to the response. Raises `ValueError` if an answer cannot have the status.
     """
 
     def __init__(self, status: int, detail: Any = None, headers: Mapping[str, str] | None = None) -> None:
+        if not 200 <= status <= 999:
+            raise ValueError(f"HTTPError cannot answer with the status {status}: give one such as 404 or 503.")
         self.status = status
         self.detail = HTTPStatus(status).phrase if detail is None else detail
         self.headers = headers
