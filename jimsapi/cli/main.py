@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -62,12 +63,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # traverse them, as it would when Python exits. A program that only imports this module has objects of its own.
     gc.freeze()
     try:
-        command_line(arguments).main(arguments, prog_name="jimsapi")
+        with _write_errors():
+            command_line(arguments).main(arguments, prog_name="jimsapi")
     except (StartError, StoreUnusable) as error:
         show_errors([error])
         if "--verbose" in arguments or is_on(os.environ.get("JIMS_VERBOSE", "")):
             click.echo(redact(cause_text(error)), err=True, nl=False)
         sys.exit(error.exit_status if isinstance(error, StartError) else 1)
+
+
+@contextmanager
+def _write_errors() -> Iterator[None]:
+    """Raise `StartError` if the output of a command cannot be written. click itself handles a closed pipe."""
+    try:
+        yield
+    except OSError as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if frame.f_code is not click.echo.__code__:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes what is left at the exit, which would fail again
+        raise StartError(f"the output cannot be written: {error.strerror}; redirect it to another place") from error
 
 
 def _open_closed_streams() -> None:

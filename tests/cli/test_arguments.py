@@ -1,6 +1,8 @@
 """The command's arguments: every flag of the promise, its default, and its variable."""
 
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from jimsapi.cli import main
 from jimsapi.cli.main import SUBCOMMANDS, command_line
 from jimsapi.cli.options import all_options
 from jimsapi.plugins.options import specs
-from tests.command import refusal, run_command
+from tests.command import ROOT, refusal, run_command
 
 DEFAULTS = {
     "--app": "app",
@@ -129,3 +131,28 @@ def test_a_server_imports_no_subcommand_and_no_package_for_websockets_before_it_
 def test_every_subcommand_can_be_made() -> None:
     commands = command_line([]).commands
     assert [commands[name].name for name in commands] == [*SUBCOMMANDS, "keys"]
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "config",
+        "plugins",
+        "openapi --app examples.interests:app --api-key sixteen-letters-",
+        "--help",
+        "--version",
+    ],
+)
+def test_a_command_whose_output_cannot_be_written_fails_with_one_line(command: str, unbuffered: str) -> None:
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    line = f"{shlex.quote(sys.executable)} -m jimsapi {command}"
+    full = subprocess.run(["bash", "-c", f"{line} > /dev/full"], cwd=ROOT, env=env, capture_output=True, text=True)
+    told = refusal(full)
+    assert told == "jimsapi: the output cannot be written: No space left on device; redirect it to another place"
+
+
+def test_a_command_is_silent_if_the_reader_of_its_output_has_left() -> None:
+    line = f"{shlex.quote(sys.executable)} -m jimsapi config | true"
+    ran = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True)
+    assert (ran.stdout, ran.stderr) == ("", "")
