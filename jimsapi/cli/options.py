@@ -57,12 +57,28 @@ class ServerOptions(Options):
                 f"--forwarded-allow-ips: {fault}; give addresses or networks separated by commas, such as "
                 "10.0.0.1,192.168.0.0/16, unix for the clients of a Unix socket, or * alone"
             )
+        if not _is_path(self.root_path):
+            raise OptionError(
+                f"--root-path: {self.root_path!r} is not the beginning of a URL's path; give it without host and "
+                "query, such as /bot or /tools/bot"
+            )
         if self.root_path_kept and not self.root_path.strip("/"):
             raise OptionError("--root-path-kept says that requests have a path in front: name it with --root-path")
         if self.workers > 1 and self.reload:
             raise OptionError("--workers and --reload: a reloader serves in one process; leave one of them out")
         if not re.fullmatch("0?[0-7]{3}", self.uds_mode):
             raise OptionError(f"--uds-mode: {self.uds_mode!r} are no permissions; give three octal digits, such as 660")
+
+
+def _is_path(text: str) -> bool:
+    """Return whether a text is the beginning of a URL's path, or empty. It needs no slash at its ends."""
+    segments = text.strip("/").split("/")
+    return segments == [""] or (
+        text == text.strip()
+        and text.isprintable()
+        and not {"?", "#"} & set(text)
+        and not {"", ".", ".."} & set(segments)
+    )
 
 
 def _proxies_fault(text: str | None) -> str | None:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
+from jimsapi.cli.options import ServerOptions
 from tests.command import refusal, run_command
 from tests.serving import Served
 from tests.waiting import eventually
@@ -93,3 +94,19 @@ def test_a_path_with_other_letters_is_kept_too() -> None:
 
 def test_a_prefix_is_kept_only_if_one_is_named(tmp_path: Path) -> None:
     assert "name it with --root-path" in refusal(run_command("check", "--root-path-kept", cwd=tmp_path))
+
+
+@pytest.mark.parametrize(
+    "text", ["/a?b", "/a#b", "https://your-site.example/bot", "/a//b", "/a/../b", ".", " /a", "/a ", "/a\nb"]
+)
+def test_what_is_not_the_beginning_of_a_path_is_refused(text: str, tmp_path: Path) -> None:
+    told = refusal(run_command("config", "--root-path", text, cwd=tmp_path))
+    assert told == (
+        f"jimsapi: --root-path: {text!r} is not the beginning of a URL's path; give it without host and query, such as "
+        "/bot or /tools/bot"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "/", "/api", "api", "/api/", "/tools/bot", "/böse bots", "/v1.2/~ann"])
+def test_paths_with_and_without_slashes_at_their_ends_are_accepted(text: str) -> None:
+    assert ServerOptions(root_path=text).root_path == text
