@@ -103,7 +103,7 @@ def failure(request: Connection, error: BaseException) -> tuple[int, str]:
 
     Unexpected errors are logged; their text is not sent to the client.
     """
-    if not isinstance(error, DomainError) or type(error) not in STATUS:
+    if not isinstance(error, DomainError) or not isinstance(error, tuple(STATUS)):
         logger.error("a run ended with an unexpected error", exc_info=error)
         return 500, "Internal Server Error"
     content = error_content(request, error)

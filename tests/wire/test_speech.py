@@ -430,6 +430,13 @@ def test_a_failed_run_is_told_with_the_status_it_has_elsewhere_and_a_fault_of_ou
     assert failure(request(), RuntimeError("password")) == (500, "Internal Server Error")
 
 
+def test_a_run_that_fails_with_a_store_s_subclass_of_an_error_is_told_with_the_error_s_status() -> None:
+    class SlowStore(StoreUnavailable):
+        pass
+
+    assert failure(request(), SlowStore("host=db.internal")) == (503, "The store is not available; try again later")
+
+
 async def test_a_body_that_does_not_come_before_the_server_ends_is_a_refusal(bot: Scripted) -> None:
     async with serving(bot) as service:
         late = request(content_type="application/json", content_length="10")
