@@ -125,7 +125,6 @@ class ServingProcess(msgspec.Struct, frozen=True):
                 first=PROBES,
                 on_cancelled=callbacks.on_cancelled,
                 on_leaked=callbacks.on_leaked,
-                on_exit=callbacks.on_exit,
                 instead=lambda: callbacks.framework_app(api.startup_error),
                 stays_open=self.stays_open,
             )
@@ -202,7 +201,6 @@ class ServerCallbacks:
         self.server: Server | None = None
         self.reread: Callable[[], None] = lambda: None
         self.alone: FrameworkApp | None = None
-        self._drain: Drain | None = None
         self._address = address
         self._writer = writer
         self._verbose = verbose
@@ -240,7 +238,7 @@ class ServerCallbacks:
         self, work: Callable[[], Work | None], drain_delay: float, drain_time: float, lines: Iterable[str]
     ) -> None:
         link = self._link
-        self._drain = drain = Drain(work, drain_time, self._writer.flush, lambda: self.status, drain_delay)
+        drain = Drain(work, drain_time, self._writer.flush, lambda: self.status, drain_delay)
         drain.install(by_signals=link is None)
         OperatorSignals(lambda: self._state(work()), self.reread, verbose=self._verbose).install()
         if link is None or link.number == 1:
@@ -300,20 +298,6 @@ class ServerCallbacks:
             cause,
         )
         self._stop()
-
-    def on_exit(self, error: SystemExit) -> bool:
-        """Log that a task or a callback has called `sys.exit()`. Returns whether the server continues.
-
-        It does not continue if the exit may be that of a signal handler.
-        """
-        if isinstance(error, SignalExit) or self._drain is None or not self._drain.awaits_signal():
-            return False
-        logger.error(
-            "a task or a callback has called sys.exit() (at %s); the server goes on; raise another "
-            "exception there, and to stop the server, send it SIGTERM",
-            _place_of(error),
-        )
-        return True
 
     def on_leaked(self, tasks: Collection[asyncio.Task[Any]]) -> None:
         """Log the tasks that do not end after their cancellation, and exit. Closing the loop would wait for them."""
@@ -433,12 +417,8 @@ def _exit_that_ended_the_loop() -> str:
         error = error.__context__
     if error is None:
         return ""
-    return f"a task or a callback has called sys.exit() (at {_place_of(error)})"
-
-
-def _place_of(error: BaseException) -> str:
     place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{place.filename}:{place.lineno}"
+    return f"a task or a callback has called sys.exit() (at {place.filename}:{place.lineno})"
 
 
 def warn_of_root() -> None:

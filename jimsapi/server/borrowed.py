@@ -5,7 +5,6 @@ one that `setup.cfg` allows.
 """
 
 import asyncio
-from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,7 +13,7 @@ from typing import Any
 # original.
 from uvicorn import Config
 
-# `serve` calls `startup`, `main_loop` and `shutdown`. `lifespan` with `startup`, `should_exit` and `state`; `servers`,
+# `run` calls `startup`, `main_loop` and `shutdown`. `lifespan` with `startup`, `should_exit` and `state`; `servers`,
 # `started` and `server_state`.
 from uvicorn import Server as UvicornServer
 
@@ -44,7 +43,6 @@ __all__ = [
     "get_remote_addr",
     "has_websockets",
     "is_ssl",
-    "loop_factory",
     "websocket_class",
     "websocket_protocol",
 ]
@@ -56,15 +54,6 @@ answers an invalid one. The others add a task to `ServerState.tasks` at once if 
 SANS_IO = "conn"
 """An attribute of uvicorn's protocol on `websockets.server`: an object whose `parser` is a generator that refers to the
 object. Closing the generator breaks this reference cycle."""
-
-
-def loop_factory(config: Any) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return the function that makes uvicorn's event loop. None: asyncio's own function makes it."""
-    if hasattr(config, "get_loop_factory"):
-        factory: Callable[[], asyncio.AbstractEventLoop] | None = config.get_loop_factory()
-        return factory
-    config.setup_event_loop()  # uvicorn before 0.36 sets a policy for asyncio's function
-    return None
 
 
 def has_websockets() -> bool:

@@ -73,9 +73,7 @@ class Drain:
         self._delay = delay
         self._delay_ended = asyncio.Event()
         self._work_seconds = max(drain_time - RESERVE, drain_time / 2)
-        self._handlers: dict[int, Any] = {}
         self._server_handlers: dict[int, Any] = {}
-        self._called_server_handler = False
         self._task: asyncio.Task[None] | None = None
         self._signalled: SimpleQueue[None] = SimpleQueue()  # unlike an Event, it is safe in a signal handler
         self._began_without_signal = False
@@ -90,18 +88,8 @@ class Drain:
         self._loop = asyncio.get_running_loop()
         handler = self._on_signal if by_signals else _ignore
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._handlers[number] = handler
             self._server_handlers[number] = signal.signal(number, handler)
         threading.Thread(target=self._exit_after_drain_time, name="exit after drain time", daemon=True).start()
-
-    def awaits_signal(self) -> bool:
-        """Return whether a signal would still stop the server through this drain.
-
-        An app may install signal handlers of its own, before or after this class does.
-        """
-        return not self._called_server_handler and all(
-            signal.getsignal(number) == handler for number, handler in self._handlers.items()
-        )
 
     def _exit_after_drain_time(self) -> None:
         self._signalled.get()
@@ -175,7 +163,6 @@ class Drain:
         self._delay_ended.set()
 
     def _call_server_handler(self, number: int) -> None:
-        self._called_server_handler = True
         handler: Callable[[int, FrameType | None], Any] | Any = self._server_handlers.get(number)
         if callable(handler):
             handler(number, None)

@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from jimsapi.server.acceptor import Acceptor
-from jimsapi.server.borrowed import Config, UvicornServer, create_ssl_context, loop_factory
+from jimsapi.server.borrowed import Config, UvicornServer, create_ssl_context
 from jimsapi.server.descriptors import Descriptors, descriptor_limit, open_descriptors, raise_limit
 from jimsapi.server.eviction import Evictable
 from jimsapi.server.http1.batch import batch_of
@@ -39,9 +39,6 @@ class Server(UvicornServer):
     `on_cancelled` if something cancels its own task; it ignores the cancellation. At the end it calls `on_leaked` with
     the tasks that do not end after they are cancelled.
 
-    If a task or a callback raises `SystemExit`, the event loop stops, and the server calls `on_exit`. If that returns
-    True, the server continues.
-
     With `stays_open`, the service manager keeps the sockets open after the end.
 
     If the app cannot start, the server calls `instead`. If that returns another app, the server starts it in place of
@@ -55,7 +52,6 @@ class Server(UvicornServer):
         first: Sequence[str],
         on_cancelled: Callable[[], None],
         on_leaked: Callable[[Collection[asyncio.Task[Any]]], None],
-        on_exit: Callable[[SystemExit], bool] = lambda error: False,
         instead: Callable[[], OtherApp | None] = lambda: None,
         stays_open: bool = False,
     ) -> None:
@@ -63,23 +59,10 @@ class Server(UvicornServer):
         self._stays_open = stays_open
         self._on_cancelled = on_cancelled
         self._on_leaked = on_leaked
-        self._on_exit = on_exit
         self._instead = instead
         self._first = tuple(first)
         self.acceptors: list[Acceptor] = []
         self._retiring = False
-
-    def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until a signal stops the server. Raises `SystemExit` if the app cannot start."""
-        with asyncio.Runner(loop_factory=loop_factory(self.config)) as runner:
-            loop = runner.get_loop()
-            serving = loop.create_task(self.serve(sockets))
-            while not serving.done():
-                try:
-                    loop.run_until_complete(serving)
-                except SystemExit as error:
-                    if serving.done() or not self._on_exit(error):
-                        raise
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the app, then accept connections. Raises `SystemExit` if the app cannot start."""
