@@ -68,7 +68,7 @@ def _arguments() -> list[click.Parameter]:
         click.Option(
             ["--without-files", "contacts_without_files"],
             is_flag=True,
-            help="Continue although messages have files, and the command has no file store or one that does not exist.",
+            help="Continue although messages have files and the command has no file store to find them in.",
         ),
     ]
 
@@ -89,7 +89,7 @@ def export(configuration: Configuration, wanted: Wanted) -> None:
 
 
 async def _export(configuration: Configuration, wanted: Wanted, output: Path) -> None:
-    async with opened(configuration, to_write=False, needs_files=not wanted.without_files) as service:
+    async with opened(configuration, to_write=False, needs_files=True) as service:
         counts = await _write(_contact(service, wanted), wanted, output, service.store.name)
     kinds = {"thread": counts.threads, "event": counts.events, "rating": counts.feedback}
     numbers = ", ".join(_number(count, noun) for noun, count in kinds.items())
@@ -112,7 +112,7 @@ def delete(configuration: Configuration, wanted: Wanted) -> None:
 
 
 async def _delete(configuration: Configuration, wanted: Wanted) -> None:
-    async with opened(configuration, to_write=True, needs_files=not wanted.without_files) as service:
+    async with opened(configuration, to_write=True, needs_files=True) as service:
         contact = _contact(service, wanted)
         counts = await contact.count()
         where = service.store.name

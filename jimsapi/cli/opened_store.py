@@ -53,7 +53,7 @@ async def opened(
 ) -> AsyncIterator[RunService]:
     """Open the stores of the server, and close them afterwards. Raises `StartError` if there is no database.
 
-    The service is not started: it has the stores. `needs_files`: it also raises if opening would create the file store.
+    The service is not started: it has the stores. `needs_files`: it also raises if opening would create a file store.
     """
     composer = Composer(configuration)
     composition = await _composition(composer, configuration)
@@ -61,8 +61,10 @@ async def opened(
     if missing is not None:
         raise StartError(f"there is no database {composition.store.name}: give the --store that has the threads")
     for wrapper in composition.built[WRAPPERS[0]] if needs_files else ():
-        if (missing := missing_store(wrapper)) is not None:
-            raise StartError(f"{missing}; give the --files-store of the server, or continue with --without-files")
+        if not isinstance(wrapper.value, type) and (missing := missing_store(wrapper)) is not None:
+            raise StartError(
+                f"{missing}; give the --files-store of the server, or leave it out and continue with --without-files"
+            )
     if not to_write and (beside := getattr(composition.store.value, "beside_a_server", None)) is not None:
         composition = msgspec.structs.replace(
             composition, store=msgspec.structs.replace(composition.store, value=beside())

@@ -66,9 +66,9 @@ class Disk:
         self.incoming = path / "incoming"
 
     def is_missing(self) -> bool:
-        """Return whether the folder is missing or empty. If it cannot be read, `open` raises the reason."""
+        """Return whether no server has used the folder. If it cannot be read, `open` raises the reason."""
         try:
-            return not _names(self._path)
+            return not {"key", "files"} & set(_names(self._path))
         except OSError:
             return False
 

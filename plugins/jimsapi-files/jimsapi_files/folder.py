@@ -47,10 +47,8 @@ class FolderStore:
         self._disk = Disk(path)
 
     def preflight(self) -> str | None:
-        """Return what opening the folder would create; None if it has something. It changes nothing."""
-        if not self._disk.is_missing():
-            return None
-        return f"the folder of --files-store, {self.name}, is empty or does not exist"
+        """Return what opening the folder would create; None if a server has used it. It changes nothing."""
+        return f"no server has used the folder of --files-store, {self.name}" if self._disk.is_missing() else None
 
     async def __aenter__(self) -> Self:
         self._threads = CapacityLimiter(THREADS)

@@ -98,13 +98,17 @@ def test_with_a_folder_that_the_server_has_never_used_nothing_is_done(
     served_before: dict[str, bytes], tmp_path: Path, folder: Path, command: tuple[str, ...]
 ) -> None:
     name, *options = command
-    mistyped = tmp_path / "flies"
-    ran = contacts(tmp_path, mistyped, name, "ann", *options)
-    assert ran.returncode == 1
-    assert f"file://{mistyped}, is empty or does not exist; give" in ran.stderr
+    mistyped, other = tmp_path / "flies", tmp_path / "other"
+    other.mkdir()
+    (other / "notes.txt").write_text("not a file store")
+    for wrong in (mistyped, other):
+        for more in ((), ("--without-files",)):
+            ran = contacts(tmp_path, wrong, name, "ann", *more, *options)
+            assert ran.returncode == 1
+            assert f"no server has used the folder of --files-store, file://{wrong}; give" in ran.stderr
     assert not mistyped.exists()
+    assert [path.name for path in other.iterdir()] == ["notes.txt"]
     assert not (tmp_path / "a.zip").exists()
-    assert contacts(tmp_path, mistyped, name, "ann", "--without-files", *options).returncode == 0
     assert len(kept(folder)) == len(served_before) + 1
 
 
