@@ -202,11 +202,14 @@ def text_of(items: Iterable[SpokenItem]) -> str:
 def file_url(request: Connection, file: FileFacts) -> str:
     """Return the URL of a file of a message, as a path on this server.
 
-    It names the contact of the request if the caller can read the files of a contact only by naming it.
+    It names the contact that the request is about, `request.person`, if the caller has to.
     """
     url = request.link(f"/api/v1/files/{file.file_id}")
-    identity = cast(Admission, request.admission).identity
     person: str | None = getattr(request, "person", None)
-    if person is None or identity.contact_id is not None or identity.may(THREADS):
-        return url
-    return f"{url}?contact_id={quote(person, safe='')}"
+    return f"{url}?contact_id={quote(person, safe='')}" if person is not None and must_name_contact(request) else url
+
+
+def must_name_contact(request: Connection) -> bool:
+    """Return whether the caller can read what is a contact's only if it names the contact."""
+    identity = cast(Admission, request.admission).identity
+    return identity.contact_id is None and not identity.may(THREADS)

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from tests.plugins.modules import load
+from tests.plugins.talking import people
+
+__all__ = ["authentik", "issuer", "people"]
 
 PLUGINS = Path(__file__).resolve().parents[1]
 

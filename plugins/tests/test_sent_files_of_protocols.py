@@ -1,14 +1,18 @@
 """Files that a pipeline sends, in each protocol that has a form for them: live, and when a page is loaded again."""
 
 import json
+from base64 import b64encode
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from jimsapi import ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
+from tests.apps.scripted import Scripted
 
 pytestmark = pytest.mark.anyio
 
@@ -66,6 +70,35 @@ async def test_use_chat_gets_a_file_part_live_and_in_its_messages(client: TestCl
     again = {"id": "2", "role": "user", "parts": [{"type": "text", "text": "go"}]}
     body = {"id": "c", "messages": [message, answer, again]}
     assert (await client.post("/ai-sdk/chat", json=body)).status_code == 200
+
+
+@pytest.mark.usefixtures("people")
+async def test_a_caller_of_any_contact_reads_files_at_the_urls_of_a_stream_that_it_resumes(tmp_path: Path) -> None:
+    bot, headers = Scripted(), {"x-user": "talker"}
+    message = {"id": "1", "role": "user", "parts": [{"type": "text", "text": "hold a; file made"}]}
+    async with TestClient(create_api(bot, store="memory:", files_store=f"file://{tmp_path}/files")) as client:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(
+                partial(client.post, "/ai-sdk/chat", json={"id": "c", "messages": [message]}, headers=headers)
+            )
+            await bot.reached["a"].wait()
+            async with client.stream("GET", "/ai-sdk/chat/c/stream", headers=headers) as resumed:
+                bot.opened["a"].set()
+                chunks = lines((await resumed.aread()).decode())
+        [file] = [chunk for chunk in chunks if chunk["type"] == "file"]
+        assert (await client.get(file["url"], headers=headers)).content == b"made"
+
+
+@pytest.mark.usefixtures("people")
+async def test_a_caller_of_any_contact_reads_files_at_the_urls_of_the_items_of_a_response(tmp_path: Path) -> None:
+    headers = {"x-user": "talker"}
+    image = {"type": "input_image", "image_url": f"data:image/png;base64,{b64encode(PNG).decode()}"}
+    body = {"input": [{"role": "user", "content": [{"type": "input_text", "text": "see"}, image]}]}
+    async with TestClient(create_api(pipeline, store="memory:", files_store=f"file://{tmp_path}/files")) as client:
+        answer = (await client.post("/v1/responses", json=body, headers=headers)).json()
+        items = await client.get(f"/v1/responses/{answer['id']}/input_items", headers=headers)
+        [url] = [part["image_url"] for part in items.json()["data"][0]["content"] if "image_url" in part]
+        assert (await client.get(url, headers=headers)).content == PNG
 
 
 @pytest.mark.parametrize("text", ["go", "only"])

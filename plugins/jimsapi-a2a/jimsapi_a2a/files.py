@@ -2,16 +2,16 @@
 
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
 import msgspec
 
 from jimsapi.asgi import Connection
-from jimsapi.runs import THREADS, Admission, RunService
+from jimsapi.runs import RunService
 from jimsapi.threads import DomainError, FileFacts
-from jimsapi.wire import FilesSent, SpokenItem
+from jimsapi.wire import FilesSent, SpokenItem, must_name_contact
 from jimsapi_a2a.links import Links
 
 MAX_RAW = 65_536
@@ -101,7 +101,4 @@ def _names_contact(request: Connection | None, contact_id: str) -> bool:
     """Return whether a caller can read a file only if it names its contact, which the URL then does."""
     if contact_id.startswith(OWN_CONTACT):
         return True
-    if request is None:
-        return False
-    identity = cast(Admission, request.admission).identity
-    return identity.contact_id is None and not identity.may(THREADS)
+    return request is not None and must_name_contact(request)

@@ -50,7 +50,9 @@ class Conversation:
                     if isinstance(pending, Exception):
                         raise pending
                     with self._ws.working():
-                        await self._ws.send_json(answer_body(self._ws, await answer_of(self._ws, pending)))
+                        result = await answer_of(self._ws, pending)
+                        self._ws.person = pending.inbound.contact_id  # a later frame may be another contact's
+                        await self._ws.send_json(answer_body(self._ws, result))
                 except (HTTPError, DomainError) as error:
                     content = error_content(self._ws, error)
                     await self._ws.send_json(error_body(refusal_of(content.status, content.content)))

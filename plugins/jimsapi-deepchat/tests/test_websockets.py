@@ -3,10 +3,12 @@
 import json
 import re
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jimsapi import create_api
 from jimsapi.asgi.testing import HandshakeRefused, TestClient
 from tests.apps.scripted import Scripted
 from tests.faults.test_websockets import HANDSHAKE, frame
@@ -33,6 +35,19 @@ async def test_a_websocket_is_one_conversation(client: TestClient) -> None:
         assert await one.receive() == '{"text":"[\\"one\\", \\"two\\", \\"see\\"]"}'
         await other.send_json(body("see"))
         assert await other.receive_json() == {"text": '["see"]'}
+
+
+@pytest.mark.usefixtures("people")
+async def test_the_url_of_a_file_names_the_contact_of_its_own_message(tmp_path: Path) -> None:
+    headers = {"x-user": "talker"}
+    async with TestClient(create_api(Scripted(), store="memory:", files_store=f"file://{tmp_path}/files")) as client:
+        async with client.websocket(PATH, headers=headers) as ws:
+            await ws.send_json(body("hold a; file made", contact_id="ann", chat_id="1"))
+            await ws.send_json(body("open a", contact_id="bob", chat_id="2"))
+            [file] = (await ws.receive_json())["files"]
+            await ws.receive_json()
+        assert file["src"].endswith("?contact_id=ann")
+        assert (await client.get(file["src"], headers=headers)).content == b"made"
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,8 @@ class Placement:
             if run_id is not None:
                 run = await self._runs.run(_admission(request), run_id)
                 self._check_person(request, run.contact_id)
+                if run.contact_id is not None:
+                    request.person = run.contact_id
                 return run
         except (RunNotFound, ThreadNotFound):
             pass

@@ -110,6 +110,7 @@ def add_routes(router: Router, service: RunService, contact_header: str | None, 
     async def resume(request: Request) -> Response:
         """Stream the answer that is being written in a chat, from its beginning."""
         turn = Turn("", thread=request.path_params["id"])
+        request.person = names.contact(request, turn)
         chat = _chat_key(request, names, turn)
         run = chats.get(chat)
         if run is None:
