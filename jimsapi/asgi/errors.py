@@ -16,8 +16,8 @@ class HTTPError(Exception):
     """
 
     def __init__(self, status: int, detail: Any = None, headers: Mapping[str, str] | None = None) -> None:
-        if not 200 <= status <= 999:
-            raise ValueError(f"HTTPError cannot answer with the status {status}: give one such as 404 or 503.")
+        if not isinstance(status, int) or not 200 <= status <= 999:
+            raise ValueError(f"HTTPError cannot answer with the status {status!r}: give one such as 404 or 503.")
         self.status = status
         self.detail = HTTPStatus(status).phrase if detail is None else detail
         self.headers = headers

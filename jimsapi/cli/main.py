@@ -82,7 +82,9 @@ def _write_errors() -> Iterator[None]:
         if frame.f_code is not click.echo.__code__:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes what is left at the exit, which would fail again
-        raise StartError(f"the output cannot be written: {error.strerror}; redirect it to another place") from error
+        raise StartError(
+            f"the output cannot be written: {error.strerror or error}; redirect it to another place"
+        ) from error
 
 
 def _open_closed_streams() -> None:

@@ -76,8 +76,9 @@ def _is_path(text: str) -> bool:
     return segments == [""] or (
         text == text.strip()
         and text.isprintable()
-        and not {"?", "#"} & set(text)
+        and not set('?#"\\') & set(text)
         and not {"", ".", ".."} & set(segments)
+        and not segments[0].endswith(":")
     )
 
 

@@ -318,9 +318,9 @@ def test_errors_say_what_they_are() -> None:
     assert issubclass(ClientDisconnected, Exception)
 
 
-@pytest.mark.parametrize("status", [5, 99, 100, 1000])
-def test_an_error_cannot_be_made_with_a_status_that_no_answer_has(status: int) -> None:
-    with pytest.raises(ValueError, match=f"HTTPError cannot answer with the status {status}: give one such as 404"):
+@pytest.mark.parametrize("status", [5, 99, 100, 1000, None, "404"])
+def test_an_error_cannot_be_made_with_a_status_that_no_answer_has(status: Any) -> None:
+    with pytest.raises(ValueError, match=f"HTTPError cannot answer with the status {status!r}: give one such as 404"):
         HTTPError(status, "the detail")
     assert HTTPError(599, "the detail").status == 599
 

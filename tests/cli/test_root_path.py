@@ -97,7 +97,21 @@ def test_a_prefix_is_kept_only_if_one_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["/a?b", "/a#b", "https://your-site.example/bot", "/a//b", "/a/../b", ".", " /a", "/a ", "/a\nb"]
+    "text",
+    [
+        "/a?b",
+        "/a#b",
+        "https://your-site.example/bot",
+        "/a//b",
+        "/a/../b",
+        ".",
+        " /a",
+        "/a ",
+        "/a\nb",
+        '"/a"',
+        "C:/a",
+        "/\\a",
+    ],
 )
 def test_what_is_not_the_beginning_of_a_path_is_refused(text: str, tmp_path: Path) -> None:
     told = refusal(run_command("config", "--root-path", text, cwd=tmp_path))

@@ -139,7 +139,7 @@ def test_any_process_has_the_files_of_users_and_pipelines_and_the_export_has_all
     contents = {f"sent {number}".encode() for number in range(8)}
     with Served(*options) as served:
         eventually(lambda: "2 workers serve the port" in served.stderr)
-        for content in contents:  # each over connections of its own, so nearly surely over both processes
+        for content in contents:  # each over connections of its own, which the kernel gives to any of the processes
             with served.client() as client:
                 files = {"files": ("b.txt", content, "text/plain")}
                 form = {"contact_id": "ann", "message1": json.dumps({"role": "user", "text": f"file made {content!r}"})}
