@@ -22,6 +22,7 @@ include_patterns = [
     "README.md",
     "SECURITY.md",
     "benchmarks/results/*.md",
+    "benchmarks/results/second-day/*.md",
     "deploy/README.md",
     "docs/*.md",
     "examples/README.md",
