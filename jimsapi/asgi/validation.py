@@ -146,7 +146,7 @@ class _Walk:
 
     @property
     def is_full(self) -> bool:
-        """Whether the response lists no more faults. Callers then stop their checks."""
+        """Whether the walk has found as many faults as a response lists. Callers then stop their checks."""
         return len(self.faults) >= MAX_FAULTS
 
     def add(self, item: Fault) -> None:

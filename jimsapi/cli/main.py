@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # traverse them, as it would when Python exits. A program that only imports this module has objects of its own.
     gc.freeze()
     try:
-        with _write_errors():
+        with _explain_unwritable_output():
             command_line(arguments).main(arguments, prog_name="jimsapi")
     except (StartError, StoreUnusable) as error:
         show_errors([error])
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 @contextmanager
-def _write_errors() -> Iterator[None]:
+def _explain_unwritable_output() -> Iterator[None]:
     """Raise `StartError` if the output of a command cannot be written. click itself handles a closed pipe."""
     try:
         yield

@@ -65,7 +65,7 @@ class Disk:
         self._key = b""
         self.incoming = path / "incoming"
 
-    def is_missing(self) -> bool:
+    def is_unused(self) -> bool:
         """Return whether no server has used the folder. If it cannot be read, `open` raises the reason."""
         try:
             return not {"key", "files"} & set(_names(self._path))

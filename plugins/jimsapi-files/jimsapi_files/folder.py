@@ -48,7 +48,7 @@ class FolderStore:
 
     def preflight(self) -> str | None:
         """Return what opening the folder would create; None if a server has used it. It changes nothing."""
-        return f"no server has used the folder of --files-store, {self.name}" if self._disk.is_missing() else None
+        return f"no server has used the folder of --files-store, {self.name}" if self._disk.is_unused() else None
 
     async def __aenter__(self) -> Self:
         self._threads = CapacityLimiter(THREADS)
