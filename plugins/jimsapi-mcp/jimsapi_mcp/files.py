@@ -4,11 +4,13 @@ import asyncio
 from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 from jimsapi.asgi import Request
 from jimsapi.runs import RunService
 from jimsapi.threads import DomainError, FileFacts, StoredFile, StoredFileNotFound
+from jimsapi.wire import must_name_contact
 from jimsapi_mcp.eras import VERSION_HEADER, Client
 from jimsapi_mcp.messages import INVALID_PARAMS, RESOURCE_NOT_FOUND, RpcError, shown
 from jimsapi_mcp.names import FILE_URI
@@ -77,6 +79,8 @@ class Files:
             raise RpcError(code, "Resource not found", {"uri": shown(uri)})
         if file.size > MAX_READ:
             url = request.public_url(f"/api/v1/files/{file.file_id}")
+            if must_name_contact(request):
+                url += f"?contact_id={quote(file.contact_id, safe=':')}"
             text = f"The file has {file.size} bytes, and a resource at most {MAX_READ}: read it by GET {url}"
             raise RpcError(INVALID_PARAMS, text, {"uri": shown(uri)})
         async with self._reading:

@@ -136,11 +136,12 @@ async def test_a_uri_of_no_file_is_not_found(client: TestClient, uri: str) -> No
     assert answer.json()["error"]["code"] in (-32002, -32602, -32700)
 
 
-async def test_a_file_that_is_too_large_for_a_resource_has_a_url(client: TestClient) -> None:
-    found = await call(client, f"report.pdf {MAX_READ + 1}")
+@pytest.mark.parametrize("user", ["ann", "talker", "root"])
+async def test_a_file_that_is_too_large_for_a_resource_has_a_url(client: TestClient, user: str) -> None:
+    found = await call(client, f"report.pdf {MAX_READ + 1}", user)
     uri = found["structuredContent"]["files"][0]["uri"]
-    text = error(await read(client, uri, "ann"), 400)["message"]
-    answer = await client.get(text.rpartition(" ")[2], headers={"x-user": "ann"})
+    text = error(await read(client, uri, user), 400)["message"]
+    answer = await client.get(text.rpartition(" ")[2], headers={"x-user": user})
     assert len(answer.content) == MAX_READ + 1
 
 
