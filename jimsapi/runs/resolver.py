@@ -12,6 +12,8 @@ from jimsapi.threads.identity import Identity
 from jimsapi.threads.run import Selector, ThreadRecord
 from jimsapi.threads.store import ThreadStore
 
+_SEVERAL = (list, tuple)
+
 
 class ThreadResolver(Protocol):
     """Selects the thread of an inbound message.
@@ -73,8 +75,13 @@ class Resolvers:
                 if own_task_is_cancelled():
                     raise
                 raise RuntimeError(f"resolver {resolver!r} raised {type(error).__name__}") from error
-            if selectors is not None:
-                return tuple(selectors)
+            if selectors is None:
+                continue
+            if not isinstance(selectors, _SEVERAL):
+                raise RuntimeError(
+                    f"resolver {resolver!r} returned {type(selectors).__name__}, not a list of selectors"
+                )
+            return tuple(selectors)
         raise ThreadNotFound(inbound.thread_id)
 
 

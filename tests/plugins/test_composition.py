@@ -317,6 +317,7 @@ class Mine:
             case "rubbish": return 7
             case "text": return "latest"
             case "nothing": return []
+            case "one": return New()
             case "new": return [New()]
             case "external": return [ByExternalId("x"), New(external_id="x")]
         return None
@@ -340,6 +341,19 @@ async def test_a_resolver_that_fails_fails_its_request_alone(site: Path, store: 
         assert [await chat(client, word) for word in ("external", "external", "hi")] == [200, 200, 200]
         threads = (await client.get("/api/v1/threads?contact_id=ann")).json()["threads"]
     assert len(threads) == 2
+
+
+@pytest.mark.parametrize(
+    ("word", "returned"), [("rubbish", "int"), ("text", "str"), ("one", "New")], ids=["number", "text", "one selector"]
+)
+async def test_the_log_names_a_resolver_that_returns_no_list_of_selectors(
+    site: Path, caplog: pytest.LogCaptureFixture, word: str, returned: str
+) -> None:
+    install(site, "acme-resolver", RESOLVER)
+    async with TestClient(api(), raise_app_exceptions=False) as client:
+        assert await chat(client, word) == 500
+    assert "Mine object at" in caplog.text
+    assert f"returned {returned}, not a list of selectors" in caplog.text
 
 
 async def test_the_first_resolver_that_answers_decides_in_the_order_of_the_distributions(site: Path) -> None:
