@@ -138,11 +138,8 @@ class ServingProcess(msgspec.Struct, frozen=True):
         if startup_error is not None:
             return report_failed_start(startup_error)
         if ended is not None:
-            code = "the app" if callbacks.alone is not None else "a plugin or a pipeline"
-            raise StartError(
-                f"the server ended with SystemExit({ended.code!r}), and no signal has caused this: {code} may have "
-                "called sys.exit(); --verbose shows the line"
-            ) from ended
+            code = "a plugin or a pipeline" if callbacks.alone is None else "the app"
+            raise exit_error("server", ended, code) from ended
         if callbacks.alone is not None:
             callbacks.on_stopped(0)
         return callbacks.status
@@ -291,14 +288,7 @@ class ServerCallbacks:
     def on_cancelled(self) -> None:
         """Stop with status 1: all tasks were cancelled, also the server's own, and may have left work undone."""
         self.status = 1
-        cause = _exit_that_ended_the_loop() or (
-            "a pipeline or a plugin has cancelled tasks that it does not own, for example asyncio.all_tasks()"
-        )
-        logger.critical(
-            "all tasks of the event loop were cancelled: %s; the server stops with status 1, so that a supervisor "
-            "restarts it",
-            cause,
-        )
+        log_cancellation("server")
         self._stop()
 
     def on_leaked(self, tasks: Collection[asyncio.Task[Any]]) -> None:
@@ -375,6 +365,14 @@ def report_failed_start(error: BaseException) -> int:
     return 1
 
 
+def exit_error(process: str, ended: SystemExit, code: str) -> StartError:
+    """Return the error of a process that somebody's `code` has ended."""
+    return StartError(
+        f"the {process} ended with SystemExit({ended.code!r}), and no signal has caused this: {code} may have called "
+        "sys.exit(); --verbose shows the line"
+    )
+
+
 def start_lines(composition: Composition, address: str) -> list[str]:
     """Return the lines that a start logs: the app, the addresses, the store, the auth providers and the plugins."""
     core, metrics = composition.settings.get(CoreOptions), composition.settings.get(MetricsOptions)
@@ -407,6 +405,18 @@ def metrics_place(metrics: MetricsOptions) -> str:
         return "no metrics port"
     advice = " (--metrics-host 127.0.0.1 shows them to this machine only)"
     return f"metrics on {metrics.host}:{metrics.port}{advice if metrics.host == DEFAULT_METRICS_HOST else ''}"
+
+
+def log_cancellation(process: str) -> None:
+    """Log why all tasks of the event loop were cancelled, in the handler of the `CancelledError`."""
+    cause = _exit_that_ended_the_loop() or (
+        "a pipeline or a plugin has cancelled tasks that it does not own, for example asyncio.all_tasks()"
+    )
+    logger.critical(
+        "all tasks of the event loop were cancelled: %s; the %s stops with status 1, so that a supervisor restarts it",
+        cause,
+        process,
+    )
 
 
 def _exit_that_ended_the_loop() -> str:

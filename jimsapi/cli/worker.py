@@ -11,7 +11,15 @@ from typing import Any
 from jimsapi.api.app import VERSION, Api
 from jimsapi.api.metrics import MetricsOptions
 from jimsapi.cli.options import LogOptions, ServerOptions
-from jimsapi.cli.serve import SignalExit, exit_on_signal, metrics_place, report_failed_start, warn_of_root
+from jimsapi.cli.serve import (
+    SignalExit,
+    exit_error,
+    exit_on_signal,
+    log_cancellation,
+    metrics_place,
+    report_failed_start,
+    warn_of_root,
+)
 from jimsapi.plugins.compose import Configuration
 from jimsapi.plugins.core import CoreOptions
 from jimsapi.plugins.errors import StartError
@@ -29,10 +37,11 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def work(configuration: Configuration, given: Mapping[str, Any]) -> int:
-    """Do runs until a signal stops the worker. Returns the exit status: 1 after an unexpected error, else 0.
+    """Do runs until a signal stops the worker. Returns the exit status: 0 after a signal, 1 after an unexpected error.
 
     Raises:
-        StartError: the worker cannot start as configured, for example because there is no queue of runs.
+        StartError: the worker cannot start as configured, for example because there is no queue of runs, or a plugin
+            or a pipeline has called `sys.exit()`.
         StoreUnusable: the store cannot be opened.
     """
     settings = configuration.settings
@@ -47,15 +56,18 @@ def work(configuration: Configuration, given: Mapping[str, Any]) -> int:
         with asyncio.Runner() as runner:
             loop = runner.get_loop()
             # No pipeline can cancel a task of the service.
-            loop.run_until_complete(ServiceTask.begin(_work(configuration, given, writer), loop=loop, name="worker"))
+            working = ServiceTask.begin(_work(configuration, given, writer), loop=loop, name="worker")
+            return loop.run_until_complete(working)
     except SignalExit:
-        pass
+        return 0
+    except SystemExit as ended:
+        raise exit_error("worker", ended, "a plugin or a pipeline") from ended
     except Exception as error:
         return report_failed_start(error)
-    return 0
 
 
-async def _work(configuration: Configuration, given: Mapping[str, Any], writer: LogWriter) -> None:
+async def _work(configuration: Configuration, given: Mapping[str, Any], writer: LogWriter) -> int:
+    """Do runs until a signal stops the worker. Returns the exit status: 1 if something has cancelled this task."""
     stopped = asyncio.Event()
 
     def on_started(api: Api) -> None:
@@ -82,15 +94,21 @@ async def _work(configuration: Configuration, given: Mapping[str, Any], writer: 
         worker=True,
         options=(ServerOptions, LogOptions),
         on_started=on_started,
-        on_stopped=partial(_on_stopped, writer),
+        on_stopped=partial(_on_stopped, writer, stopped),
         configuration=configuration,
     )
     async with api.lifespan():
-        await stopped.wait()
+        try:
+            await stopped.wait()
+        except asyncio.CancelledError:
+            log_cancellation("worker")
+            return 1
+    return 0
 
 
-def _on_stopped(writer: LogWriter, abandoned_pipelines: int) -> None:
+def _on_stopped(writer: LogWriter, stopped: asyncio.Event, abandoned_pipelines: int) -> None:
     logger.info("stopped")
     writer.flush()
     if abandoned_pipelines:
-        os._exit(0)  # closing the loop would wait forever for a pipeline that swallows its cancellation
+        # Closing the loop would wait forever for a pipeline that swallows its cancellation.
+        os._exit(0 if stopped.is_set() else 1)

@@ -1,10 +1,11 @@
 """A bot that does to its event loop what no pipeline should.
 
-A message is `cancel` (every task of the loop), `leak` (tasks that swallow cancellation, and ones that never rest), or
-anything else, which is answered at once.
+A message is `cancel` (every task of the loop), `cancel later` (when the pipeline has ended), `exit` (in a task), `leak`
+(tasks that swallow cancellation, and ones that never rest), or anything else, which is answered at once.
 """
 
 import asyncio
+import sys
 
 from jimsapi import JimsApp, ThreadContext
 
@@ -26,12 +27,33 @@ async def restless() -> None:
         await asyncio.sleep(0)
 
 
+async def leave() -> None:
+    """End the process as a command would."""
+    sys.exit(0)
+
+
+def cancel_all() -> None:
+    """Cancel every task of the loop."""
+    for task in asyncio.all_tasks():
+        task.cancel()
+
+
+async def cancel_all_later(pipeline: "asyncio.Task[None] | None") -> None:
+    """Cancel every task when the pipeline has ended."""
+    while pipeline is not None and not pipeline.done():
+        await asyncio.sleep(0)
+    cancel_all()
+
+
 async def unruly(ctx: ThreadContext) -> None:
     """Do what the message says."""
     match ctx.get_last_user_message():
         case "cancel":
-            for task in asyncio.all_tasks():
-                task.cancel()
+            cancel_all()
+        case "cancel later":
+            _leaked.append(asyncio.create_task(cancel_all_later(asyncio.current_task())))
+        case "exit":
+            _leaked.append(asyncio.create_task(leave()))
         case "leak":
             _leaked.extend(asyncio.create_task(each()) for each in (deaf, deaf, restless))
     ctx.send_message("done")

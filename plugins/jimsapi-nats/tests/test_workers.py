@@ -17,10 +17,11 @@ from worker_processes import Site
 
 from tests.faults.restarts import PLAIN, RUNS, Notes, begin, run_of, wait_for
 from tests.runs.receiver import SECRET, Receiver
-from tests.serving import Served
+from tests.serving import ROOT, Served
 from tests.waiting import PATIENCE, eventually
 
 SCRIPTED = "tests.apps.scripted:app"
+UNRULY = "tests.apps.unruly:app"
 WHOLE = ["comm.user_message", "once.result", "comm.assistant_message"]
 
 
@@ -240,6 +241,21 @@ def test_a_run_goes_on_while_nats_is_down_and_is_done_once(site: Site, notes: No
             wait_for(served, each, "completed")
         eventually(lambda: queued(server) == 0)
     assert notes.effects() == Counter(first=1, second=1)
+
+
+@pytest.mark.parametrize(
+    ("message", "cause"),
+    [("exit", f"has called sys.exit() (at {ROOT}/tests/apps/unruly.py:"), ("cancel later", "has cancelled tasks")],
+)
+def test_a_worker_whose_tasks_somebody_ends_says_why_and_ends_with_status_1(
+    site: Site, message: str, cause: str
+) -> None:
+    with site.served(app=UNRULY) as served, site.worker(app=UNRULY) as worker:
+        begin_of(served, "ann", message)
+        assert worker.process is not None
+        assert worker.process.wait(PATIENCE) == 1
+        assert cause in worker.stderr
+        assert "the worker stops with status 1" in worker.stderr
 
 
 def test_a_run_that_is_cancelled_while_it_waits_is_not_done(site: Site, notes: Notes, server: NatsServer) -> None:
