@@ -11,7 +11,6 @@ import stat
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +42,9 @@ logger = logging.getLogger("jimsapi.key")
 RECOMMENDED_LENGTH = 16
 """Characters. A shorter plain key causes a warning. This many random letters and digits cannot be guessed."""
 
+MOST_ADMITTED = 64
+"""The values of `Authorization` that a provider remembers at most. A caller can write one key in many ways."""
+
 
 class KeyOptions(Options):
     """Options of the bearer keys."""
@@ -60,6 +62,16 @@ class KeyIdentity(msgspec.Struct, frozen=True):
 
     identity: Identity
     expires: float | None
+
+
+class _Admitted(set[str]):
+    """The values of `Authorization` that had a key which stays valid. Its `repr` does not show them.
+
+    A look-up saves a twentieth of the time of a validated POST. It takes equally long for all wrong keys.
+    """
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} values of Authorization>"
 
 
 KeyTable = Mapping[bytes, KeyIdentity]
@@ -88,6 +100,7 @@ class BearerKey:
         self._plain = plain
         self._named = named
         self._clock = clock
+        self._admitted = _Admitted()
 
     async def authenticate(self, connection: Connection) -> Identity | None:
         """Return the identity of a valid key, or None if the request has no bearer token.
@@ -97,14 +110,19 @@ class BearerKey:
         authorization = connection.headers.get("authorization")
         if authorization is None:
             return None
+        if authorization in self._admitted:
+            return _PLAIN_KEY
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer":
             return None
         token = token.strip(" ")
         if not token:
             raise InvalidCredentials("the token is empty")
-        keys = self._keys if self._plain is None else chain(self._keys, self._plain.current())
-        if matches_any(keys, token):
+        if self._keys and matches_any(self._keys, token):
+            if len(self._admitted) < MOST_ADMITTED:
+                self._admitted.add(authorization)
+            return _PLAIN_KEY
+        if self._plain is not None and matches_any(self._plain.current(), token):
             return _PLAIN_KEY
         if self._named is not None:
             return self._identity_of(self._named.current(), token)

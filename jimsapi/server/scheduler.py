@@ -19,7 +19,7 @@ LONGEST_PAUSE = 0.016
 """Seconds of a pause between two passes whose requests were rejected, while the process is busy."""
 PAUSE_EXPIRES_AFTER = 1.0
 """Seconds without such a pass after which the next one begins without a pause."""
-ALONE_AFTER = 1.0
+ALONE_AFTER = 0.1
 """Seconds without another open request after which requests after errors begin without pauses: they delay nobody."""
 STARTED_ALONE = 16
 """The requests after errors that then begin in one pass. A request that comes meanwhile waits for so many at most."""

@@ -14,6 +14,7 @@ import pytest
 
 from jimsapi import Connection, Identity, InvalidCredentials, Secret
 from jimsapi.builtin.bearer_key import (
+    MOST_ADMITTED,
     BearerKey,
     KeyOptions,
     KeyTable,
@@ -373,13 +374,23 @@ async def test_no_secret_is_in_what_is_shown_of_a_provider(path: Path, clock: Cl
     path.write_text("sesame")
     key, entry = KeysFile(tmp_path / "named").add("one")
     provider = BearerKey((Secret("simsim"),), plain(path, clock), holders(tmp_path / "named", clock))
+    assert await admitted(provider, "simsim", "sesame", key) == [True, True, True]
     shown = repr((provider, vars(provider), await identity(provider, key)))
-    for token in ("sesamy", key + "x"):
+    for token in ("sesamy", "simsin", key + "x"):
         with pytest.raises(InvalidCredentials) as refused:
             await provider.authenticate(connection(token))
         shown += repr(refused.value)
     for secret in ("sesam", "simsim", key, entry.sha256):
         assert secret not in shown
+
+
+async def test_a_key_that_was_admitted_admits_nobody_else_and_fills_no_memory() -> None:
+    provider = BearerKey((Secret("simsim"),))
+    spaced = [" " * number + "simsim" for number in range(10 * MOST_ADMITTED)]
+    for _ in range(2):
+        assert await admitted(provider, "simsim", *spaced) == [True] * (1 + len(spaced))
+        assert await admitted(provider, "simsi", "simsimm", "Simsim", "simsim simsim") == [False] * 4
+    assert len(provider._admitted) == MOST_ADMITTED
 
 
 async def test_a_request_touches_no_file_and_leaves_no_object(
