@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from time import process_time
 from typing import Protocol
 
@@ -19,10 +19,6 @@ LONGEST_PAUSE = 0.016
 """Seconds of a pause between two passes whose requests were rejected, while the process is busy."""
 PAUSE_EXPIRES_AFTER = 1.0
 """Seconds without such a pass after which the next one begins without a pause."""
-ALONE_AFTER = 0.1
-"""Seconds without another open request after which requests after errors begin without pauses: they delay nobody."""
-STARTED_ALONE = 16
-"""The requests after errors that then begin in one pass. A request that comes meanwhile waits for so many at most."""
 
 
 class Request(Protocol):
@@ -42,17 +38,14 @@ class RequestScheduler:
 
     Other errors cost less. But a few connections that send only wrong keys or unknown paths would use half of the
     processor. So a request after an error on the same connection waits for such a pause too, in a queue of its own, so
-    that other requests are not delayed. It does not wait if there are none. `open_requests` has the requests that have
-    begun and are not answered.
+    that other requests are not delayed.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, open_requests: Collection[object]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._open_requests = open_requests
         self._first = _Queue(loop, lambda: 0.0)
         self._others = _Queue(loop, self._pause_after_refusals)
-        self._after_errors = _Queue(loop, self._adapted_pause, self._is_alone)
-        self._others_open_at = 0.0
+        self._after_errors = _Queue(loop, self._adapted_pause)
         self._overloaded_until = 0.0
         self._refused = False
         self._pause = 0.0
@@ -90,13 +83,6 @@ class RequestScheduler:
         self._refused = False
         return self._adapted_pause()
 
-    def _is_alone(self) -> bool:
-        """Return whether no request was open for a while, before requests after errors begin."""
-        now = self._loop.time()
-        if self._open_requests:
-            self._others_open_at = now
-        return now - self._others_open_at >= ALONE_AFTER
-
     def _adapted_pause(self) -> float:
         now = self._loop.time()
         elapsed = now - self._measured_at
@@ -123,14 +109,11 @@ class RequestScheduler:
 
 class _Queue:
     """A queue of requests. A few begin in each pass of the loop, in order of arrival, after the seconds that `pause`
-    returns. More begin at once if `is_alone` returns True."""
+    returns."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, pause: Callable[[], float], is_alone: Callable[[], bool] = lambda: False
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, pause: Callable[[], float]) -> None:
         self._loop = loop
         self._pause = pause
-        self._is_alone = is_alone
         self._waiting: OrderedDict[Request, None] = OrderedDict()
         self._is_due = False
 
@@ -150,15 +133,13 @@ class _Queue:
         return found
 
     def _next_pass(self) -> None:
-        if self._is_alone():
-            self._begin(STARTED_ALONE)
-        elif pause := self._pause():
-            self._loop.call_later(pause, self._begin, STARTED_AT_ONCE)
+        if pause := self._pause():
+            self._loop.call_later(pause, self._begin_some)
         else:
-            self._begin(STARTED_AT_ONCE)
+            self._begin_some()
 
-    def _begin(self, most: int) -> None:
-        for _ in range(min(most, len(self._waiting))):
+    def _begin_some(self) -> None:
+        for _ in range(min(STARTED_AT_ONCE, len(self._waiting))):
             request, _ = self._waiting.popitem(last=False)
             request.begin()
         self._is_due = bool(self._waiting)

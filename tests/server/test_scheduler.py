@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from jimsapi.server import scheduler as module
-from jimsapi.server.scheduler import STARTED_ALONE, STARTED_AT_ONCE, RequestScheduler
+from jimsapi.server.scheduler import STARTED_AT_ONCE, RequestScheduler
 from tests.raw import read_answer, request
 from tests.server.busy import always_busy
 from tests.serving import Served
@@ -36,7 +36,7 @@ def measured_before(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def scheduler_with(requests: int, begin: Callable[[int], None]) -> RequestScheduler:
-    scheduler = RequestScheduler(asyncio.get_running_loop(), ())
+    scheduler = RequestScheduler(asyncio.get_running_loop())
     scheduler.first = frozenset({"/healthz"})
     for number in range(requests):
         scheduler.add(Request(partial(begin, number)), f"/{number}")
@@ -104,7 +104,7 @@ async def test_what_follows_an_error_waits_while_the_process_is_busy_and_holds_u
 ) -> None:
     always_busy(monkeypatch, 0.2)
     begun: list[str] = []
-    scheduler = RequestScheduler(asyncio.get_running_loop(), ())
+    scheduler = RequestScheduler(asyncio.get_running_loop())
     scheduler.first = frozenset({"/healthz"})
     for _ in range(STARTED_AT_ONCE + 1):
         scheduler.add(Request(partial(begun.append, "after an error")), "/", after_error=True)
@@ -118,50 +118,11 @@ async def test_what_follows_an_error_waits_while_the_process_is_busy_and_holds_u
             assert len(begun) in (2, STARTED_AT_ONCE + 2, STARTED_AT_ONCE + 3)
 
 
-async def test_what_follows_an_error_waits_only_if_there_are_other_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    always_busy(monkeypatch, 0.05)
-    monkeypatch.setattr(module, "ALONE_AFTER", 0.2)
-    begun: list[str] = []
-    others: set[str] = {"a chat"}
-    scheduler = RequestScheduler(asyncio.get_running_loop(), others)
-
-    async def begins_at_once() -> bool:
-        scheduler.add(Request(partial(begun.append, "after an error")), "/", after_error=True)
-        await asyncio.sleep(0)
-        at_once = bool(begun)
-        while not begun:
-            await asyncio.sleep(0.001)
-        begun.clear()
-        return at_once
-
-    async with asyncio.timeout(30):
-        assert not await begins_at_once()
-        others.clear()
-        assert not await begins_at_once(), "there was another request a moment ago"
-        while not await begins_at_once():
-            pass
-        others.add("a chat")
-        assert not await begins_at_once()
-
-
-async def test_more_of_what_follows_errors_begins_at_once_if_there_are_no_other_requests() -> None:
-    begun: list[int] = []
-    others: set[str] = set()
-    scheduler = RequestScheduler(asyncio.get_running_loop(), others)
-    for number in range(3 * STARTED_ALONE):
-        scheduler.add(Request(partial(begun.append, number)), "/", after_error=True)
-    await asyncio.sleep(0)
-    assert begun == list(range(STARTED_ALONE))
-    others.add("a chat")
-    await asyncio.sleep(0)
-    assert len(begun) == STARTED_ALONE + STARTED_AT_ONCE
-
-
 async def test_requests_whose_clients_have_left_are_forgotten_and_hold_up_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     begun: list[str] = []
-    scheduler = RequestScheduler(asyncio.get_running_loop(), ())
+    scheduler = RequestScheduler(asyncio.get_running_loop())
     left = [Request(partial(begun.append, "left")) for _ in range(10 * STARTED_AT_ONCE)]
     for each in left:
         scheduler.add(each, "/", after_error=True)
@@ -177,7 +138,7 @@ async def test_requests_whose_clients_have_left_are_forgotten_and_hold_up_nobody
 
 async def test_a_queue_that_became_empty_and_is_filled_again_is_as_slow_as_before() -> None:
     begun: list[int] = []
-    scheduler = RequestScheduler(asyncio.get_running_loop(), ())
+    scheduler = RequestScheduler(asyncio.get_running_loop())
     for _ in range(5):
         leaves = Request(partial(begun.append, -1))
         scheduler.add(leaves, "/")
@@ -191,7 +152,7 @@ async def test_a_queue_that_became_empty_and_is_filled_again_is_as_slow_as_befor
 async def test_a_pause_is_forgotten_after_a_quiet_time(monkeypatch: pytest.MonkeyPatch) -> None:
     always_busy(monkeypatch, 0.05)
     begun: list[int] = []
-    scheduler = RequestScheduler(asyncio.get_running_loop(), ())
+    scheduler = RequestScheduler(asyncio.get_running_loop())
     scheduler.add(Request(partial(begun.append, 1)), "/", after_error=True)
     await asyncio.sleep(0)
     assert begun == []
@@ -216,7 +177,7 @@ async def test_requests_begin_though_probes_are_refused_all_the_time(monkeypatch
 
 async def test_requests_begin_at_once_again_some_time_after_the_last_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "OVERLOADED_FOR", 0.05)
-    scheduler = RequestScheduler(asyncio.get_running_loop(), ())
+    scheduler = RequestScheduler(asyncio.get_running_loop())
     scheduler.note_overload()
     assert scheduler.limited
     async with asyncio.timeout(30):

@@ -1,7 +1,6 @@
 """The state that the connections of a server share, and their common buffer for writing."""
 
 import asyncio
-from collections.abc import Collection
 from weakref import WeakKeyDictionary
 
 from jimsapi.server.backlog import Backlog
@@ -22,14 +21,13 @@ class Batch:
     A reader on the same machine, such as a proxy, then wakes once for many responses. Waking it for each response would
     take longer than all other work.
 
-    The batch also holds the server's `backlog`, `heap`, `scheduler` and open `websockets`. `tasks` are those of the
-    server's open requests.
+    The batch also holds the server's `backlog`, `heap`, `scheduler` and open `websockets`.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, tasks: Collection[asyncio.Task[None]]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.backlog = Backlog(loop)
         self.heap = Heap(loop)
-        self.scheduler = RequestScheduler(loop, tasks)
+        self.scheduler = RequestScheduler(loop)
         self.websockets: set[WebSocketConnection] = set()
         self._loop = loop
         self._writes: list[tuple[asyncio.Transport, bytes]] = []
@@ -82,5 +80,5 @@ def batch_of(server_state: ServerState, loop: asyncio.AbstractEventLoop) -> Batc
     """Return the batch of a server. The first call creates it."""
     batch = _batches.get(server_state)
     if batch is None:
-        batch = _batches[server_state] = Batch(loop, server_state.tasks)
+        batch = _batches[server_state] = Batch(loop)
     return batch
