@@ -138,8 +138,8 @@ class ServingProcess(msgspec.Struct, frozen=True):
         if startup_error is not None:
             return report_failed_start(startup_error)
         if ended is not None:
-            code = "a plugin or a pipeline" if callbacks.alone is None else "the app"
-            raise exit_error("server", ended, code) from ended
+            caller = "a plugin or a pipeline" if callbacks.alone is None else "the app"
+            raise exit_error("server", ended, caller) from ended
         if callbacks.alone is not None:
             callbacks.on_stopped(0)
         return callbacks.status
@@ -292,14 +292,7 @@ class ServerCallbacks:
         self._stop()
 
     def on_leaked(self, tasks: Collection[asyncio.Task[Any]]) -> None:
-        """Log the tasks that do not end after their cancellation, and exit. Closing the loop would wait for them."""
-        logger.warning(
-            "%d tasks of pipelines or plugins do not end after their cancellation: %s",
-            len(tasks),
-            "; ".join(f"{task.get_name()}: {where_task(task)}" for task in islice(tasks, 10)),
-        )
-        self._writer.flush()
-        os._exit(self.status)
+        exit_despite(tasks, self._writer, self.status)
 
 
 def serve(configuration: Configuration, given: Mapping[str, Any]) -> int:
@@ -365,10 +358,10 @@ def report_failed_start(error: BaseException) -> int:
     return 1
 
 
-def exit_error(process: str, ended: SystemExit, code: str) -> StartError:
-    """Return the error of a process that somebody's `code` has ended."""
+def exit_error(process: str, ended: SystemExit, caller: str) -> StartError:
+    """Return the error of a process in which `caller`, such as a plugin, has called `sys.exit()`."""
     return StartError(
-        f"the {process} ended with SystemExit({ended.code!r}), and no signal has caused this: {code} may have called "
+        f"the {process} ended with SystemExit({ended.code!r}), and no signal has caused this: {caller} may have called "
         "sys.exit(); --verbose shows the line"
     )
 
@@ -417,6 +410,17 @@ def log_cancellation(process: str) -> None:
         cause,
         process,
     )
+
+
+def exit_despite(tasks: Collection[asyncio.Task[Any]], writer: LogWriter, status: int) -> NoReturn:
+    """Log the tasks that do not end after their cancellation, and exit. Closing the loop would wait for them."""
+    logger.warning(
+        "%d tasks of pipelines or plugins do not end after their cancellation: %s",
+        len(tasks),
+        "; ".join(f"{task.get_name()}: {where_task(task)}" for task in islice(tasks, 10)),
+    )
+    writer.flush()
+    os._exit(status)
 
 
 def _exit_that_ended_the_loop() -> str:

@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from jimsapi.api.app import VERSION, Api
@@ -13,6 +12,7 @@ from jimsapi.api.metrics import MetricsOptions
 from jimsapi.cli.options import LogOptions, ServerOptions
 from jimsapi.cli.serve import (
     SignalExit,
+    exit_despite,
     exit_error,
     exit_on_signal,
     log_cancellation,
@@ -29,6 +29,7 @@ from jimsapi.runs.tasks import ServiceTask
 from jimsapi.server.drain import Drain
 from jimsapi.server.logs import LogWriter, set_up_logs
 from jimsapi.server.notify import READY, notify
+from jimsapi.server.server import end_other_tasks
 from jimsapi.server.signals import OperatorSignals, ignore_signals
 
 logger = logging.getLogger("jimsapi")
@@ -37,7 +38,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def work(configuration: Configuration, given: Mapping[str, Any]) -> int:
-    """Do runs until a signal stops the worker. Returns the exit status: 0 after a signal, 1 after an unexpected error.
+    """Do runs until a signal stops the worker. Returns the exit status: 0, or 1 if something else has ended the work.
 
     Raises:
         StartError: the worker cannot start as configured, for example because there is no queue of runs, or a plugin
@@ -62,6 +63,9 @@ def work(configuration: Configuration, given: Mapping[str, Any]) -> int:
         return 0
     except SystemExit as ended:
         raise exit_error("worker", ended, "a plugin or a pipeline") from ended
+    except asyncio.CancelledError:  # in the start, or once more in the stop
+        log_cancellation("worker")
+        return 1
     except Exception as error:
         return report_failed_start(error)
 
@@ -69,6 +73,7 @@ def work(configuration: Configuration, given: Mapping[str, Any]) -> int:
 async def _work(configuration: Configuration, given: Mapping[str, Any], writer: LogWriter) -> int:
     """Do runs until a signal stops the worker. Returns the exit status: 1 if something has cancelled this task."""
     stopped = asyncio.Event()
+    status = 0
 
     def on_started(api: Api) -> None:
         assert api.composition is not None  # the app sets it before this call
@@ -76,7 +81,7 @@ async def _work(configuration: Configuration, given: Mapping[str, Any], writer: 
         core = settings.get(CoreOptions)
         for number in STOP_SIGNALS:
             signal.signal(number, lambda *_: stopped.set())  # a drain calls these handlers at its end
-        drain = Drain(lambda: None if api.service is None else api, core.drain_time, writer.flush)
+        drain = Drain(lambda: None if api.service is None else api, core.drain_time, writer.flush, lambda: status)
         drain.install()
         OperatorSignals(api.state, lambda: None, verbose=settings.get(LogOptions).verbose).install()
         pipeline = api.composition.app.name or pipeline_name(api.composition.app.pipeline)
@@ -87,6 +92,12 @@ async def _work(configuration: Configuration, given: Mapping[str, Any], writer: 
         writer.flush()
         notify(READY)
 
+    def on_stopped(abandoned_pipelines: int) -> None:
+        logger.info("stopped")
+        writer.flush()
+        if abandoned_pipelines:
+            os._exit(status)  # closing the loop would wait forever for a pipeline that swallows its cancellation
+
     api = Api(
         None,
         given,
@@ -94,7 +105,7 @@ async def _work(configuration: Configuration, given: Mapping[str, Any], writer: 
         worker=True,
         options=(ServerOptions, LogOptions),
         on_started=on_started,
-        on_stopped=partial(_on_stopped, writer, stopped),
+        on_stopped=on_stopped,
         configuration=configuration,
     )
     async with api.lifespan():
@@ -102,13 +113,7 @@ async def _work(configuration: Configuration, given: Mapping[str, Any], writer: 
             await stopped.wait()
         except asyncio.CancelledError:
             log_cancellation("worker")
-            return 1
-    return 0
-
-
-def _on_stopped(writer: LogWriter, stopped: asyncio.Event, abandoned_pipelines: int) -> None:
-    logger.info("stopped")
-    writer.flush()
-    if abandoned_pipelines:
-        # Closing the loop would wait forever for a pipeline that swallows its cancellation.
-        os._exit(0 if stopped.is_set() else 1)
+            status = 1
+    if leaked := await end_other_tasks():
+        exit_despite(leaked, writer, status)
+    return status

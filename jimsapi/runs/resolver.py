@@ -12,7 +12,7 @@ from jimsapi.threads.identity import Identity
 from jimsapi.threads.run import Selector, ThreadRecord
 from jimsapi.threads.store import ThreadStore
 
-_SEVERAL = (list, tuple)
+_LIST_TYPES = (list, tuple)
 
 
 class ThreadResolver(Protocol):
@@ -77,7 +77,7 @@ class Resolvers:
                 raise RuntimeError(f"resolver {resolver!r} raised {type(error).__name__}") from error
             if selectors is None:
                 continue
-            if not isinstance(selectors, _SEVERAL):
+            if not isinstance(selectors, _LIST_TYPES):
                 raise RuntimeError(
                     f"resolver {resolver!r} returned {type(selectors).__name__}, not a list of selectors"
                 )

@@ -32,6 +32,14 @@ class OtherApp(Protocol):
     def on_started(self) -> None: ...
 
 
+async def end_other_tasks() -> Collection[asyncio.Task[Any]]:
+    """Cancel all tasks but the current one. Returns those that have not ended after `END_WITHIN` seconds."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    return (await asyncio.wait(others, timeout=END_WITHIN))[1] if others else ()
+
+
 class Server(UvicornServer):
     """Serves the sockets that are passed to `run`.
 
@@ -123,11 +131,8 @@ class Server(UvicornServer):
         """Close the port, end connections, stop the app, and cancel its remaining tasks."""
         await asyncio.gather(*(acceptor.finish(REQUEST_WITHIN) for acceptor in self.acceptors))
         await super().shutdown(sockets)
-        remaining = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in remaining:
-            task.cancel()
-        if remaining and (pending := (await asyncio.wait(remaining, timeout=END_WITHIN))[1]):
-            self._on_leaked(pending)
+        if leaked := await end_other_tasks():
+            self._on_leaked(leaked)
 
     async def retire(self) -> None:
         """Leave new connections to the other processes that share the port, and end each open one after its next

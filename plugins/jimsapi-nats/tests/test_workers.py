@@ -258,6 +258,19 @@ def test_a_worker_whose_tasks_somebody_ends_says_why_and_ends_with_status_1(
         assert "the worker stops with status 1" in worker.stderr
 
 
+@pytest.mark.parametrize("message", ["exit", "cancel later", None])
+def test_tasks_that_a_pipeline_leaks_do_not_hold_up_the_exit_of_a_worker(site: Site, message: str | None) -> None:
+    with site.served(app=UNRULY) as served, site.worker(app=UNRULY) as worker:
+        wait_for(served, begin_of(served, "ann", "leak"), "completed")
+        assert worker.process is not None
+        if message is None:
+            worker.process.terminate()
+        else:
+            begin_of(served, "ben", message)
+        assert worker.process.wait(PATIENCE) == (0 if message is None else 1)
+        assert "2 tasks of pipelines or plugins do not end after their cancellation" in worker.stderr
+
+
 def test_a_run_that_is_cancelled_while_it_waits_is_not_done(site: Site, notes: Notes, server: NatsServer) -> None:
     with site.served() as served:
         run = begin(served, "first")
