@@ -444,9 +444,8 @@ class App(Router):
             self._table, self.wrapped, self.on_request[:] = table, wrapped, observers
             self.protected_resources = resources
 
-    def add(self, route: Route) -> None:
-        """Add a `Route` object. Raises as `Router.add` does."""
-        super().add(replace(route, app=self))
+    def _own(self, route: Route, path: str) -> Route:
+        return replace(route, path=path, app=self)
 
     def lifespan(self) -> AbstractAsyncContextManager[None]:
         """Return the lifespan, which starts the app, and drains and stops it at the end.

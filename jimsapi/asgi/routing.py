@@ -6,7 +6,7 @@ from dataclasses import replace
 from inspect import iscoroutinefunction, isroutine, signature
 from operator import itemgetter
 from os import PathLike
-from types import MappingProxyType
+from types import FunctionType, MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import unquote
 from uuid import UUID
@@ -51,7 +51,10 @@ class _Node:
     def child_for(self, part: "str | Parameter") -> "_Node":
         """Return the child for a segment of a path. Creates it if it is missing."""
         if isinstance(part, str):
-            return self.literals.setdefault(part, _Node())
+            literal = self.literals.get(part)
+            if literal is None:
+                literal = self.literals[part] = _Node()
+            return literal
         if part.kind == "path":
             self.path_child = self.path_child or _Node()
             return self.path_child
@@ -85,14 +88,13 @@ class RouteTable:
             self.add(route)
 
     def add(self, route: Route) -> None:
-        """Add a route.
+        """Add a route, whose handler has been checked.
 
-        Raises `ValueError` for an invalid path or handler, `RouteConflict` if the path has a handler for a method, and
+        Raises `ValueError` for an invalid path, `RouteConflict` if the path has a handler for a method, and
         `RuntimeError` if the table is sealed.
         """
         if self.sealed is not None:
             raise RuntimeError(f"{_methods_and_path(route)} cannot be added to this router: {self.sealed}.")
-        _check_handler(route.handler, route.path)
         if route.resource:
             _check_resource(route)
         if route.websocket:
@@ -433,7 +435,7 @@ class Router:
         if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
             raise ValueError(f"The prefix {prefix!r} must begin with a slash and not end with one.")
         for route in router.routes:
-            self.add(replace(route, path=prefix + route.path))
+            self._table.add(self._own(route, prefix + route.path))
         for path, reword in router._table.rewords.items():
             self._table.rewords[prefix + path] = reword
         router._table.sealed = "it was included already; declare them before include()"
@@ -444,7 +446,12 @@ class Router:
         Raises `ValueError` for an invalid path or handler, `RouteConflict` if the path has a handler for a method, and
         `RuntimeError` if no more routes can be added.
         """
-        self._table.add(route)
+        _check_handler(route.handler, route.path)
+        self._table.add(self._own(route, route.path))
+
+    def _own(self, route: Route, path: str) -> Route:
+        """Return a route at `path` of this router."""
+        return route if path == route.path else replace(route, path=path)
 
     def match(self, scope: Scope) -> Match:
         """Return the route for an ASGI scope."""
@@ -463,14 +470,12 @@ def parse_path(path: str) -> list[str | Parameter]:
     segments = path[1:].split("/")
     names = set()
     for position, segment in enumerate(segments):
-        match = _PARAMETER.fullmatch(segment)
-        if match is None:
-            if "{" in segment or "}" in segment:
-                raise ValueError(
-                    f"In the path {path!r}, {segment!r} is neither plain text nor one whole {{parameter}}."
-                )
+        if "{" not in segment and "}" not in segment:
             parts.append(segment)
             continue
+        match = _PARAMETER.fullmatch(segment)
+        if match is None:
+            raise ValueError(f"In the path {path!r}, {segment!r} is neither plain text nor one whole {{parameter}}.")
         name, kind = match[1], match[2] or ""
         if kind not in _READERS and kind != "path":
             raise ValueError(f"In the path {path!r}, the kind {kind!r} is unknown; the kinds are uuid, int and path.")
@@ -613,6 +618,8 @@ def _check_handler(handler: Any, path: str, hint: str = "") -> None:
 
 def _check_parameters(handler: Any, path: str) -> None:
     """Raise `ValueError` if a handler cannot be called with one argument, such as one that expects path parameters."""
+    if isinstance(handler, FunctionType) and _has_one_parameter(handler):
+        return
     try:
         declared = signature(handler, follow_wrapped=False)  # a decorator may pass further arguments itself
     except (TypeError, ValueError):  # not every callable shows its parameters
@@ -624,6 +631,12 @@ def _check_parameters(handler: Any, path: str) -> None:
             f"The handler {_full_name(handler)} of {path} must have one parameter, the request or the WebSocket, which "
             f"has path_params and the rest: {error}."
         ) from None
+
+
+def _has_one_parameter(function: FunctionType) -> bool:
+    """Whether one positional parameter is all that a function has. `signature` tells it in ten times as long."""
+    code = function.__code__
+    return code.co_argcount == 1 and not code.co_kwonlyargcount
 
 
 def _check_threaded(handler: Any, path: str, stoppable: bool) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from jimsapi.asgi import App, JSONResponse, Request, Response, RouteConflict, Router
+from jimsapi.asgi import App, JSONResponse, Request, Response, Route, RouteConflict, Router
 from jimsapi.asgi.routing import parse_path
 from jimsapi.asgi.testing import TestClient
 
@@ -268,6 +268,8 @@ def test_paths_that_differ_in_the_kind_of_a_parameter_are_two() -> None:
     [
         ("things", "begin with a slash"),
         ("/{a}.txt", "neither plain text nor one whole"),
+        ("/{a", "neither plain text nor one whole"),
+        ("/a}", "neither plain text nor one whole"),
         ("/{a:float}", "kind 'float' is unknown"),
         ("/{a}/{a}", "occurs twice"),
         ("/{rest:path}/more", "must be the last segment"),
@@ -284,6 +286,18 @@ def test_a_handler_that_is_not_async_is_refused() -> None:
 
     with pytest.raises(ValueError, match="must be `async def`"):
         Router().get("/x")(handler)
+    for router in (Router(), App()):
+        with pytest.raises(ValueError, match="must be `async def`"):
+            router.add(Route("/x", ("GET",), handler))  # type: ignore[arg-type]  # a plain function
+
+
+async def test_a_route_object_can_be_added_to_an_app_and_to_a_router() -> None:
+    app, router = App(), Router()
+    app.add(Route("/a", ("GET",), teller("a")))
+    router.add(Route("/b", ("GET",), teller("b")))
+    app.include(router)
+    assert await answered_by(app, "/a") == ("a", {})
+    assert await answered_by(app, "/b") == ("b", {})
 
 
 async def no_parameter() -> Any: ...
@@ -301,6 +315,22 @@ def test_a_handler_that_cannot_be_called_with_the_request_alone_is_refused(handl
         Router().get("/{name}")(handler)
     with pytest.raises(ValueError, match=r"_parameter of /\{name\} must have one parameter.*argument"):
         Router().websocket("/{name}")(handler)
+
+
+async def with_defaults(request: Request, name: str = "", *, tail: str = "") -> Any:
+    return [name, tail]
+
+
+async def any_arguments(*arguments: Any, **more: Any) -> Any:
+    return [len(arguments), len(more)]
+
+
+@pytest.mark.parametrize(("handler", "answer"), [(with_defaults, b'["",""]'), (any_arguments, b"[1,0]")])
+async def test_a_handler_that_can_be_called_with_the_request_alone_is_called_so(handler: Any, answer: bytes) -> None:
+    app = App()
+    app.get("/x")(handler)
+    async with TestClient(app) as client:
+        assert (await client.get("/x")).content == answer
 
 
 def test_a_decorator_may_pass_arguments_that_the_handler_shows() -> None:
