@@ -444,7 +444,14 @@ class App(Router):
             self._table, self.wrapped, self.on_request[:] = table, wrapped, observers
             self.protected_resources = resources
 
-    def _own(self, route: Route, path: str) -> Route:
+    def add(self, route: Route) -> None:
+        """Add a `Route` object. Raises as `Router.add` does."""
+        super().add(self._adopted(route, route.path))
+
+    def _adopted(self, route: Route, path: str) -> Route:
+        """Return the route as this app has it, at `path`: itself if `include` has made this copy for `add` already."""
+        if route.app is self and route.path == path:
+            return route
         return replace(route, path=path, app=self)
 
     def lifespan(self) -> AbstractAsyncContextManager[None]:

@@ -1,7 +1,9 @@
 """Which handler answers which path."""
 
 import random
+from dataclasses import replace
 from functools import partial, wraps
+from inspect import signature
 from itertools import product
 from typing import Any
 from uuid import UUID
@@ -298,6 +300,7 @@ async def test_a_route_object_can_be_added_to_an_app_and_to_a_router() -> None:
     app.include(router)
     assert await answered_by(app, "/a") == ("a", {})
     assert await answered_by(app, "/b") == ("b", {})
+    assert [route.app for route in app.routes] == [app, app]
 
 
 async def no_parameter() -> Any: ...
@@ -309,7 +312,13 @@ async def path_parameter(request: Request, name: str) -> Any: ...
 async def named_parameter(request: Request, *, name: str) -> Any: ...
 
 
-@pytest.mark.parametrize("handler", [no_parameter, path_parameter, named_parameter])
+async def shown_parameter(request: Request, *arguments: Any) -> Any: ...
+
+
+shown_parameter.__signature__ = signature(path_parameter)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("handler", [no_parameter, path_parameter, named_parameter, shown_parameter])
 def test_a_handler_that_cannot_be_called_with_the_request_alone_is_refused(handler: Any) -> None:
     with pytest.raises(ValueError, match=r"_parameter of /\{name\} must have one parameter.*argument"):
         Router().get("/{name}")(handler)
@@ -351,6 +360,19 @@ async def test_included_routes_answer_below_their_prefixes() -> None:
     assert await answered_by(app, "/outer/inner/5") == ("inner", {"n": 5})
     assert await answered_by(app, "/outer/inner") == ("bare", {})
     assert app.routes[0].path == "/outer/inner/{n:int}"
+    assert app.routes[0].app is app
+
+
+@pytest.mark.parametrize("kind", [App, Router])
+def test_a_subclass_that_has_an_add_of_its_own_gets_included_routes_too(kind: type[Router]) -> None:
+    class Tagging(kind):  # type: ignore[misc, valid-type]
+        def add(self, route: Route) -> None:
+            super().add(replace(route, tags=("mine",)))
+
+    inner, outer = Router(), Tagging()
+    inner.get("/x")(teller("x"))
+    outer.include(inner, "/inner")
+    assert [(route.path, route.tags) for route in outer.routes] == [("/inner/x", ("mine",))]
 
 
 def test_a_conflict_shows_through_include_and_after_it_a_router_takes_no_more() -> None:
