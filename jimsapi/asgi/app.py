@@ -446,12 +446,10 @@ class App(Router):
 
     def add(self, route: Route) -> None:
         """Add a `Route` object. Raises as `Router.add` does."""
-        super().add(self._adopted(route, route.path))
+        super().add(route if route.app is self else replace(route, app=self))
 
     def _adopted(self, route: Route, path: str) -> Route:
-        """Return the route as this app has it, at `path`: itself if `include` has made this copy for `add` already."""
-        if route.app is self and route.path == path:
-            return route
+        """Return the route as this app has it, at `path`. It has the app already, so `add` does not copy it again."""
         return replace(route, path=path, app=self)
 
     def lifespan(self) -> AbstractAsyncContextManager[None]:
