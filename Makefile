@@ -197,13 +197,15 @@ test-instructions: $(VENV)/.installed-dev
 	$(valgrind)
 	$(PY) -m benchmarks.instructions --gate
 
-test-long: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(DEPLOY_VENV)/.installed
+test-long: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed $(DEPLOY_VENV)/.installed
 	$(browser)
 	$(compiler)
 	$(monitoring)
 	$(nginx)
-	JIMSAPI_STORE_EXAMPLES=2000 $(PY) -m pytest --ignore=tests/deploy
-	JIMSAPI_MCP_CALL_SECONDS=180 $(PLUGINS_PY) -m pytest plugins/jimsapi-mcp/tests/test_long_calls.py
+	JIMSAPI_STORE_EXAMPLES=2000 $(PY) -m pytest -m '' --ignore=tests/deploy
+	JIMSAPI_MCP_CALL_SECONDS=180 JIMSAPI_JIMS_PYTHON=$(CURDIR)/$(JIMS_PY) $(PLUGINS_PY) -m pytest -m '' \
+	  plugins $(JIMS_PLUGINS:%=--ignore=plugins/%)
+	$(JIMS_PY) -m pytest -m '' $(JIMS_PLUGINS:%=plugins/%)
 	$(DEPLOY_PY) -m pytest tests/deploy
 	$(DEPLOY_PY) -m tests.deploy.image
 	$(DEPLOY_PY) -m tests.deploy.rolling --requests 2000
