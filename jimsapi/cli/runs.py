@@ -14,7 +14,6 @@ from jimsapi.cli.progress import Progress
 from jimsapi.plugins.compose import Configuration
 from jimsapi.plugins.errors import StartError
 from jimsapi.runs.lacking import method_of
-from jimsapi.runs.result import failure_of
 from jimsapi.threads.errors import RunNotFound, ThreadNotFound
 from jimsapi.threads.run import OPEN, ListedRun, RunFilter, RunPage, RunStatus, StoredRun
 
@@ -93,7 +92,7 @@ async def _show(configuration: Configuration, run_id: UUID, as_json: bool) -> No
         except RunNotFound as error:
             raise _no_run(run_id, service.store.name) from error
     if as_json:
-        print_json({**run_view(run), "contact_id": run.contact_id, "failure": failure_of(run)})
+        print_json({**run_view(run), "contact_id": run.contact_id, "failure": run.failure})
     else:
         print_fields(_fields(run))
 
@@ -105,7 +104,7 @@ def _fields(run: StoredRun) -> dict[str, Any]:
         "contact": run.contact_id,
         "message": run.message_id,
         "status": run.status,
-        "failure": failure_of(run),
+        "failure": run.failure,
         "error": run.error,
         "accepted": run.accepted_at,
         "started": run.started_at,

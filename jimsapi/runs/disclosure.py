@@ -10,7 +10,6 @@ from uuid import UUID
 import msgspec
 
 from jimsapi.runs.errors import PipelineFailed, exception_text
-from jimsapi.runs.result import failure_of
 from jimsapi.threads.event import NewEvent
 from jimsapi.threads.run import EventRecord, FailureKind, StoredRun
 
@@ -59,7 +58,7 @@ class Disclosure(msgspec.Struct, frozen=True):
         """Return a run as its reader may see it. A process with other options may have stored its error."""
         if self.private_events:
             run = msgspec.structs.replace(run, events=list(self.public(run.events)))
-        if run.error is None or failure_of(run) is not FailureKind.PIPELINE:
+        if run.error is None or run.failure is not FailureKind.PIPELINE:
             return run
         return msgspec.structs.replace(run, error=self._text(run.run_id, run.error))
 

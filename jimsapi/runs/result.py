@@ -58,7 +58,7 @@ def stored_result(run: StoredRun) -> RunResult | DomainError:
         case RunStatus.CANCELLED:
             return RunCancelled()
     text = run.error or ""
-    return PipelineFailed.with_text(text) if failure_of(run) is FailureKind.PIPELINE else RunTimedOut.with_text(text)
+    return PipelineFailed.with_text(text) if run.failure is FailureKind.PIPELINE else RunTimedOut.with_text(text)
 
 
 def answer_to_repeat(run: StoredRun) -> RunResult | DomainError:
@@ -68,16 +68,6 @@ def answer_to_repeat(run: StoredRun) -> RunResult | DomainError:
     """
     answer = stored_result(run)
     return RunInterrupted() if isinstance(answer, RunCancelled) and run.started_at is None else answer
-
-
-def failure_of(run: StoredRun) -> FailureKind | None:
-    """Return the kind of a run's failure; None if it did not fail."""
-    if run.failure is not None or run.status is not RunStatus.FAILED:
-        return run.failure
-    # Older versions store failures without a kind, so the text decides. Such a version may still run beside this
-    # one. Remove this when no supported version does so and all such runs are purged (`--keep-runs`).
-    by_pipeline = (run.error or "").startswith(PipelineFailed.PREFIX)
-    return FailureKind.PIPELINE if by_pipeline else FailureKind.TIMEOUT
 
 
 def _data(stored: bytes | str | None) -> bytes:

@@ -160,7 +160,7 @@ from jimsapi.threads.window import COMM_PREFIX, choose, end_with, window_size
 
 _NO_DATA = b"{}"
 _UNKNOWN = UUID(int=0)
-"""Stands for the owner of a run that another store has ended, and for the message of such a run if it is not known."""
+"""Stands for the owner of a run that another store has ended."""
 _NO_TIME = datetime.min.isoformat()
 _ONE_OPERATION = CommitRecord(1, 0.0, False)
 # The rows of this store have a `UUID` and a `datetime`. Functions in Python would be slower than these two.
@@ -641,7 +641,7 @@ class MemoryStore:
             streamed=run.streamed,
             events=[_event_record(row) for row in run.thread.rows[run.sent_from : run.sent_to]],
             failure=run.failure,
-            message_id=None if run.message_id == _UNKNOWN else run.message_id,
+            message_id=run.message_id,
             restarts=run.restarts,
         )
 
@@ -1178,7 +1178,7 @@ def _ended_run(run: _Run) -> EndedRun:
         finished_at=_ended_at(run).replace(tzinfo=UTC),
         error=run.error,
         failure=run.failure,
-        message_id=None if run.message_id == _UNKNOWN else run.message_id,
+        message_id=run.message_id,
         continues=run.continues,
         caller=run.caller,
         background=run.background,
@@ -1198,7 +1198,7 @@ def _imported_run(thread: _Thread, ended: EndedRun) -> _Run:
         thread,
         ended.status,
         (),
-        ended.message_id or _UNKNOWN,
+        ended.message_id,
         ended.created_new_thread,
         ended.continues,
         ended.caller,

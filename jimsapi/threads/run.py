@@ -234,29 +234,36 @@ class EventRecord(msgspec.Struct, frozen=True):
     event_data: bytes | str | None
 
 
-class StoredRun(msgspec.Struct, frozen=True):
-    """A run as read from the store. Times are in UTC.
+class ListedRun(msgspec.Struct, frozen=True):
+    """A run in a list: its state, without its events and the text of its failure. Times are in UTC.
 
-    `events` are those that the run sent, if it completed. `streamed` is the number of items in the run's stream, as in
-    `Outcome`. It is None while the run is open, and if `finish` did not end it. `failure` says why the run failed;
-    runs that an older version stored have None. `message_id` is the identifier of the message that the run answers; a
-    store that was written before the field existed has None. `restarts` counts how often `adopt` let the run start
-    again because its process had died.
+    `failure` says why the run failed; for other statuses it is None.
     """
 
     run_id: UUID
     thread_id: UUID
     contact_id: str | None
     status: RunStatus
-    created_new_thread: bool
     accepted_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    failure: FailureKind | None
+
+
+class StoredRun(ListedRun, frozen=True, kw_only=True):
+    """A run as read from the store: what a list has of it, and the rest.
+
+    `events` are those that the run sent, if it completed. `streamed` is the number of items in the run's stream, as in
+    `Outcome`. It is None while the run is open, and if `finish` did not end it. `message_id` is the identifier of the
+    message that the run answers. `restarts` counts how often `adopt` let the run start again because its process had
+    died.
+    """
+
+    created_new_thread: bool
     error: str | None
     streamed: int | None
     events: list[EventRecord]
-    failure: FailureKind | None = None
-    message_id: UUID | None = None
+    message_id: UUID
     restarts: int = 0
 
 
@@ -304,19 +311,6 @@ def _milliseconds(time: datetime) -> int:
 
 NO_RUN_FILTER = RunFilter()
 """The filter that every run meets."""
-
-
-class ListedRun(msgspec.Struct, frozen=True):
-    """A run in a list: the state of a `StoredRun`, without its events and the text of its failure."""
-
-    run_id: UUID
-    thread_id: UUID
-    contact_id: str | None
-    status: RunStatus
-    accepted_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    failure: FailureKind | None
 
 
 class RunPage(msgspec.Struct, frozen=True):

@@ -35,7 +35,7 @@ class EndedRun(msgspec.Struct, frozen=True, kw_only=True):
     """The record of a run that has ended. Its times are in UTC, and have this time zone except `sent_at`.
 
     The events that it sent have times from `sent_at` on, a `TICK` apart, and their number is `sent`. `sent_at` is in
-    UTC, without a time zone; None if `sent` is 0. `message_id` is None if an old version of the store did not keep it.
+    UTC, without a time zone; None if `sent` is 0.
     """
 
     run_id: UUID
@@ -46,7 +46,7 @@ class EndedRun(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: datetime
     error: str | None
     failure: FailureKind | None
-    message_id: UUID | None
+    message_id: UUID
     continues: bool
     caller: UUID | None
     background: bool

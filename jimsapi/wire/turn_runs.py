@@ -165,8 +165,6 @@ class TurnRuns:
 
     async def message_rows(self, run: StoredRun) -> list[EventRow]:
         """Return the message of a run after the events beside it; empty if it has not entered its thread yet."""
-        if run.message_id is None:
-            return []
         ids = [*(id_beside(run.message_id, number) for number in range(1, _BESIDE + 1)), run.message_id]
         found = await self._service.store.events_by_id(run.thread_id, ids)
         return [row for row in found if row.event_type.startswith("message.") or row_id(row) == run.message_id]
@@ -289,8 +287,6 @@ class TurnRuns:
 
     async def _asking(self, run: StoredRun) -> StoredRun | None:
         """Return the run whose question a run answers; None if it answers none."""
-        if run.message_id is None:
-            return None
         rows = await self.message_rows(run)
         if not rows:
             return await self._asking_queued(run)
@@ -376,7 +372,7 @@ def _of_type(row: EventRow | None, event_type: str) -> EventRow | None:
     return row if row is not None and row.event_type == event_type else None
 
 
-def _answers_with(row: EventRow, message_id: UUID | None) -> bool:
+def _answers_with(row: EventRow, message_id: UUID) -> bool:
     given = load_answer(row) if row.event_type == QUESTION_ANSWERED else None
     return given is not None and given.message_id == message_id
 

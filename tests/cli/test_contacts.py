@@ -26,8 +26,9 @@ from jimsapi.threads.facts import ForkPlan, Rating, ThreadChange
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import Idempotency, New
 from jimsapi.threads.store import ThreadStore
-from tests.command import ROOT, answer_command, refusal, run_command
+from tests.command import answer_command, refusal, run_command
 from tests.serving import Served
+from tests.stores.databases import JIMS_SCHEMA
 
 pytestmark = pytest.mark.anyio
 
@@ -380,9 +381,9 @@ async def test_a_store_that_only_reads_refuses_to_write(reading: SQLiteStore, tm
 
 
 async def test_a_store_that_only_reads_does_not_upgrade_a_database(tmp_path: Path) -> None:
-    path = tmp_path / "old.db"
+    path = tmp_path / "theirs.db"
     with closing(sqlite3.connect(path)) as connection:
-        connection.executescript((ROOT / "tests/stores/sqlite_version_1.sql").read_text(encoding="utf-8"))
+        connection.executescript(JIMS_SCHEMA)
     before = everything(path)
     with pytest.raises(StoreUnusable, match="start the server of this version once"):
         await SQLiteStore(path).beside_a_server().__aenter__()

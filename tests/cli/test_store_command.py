@@ -21,6 +21,7 @@ from jimsapi.testing.store import OTHER_OWNER, make_plan
 from jimsapi.testing.store.transfers import all_whole, foreign_thread, use, whole_thread
 from tests.command import python_path, refusal, run_command
 from tests.serving import Served
+from tests.stores.databases import JIMS_SCHEMA
 
 A, B = "sqlite:///a.db", "sqlite:///b.db"
 BOT = "async def app(ctx):\n    ctx.send_message('Hi')\n"
@@ -179,7 +180,7 @@ def test_the_commands_take_the_store_of_the_server_if_no_url_is_given(folder: Pa
 
 def test_the_statistics_count_everything(folder: Path) -> None:
     found = orjson.loads(printed(folder, "stats", A, "--json"))
-    assert (found["schema"], found["threads"], found["events"], found["contacts"]) == (9, 5, 19, 3)
+    assert (found["schema"], found["threads"], found["events"], found["contacts"]) == (10, 5, 19, 3)
     assert found["runs"] == {"cancelled": 1, "completed": 2, "failed": 3}
     assert found["size"] == sum(
         path.stat().st_size for path in folder.glob("a.db*") if path.suffix in (".db", ".db-wal")
@@ -257,24 +258,29 @@ def test_a_damaged_file_is_a_fault(folder: Path) -> None:
     assert "the file is damaged: " in ran.stdout
 
 
-VERSION_1 = Path(__file__).parents[1] / "stores" / "sqlite_version_1.sql"
-
-
-def test_a_dry_run_lists_the_statements_of_an_upgrade_and_changes_nothing(tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
-        connection.executescript(VERSION_1.read_text(encoding="utf-8"))
+def test_a_dry_run_lists_the_statements_that_upgrade_a_jims_database_and_changes_nothing(tmp_path: Path) -> None:
+    _make_jims_database(tmp_path)
     before = (tmp_path / "a.db").read_bytes()
     assert "store migrate" in refusal(command(tmp_path, "stats", A))
     listed = printed(tmp_path, "migrate", A, "--dry-run").splitlines()
-    assert listed[0] == "version 2: ALTER TABLE jimsapi_runs ADD COLUMN message_id CHAR(32)"
-    assert "version 3: DROP INDEX jimsapi_runs_open" in listed
-    assert listed[-1].endswith("a.db: would be upgraded from version 1 to 9")
+    assert listed[0] == "version 10: CREATE TABLE jimsapi_schema (version INTEGER NOT NULL)"
+    assert "version 10: CREATE INDEX jimsapi_runs_thread ON jimsapi_runs (thread_id)" in listed
+    assert listed[-1].endswith("a.db: would be upgraded from version 0 to 10")
     assert (tmp_path / "a.db").read_bytes() == before
     threads = rows(tmp_path, "a.db", "threads"), rows(tmp_path, "a.db", "thread_events")
-    assert printed(tmp_path, "migrate", A).endswith("a.db: upgraded from version 1 to 9\n")
+    assert printed(tmp_path, "migrate", A).endswith("a.db: upgraded from version 0 to 10\n")
     assert (rows(tmp_path, "a.db", "threads"), rows(tmp_path, "a.db", "thread_events")) == threads
     assert printed(tmp_path, "migrate", A).endswith("there is nothing to do\n")
     assert "no faults found" in printed(tmp_path, "check", A)
+
+
+def test_a_database_of_another_version_is_refused_by_each_command(folder: Path) -> None:
+    for version, reason in ((9, "`jimsapi store copy` of that commit"), (11, "upgrade jimsapi")):
+        change(folder, f"UPDATE jimsapi_schema SET version = {version}")
+        before = (folder / "a.db").read_bytes()
+        for arguments in (("check", A), ("migrate", A), ("migrate", A, "--dry-run"), ("copy", A, B)):
+            assert reason in refusal(command(folder, *arguments))
+        assert (folder / "a.db").read_bytes() == before
 
 
 def test_a_terminal_shows_how_far_a_copy_is(folder: Path) -> None:
@@ -298,9 +304,9 @@ def test_a_terminal_shows_how_far_a_copy_is(folder: Path) -> None:
     assert "\r" not in output
 
 
-def test_a_jims_database_is_copied_with_its_numbers_and_times(tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "a.db")) as connection, connection:
-        connection.executescript(JIMS)
+def _make_jims_database(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "a.db")) as connection, connection:
+        connection.executescript(JIMS_SCHEMA)
         for thread_id in ("0" * 31 + "7", "1234567812345678" * 2, "1" + "2" * 27 + "e123"):
             connection.execute(
                 "INSERT INTO threads VALUES (?, NULL, NULL, '2025-02-01 09:00:00', '{\"n\": 1.0}')", (thread_id,)
@@ -309,6 +315,10 @@ def test_a_jims_database_is_copied_with_its_numbers_and_times(tmp_path: Path) ->
                 "INSERT INTO thread_events VALUES (?, ?, '2025-02-01 12:00:00', 'rag.step', 'rag', NULL, '1.50')",
                 (thread_id, "9" * 32),
             )
+
+
+def test_a_jims_database_is_copied_with_its_numbers_and_times(tmp_path: Path) -> None:
+    _make_jims_database(tmp_path)
     original = rows(tmp_path, "a.db", "threads"), rows(tmp_path, "a.db", "thread_events")
     assert "The stores are equal." in printed(tmp_path, "copy", A, B)
     assert (rows(tmp_path, "a.db", "threads"), rows(tmp_path, "a.db", "thread_events")) == original
@@ -317,16 +327,3 @@ def test_a_jims_database_is_copied_with_its_numbers_and_times(tmp_path: Path) ->
     assert [row[2:6] for row in copied] == [("2025-02-01 12:00:00.000000", "rag.step", "rag", None)] * 3
     assert [row[6] for row in copied] == [b"1.5"] * 3
     assert "The stores are equal." in printed(tmp_path, "copy", B, "sqlite:///c.db")
-
-
-JIMS = """
-CREATE TABLE threads (
-    thread_id UUID NOT NULL, contact_id VARCHAR, external_id VARCHAR, created_at DATETIME NOT NULL,
-    thread_config JSON NOT NULL, PRIMARY KEY (thread_id)
-);
-CREATE TABLE thread_events (
-    thread_id UUID NOT NULL, event_id UUID NOT NULL, created_at DATETIME DEFAULT CURRENT_TIMESTAMP NOT NULL,
-    event_type VARCHAR(255) NOT NULL, event_domain VARCHAR(255), event_name VARCHAR(255), event_data JSON,
-    PRIMARY KEY (thread_id, event_id)
-);
-"""

@@ -17,7 +17,7 @@ import pytest
 from jimsapi.stores.sqlite import SQLiteStore
 from jimsapi.stores.sqlite import store as sqlite_store
 from jimsapi.stores.sqlite import writer as sqlite_writer
-from jimsapi.stores.sqlite.schema import SCHEMA_VERSION, Durability
+from jimsapi.stores.sqlite.schema import FIRST_VERSION, SCHEMA_VERSION, Durability
 from jimsapi.testing.store import (
     OTHER_OWNER,
     OWNER,
@@ -69,9 +69,10 @@ async def test_a_second_store_in_the_same_process_is_refused_until_the_first_is_
 async def test_what_cannot_be_opened_is_told_in_one_line(tmp_path: Path) -> None:
     text = tmp_path / "notes.txt"
     text.write_text("Not a database at all. " * 100)
-    newer = tmp_path / "newer.db"
-    await _open_and_close(newer)
-    _execute(newer, "UPDATE jimsapi_schema SET version = 99")
+    newer, unreleased = tmp_path / "newer.db", tmp_path / "unreleased.db"
+    for database, version in ((newer, SCHEMA_VERSION + 1), (unreleased, FIRST_VERSION - 1)):
+        await _open_and_close(database)
+        _execute(database, f"UPDATE jimsapi_schema SET version = {version}")
     foreign = tmp_path / "foreign.db"
     _execute(foreign, "CREATE TABLE threads (id INTEGER, created_at TEXT, contact_id TEXT, external_id TEXT)")
     locked = tmp_path / "locked.db"
@@ -82,6 +83,7 @@ async def test_what_cannot_be_opened_is_told_in_one_line(tmp_path: Path) -> None
         (tmp_path, "is a folder"),
         (text, "not an SQLite database"),
         (newer, "upgrade jimsapi"),
+        (unreleased, "export it with `jimsapi store copy` of that commit"),
         (foreign, "lacks thread_config, thread_id"),
         (locked, "another program holds it locked"),
         (Path("/proc/jims.db"), "permissions"),

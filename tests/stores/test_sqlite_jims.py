@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,7 @@ from uuid import UUID
 import orjson
 import pytest
 
-from jimsapi.stores.sqlite import SQLiteStore
+from jimsapi.stores.sqlite import SQLiteStore, maintenance, schema
 from jimsapi.testing.store import (
     OWNER,
     all_events,
@@ -23,34 +24,14 @@ from jimsapi.testing.store import (
 )
 from jimsapi.testing.store.transfers import nothing
 from jimsapi.threads.copying import copy_store
-from jimsapi.threads.errors import IdentifierTaken
+from jimsapi.threads.errors import IdentifierTaken, StoreUnusable
 from jimsapi.threads.event import NewEvent, decode_row
+from jimsapi.threads.maintenance import Migration, SchemaChange
 from jimsapi.threads.run import ByExternalId, ById, ContextLimits, Latest, New
+from tests.stores.databases import JIMS_SCHEMA
 
 pytestmark = pytest.mark.anyio
 
-JIMS_SCHEMA = """
-CREATE TABLE threads (
-    thread_id UUID NOT NULL,
-    contact_id VARCHAR,
-    external_id VARCHAR,
-    created_at DATETIME NOT NULL,
-    thread_config JSON NOT NULL,
-    PRIMARY KEY (thread_id)
-);
-CREATE INDEX ix_threads_external_id ON threads (external_id);
-CREATE INDEX ix_threads_contact_id ON threads (contact_id);
-CREATE TABLE thread_events (
-    thread_id UUID NOT NULL,
-    event_id UUID NOT NULL,
-    created_at DATETIME DEFAULT CURRENT_TIMESTAMP NOT NULL,
-    event_type VARCHAR(255) NOT NULL,
-    event_domain VARCHAR(255),
-    event_name VARCHAR(255),
-    event_data JSON,
-    PRIMARY KEY (thread_id, event_id)
-);
-"""
 USUAL = UUID("06b0f3c5a1e27d4080001f2e3d4c5b6a")
 DIGITS = UUID("00000000000000000000000000000042")
 LONG_DIGITS = UUID("12345678123456781234567812345678")
@@ -118,6 +99,33 @@ async def test_taking_over_changes_no_row_and_no_table(path: Path) -> None:
         async with SQLiteStore(path) as store:
             await store.ping()
     assert _dump(path) == before
+
+
+async def test_an_upgrade_that_fails_leaves_the_database_as_it_was(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE jimsapi_idempotency (theirs TEXT)")
+        before = list(connection.iterdump())
+        with pytest.raises(StoreUnusable, match="jimsapi_idempotency"):
+            await SQLiteStore(path).__aenter__()
+        assert list(connection.iterdump()) == before
+
+
+async def test_a_later_version_adds_its_statements_to_a_database_of_this_one(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SQLiteStore(path):
+        pass
+    before, later = _dump(path), schema.SCHEMA_VERSION + 1
+    monkeypatch.setitem(schema.MIGRATIONS, later, ("CREATE TABLE jimsapi_more (n INTEGER)",))
+    for module in (schema, maintenance):
+        monkeypatch.setattr(module, "SCHEMA_VERSION", later)
+    store = SQLiteStore(path)
+    with pytest.raises(StoreUnusable, match="jimsapi store migrate"):
+        await store.stats()
+    expected = Migration(later - 1, later, [SchemaChange(later, "CREATE TABLE jimsapi_more (n INTEGER)")])
+    assert await store.pending_migration() == await store.migrate() == expected
+    assert await store.pending_migration() == Migration(later, later, [])
+    assert ((await store.stats()).schema, _dump(path)) == (later, before)
 
 
 async def test_a_copy_has_every_thread_and_changes_no_row_of_the_original(path: Path, tmp_path: Path) -> None:

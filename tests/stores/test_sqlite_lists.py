@@ -13,7 +13,7 @@ from jimsapi.stores.sqlite import SQLiteStore, lists
 from jimsapi.stores.sqlite.schema import open_writer
 from jimsapi.testing.store import OWNER, completed, make_event, make_plan
 from jimsapi.threads.run import OPEN, ById, RunFilter, RunStatus
-from tests.stores.test_sqlite_jims import JIMS_SCHEMA
+from tests.stores.databases import JIMS_SCHEMA
 
 pytestmark = pytest.mark.anyio
 
@@ -23,8 +23,8 @@ FAILED, WAITING = 3, 7
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 RUN = """
     INSERT INTO jimsapi_runs (
-        run_id, thread_id, seq, owner, status, created_new_thread, accepted_at, started_at, finished_at, failure
-    ) VALUES (?, ?, 1, '', ?, 0, ?, NULL, NULL, NULL)
+        run_id, thread_id, seq, owner, status, created_new_thread, accepted_at, message_id, continues, background
+    ) VALUES (?, ?, 1, '', ?, 0, ?, '', 0, 0)
 """
 DIGITS = [UUID(text) for text in ("00000000000000000000000000000042", "12345678123456781234567812345678")]
 """Identifiers that a column of JIMS has as an integer, and as a number that lost its last digits."""

@@ -16,7 +16,8 @@ from jimsapi.threads.errors import StoreLacks
 from jimsapi.threads.event import utc_now
 from jimsapi.threads.facts import ThreadChange
 from jimsapi.threads.ids import uuid7
-from tests.stores.test_sqlite_jims import JIMS_SCHEMA, THREADS
+from tests.stores.databases import JIMS_SCHEMA
+from tests.stores.test_sqlite_jims import THREADS
 
 pytestmark = pytest.mark.anyio
 

@@ -9,9 +9,9 @@ from jimsapi.stores.sqlite.errors import as_domain_error
 from jimsapi.stores.sqlite.lock import DatabaseLock, refuse_lock
 from jimsapi.stores.sqlite.schema import (
     HARMLESS_FINDINGS,
-    MIGRATIONS,
     SCHEMA_VERSION,
     Durability,
+    migrations_after,
     open_beside_a_server,
     open_writer,
     read_version,
@@ -129,8 +129,8 @@ def pending_migration(path: str) -> Migration:
         found = read_version(path)
     changes = [
         SchemaChange(version, " ".join(statement.split()))
-        for version in range(found + 1, SCHEMA_VERSION + 1)
-        for statement in MIGRATIONS[version - 1]
+        for version, statements in migrations_after(found)
+        for statement in statements
     ]
     return Migration(found, SCHEMA_VERSION, changes)
 

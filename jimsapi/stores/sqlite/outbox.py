@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from jimsapi.stores.sqlite.reads import utc
 from jimsapi.stores.sqlite.rows import id_hex, id_text, time_text
-from jimsapi.stores.sqlite.schema import HAS_SINKS, WritingConnection
+from jimsapi.stores.sqlite.schema import HAS_SINKS, Connection
 from jimsapi.threads.event import EventRow, row_id, utc_now
 from jimsapi.threads.outbox import (
     MAX_REASON,
@@ -224,7 +224,7 @@ class SQLiteOutbox:
 
 
 def _register(connection: sqlite3.Connection, sink: str) -> None:
-    if isinstance(connection, WritingConnection):
+    if isinstance(connection, Connection):
         connection.may_have_sinks = True  # also if the transaction fails: rows are added only if there is a sink
     connection.execute(_REGISTER, (sink,))
 

@@ -242,7 +242,7 @@ def read_run(connection: sqlite3.Connection, run_id: UUID, acting_for: str | Non
         streamed=streamed,
         events=_sent_events(connection, thread, *sent),
         failure=failure and FailureKind(failure),
-        message_id=message_id and UUID(message_id),
+        message_id=UUID(message_id),
         restarts=restarts,
     )
 

@@ -1,14 +1,15 @@
 """The tables and indexes of an SQLite database of threads, and opening and upgrading a database.
 
 `threads` and `thread_events` are the tables of JIMS, so that other JIMS programs can use the same file. All other
-tables and indexes are jimsapi's. Their names begin with `jimsapi_`. Upgrades add tables and columns, and remove only
-indexes.
+tables and indexes are jimsapi's. Their names begin with `jimsapi_`. Upgrades change no table of JIMS.
 """
 
 import os
 import sqlite3
 import time
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any, Literal
 from urllib.parse import quote
 
 from jimsapi.stores.sqlite.errors import one_line, primary_code, save_what_can_be_read
@@ -25,11 +26,21 @@ BUSY_TIMEOUT = 1.0
 LOOK_FOR_DAMAGE = 1.0
 """Seconds that a start spends on searching for damage. That is enough for some hundred megabytes."""
 
-# Other JIMS programs declare ids as `UUID` and JSON as `JSON`. SQLite gives both NUMERIC affinity, which converts ids
-# that have only digits, and JSON numbers, to SQLite numbers. jimsapi's columns have TEXT affinity, which does not.
-# `threads` is WITHOUT ROWID, since rows are small. `thread_events` is not: above 1 KB, rows would use overflow pages.
-_VERSION_1 = (
+_TOTALS = """
+        calls INTEGER NOT NULL,
+        input INTEGER NOT NULL,
+        output INTEGER NOT NULL,
+        cached INTEGER NOT NULL,
+        cost REAL NOT NULL
+""".strip()
+"""The columns of a `UsageTotal`."""
+
+_TABLES = (
     "CREATE TABLE jimsapi_schema (version INTEGER NOT NULL)",
+    # Other JIMS programs declare ids as `UUID` and JSON as `JSON`. SQLite gives both NUMERIC affinity, which converts
+    # ids that have only digits, and JSON numbers, to SQLite numbers. jimsapi's columns have TEXT affinity, which does
+    # not. `threads` is WITHOUT ROWID, since rows are small. `thread_events` is not: above 1 KB, rows would use overflow
+    # pages.
     """
     CREATE TABLE IF NOT EXISTS threads (
         thread_id CHAR(32) NOT NULL PRIMARY KEY,
@@ -54,8 +65,9 @@ _VERSION_1 = (
     "CREATE INDEX jimsapi_threads_contact ON threads (contact_id, created_at, thread_id)",
     "CREATE INDEX jimsapi_threads_external ON threads (external_id, created_at) WHERE external_id IS NOT NULL",
     "CREATE INDEX jimsapi_events_order ON thread_events (thread_id, created_at, event_id)",
-    # These indexes find the parts of a context at a cost that does not depend on the thread's length. The predicates
-    # are equalities of an expression, which queries repeat word for word: for a range, SQLite would scan after ANALYZE.
+    # These indexes find the parts of a context, and the questions of a thread, at a cost that does not depend on the
+    # thread's length. The predicates are equalities of an expression, which queries repeat word for word: for a range,
+    # SQLite would scan after ANALYZE.
     """
     CREATE INDEX jimsapi_events_comm ON thread_events (thread_id, created_at, event_id)
     WHERE substr(event_type, 1, 5) = 'comm.'
@@ -64,7 +76,14 @@ _VERSION_1 = (
     CREATE INDEX jimsapi_events_state ON thread_events (thread_id, event_type, created_at, event_id)
     WHERE substr(event_type, 1, 10) = 'state.set.'
     """,
-    # `seq` orders the open runs of one thread. `message` is JSON, kept only until it enters the thread.
+    """
+    CREATE INDEX jimsapi_events_asked ON thread_events (thread_id, created_at, event_id)
+    WHERE event_type = 'question.asked'
+    """,
+    # `seq` orders the open runs of one thread. `message` is JSON, kept only until it enters the thread. `message_id` is
+    # the message that the run answers, and `continues` whether it was in the thread before the run. `sent` is the
+    # number of events that `finish` stored, a microsecond apart from `sent_at` on. `restarts` is how often the run
+    # started again because its process had died.
     """
     CREATE TABLE jimsapi_runs (
         run_id CHAR(32) NOT NULL PRIMARY KEY,
@@ -77,27 +96,25 @@ _VERSION_1 = (
         accepted_at DATETIME NOT NULL,
         started_at DATETIME,
         finished_at DATETIME,
-        error TEXT
+        error TEXT,
+        message_id CHAR(32) NOT NULL,
+        continues INTEGER NOT NULL,
+        caller CHAR(32),
+        background INTEGER NOT NULL,
+        webhook_url TEXT,
+        sent_at DATETIME,
+        sent INTEGER NOT NULL DEFAULT 0,
+        streamed INTEGER,
+        failure VARCHAR(16),
+        restarts INTEGER NOT NULL DEFAULT 0
     ) WITHOUT ROWID
     """,
+    # Most runs never wait, so they write nothing to `jimsapi_runs_waiting`. A purge finds old runs by their
+    # identifiers, which begin with the time of acceptance.
     "CREATE UNIQUE INDEX jimsapi_runs_running ON jimsapi_runs (thread_id) WHERE status = 'running'",
-    "CREATE INDEX jimsapi_runs_open ON jimsapi_runs (thread_id, seq) WHERE finished_at IS NULL",
+    "CREATE INDEX jimsapi_runs_waiting ON jimsapi_runs (thread_id, seq) WHERE status = 'queued'",
     "CREATE INDEX jimsapi_runs_thread ON jimsapi_runs (thread_id)",
-    "CREATE INDEX jimsapi_runs_finished ON jimsapi_runs (finished_at) WHERE finished_at IS NOT NULL",
     "CREATE TABLE jimsapi_owners (owner CHAR(32) NOT NULL PRIMARY KEY, beat_at DATETIME NOT NULL) WITHOUT ROWID",
-)
-
-# `message_id` is the message that the run answers, and `continues` whether it was in the thread before the run. `sent`
-# is the number of events that `finish` stored, a microsecond apart from `sent_at` on.
-_VERSION_2 = (
-    "ALTER TABLE jimsapi_runs ADD COLUMN message_id CHAR(32)",
-    "ALTER TABLE jimsapi_runs ADD COLUMN continues INTEGER NOT NULL DEFAULT 0",
-    "ALTER TABLE jimsapi_runs ADD COLUMN caller CHAR(32)",
-    "ALTER TABLE jimsapi_runs ADD COLUMN background INTEGER NOT NULL DEFAULT 0",
-    "ALTER TABLE jimsapi_runs ADD COLUMN webhook_url TEXT",
-    "ALTER TABLE jimsapi_runs ADD COLUMN sent_at DATETIME",
-    "ALTER TABLE jimsapi_runs ADD COLUMN sent INTEGER NOT NULL DEFAULT 0",
-    "ALTER TABLE jimsapi_runs ADD COLUMN streamed INTEGER",
     """
     CREATE TABLE jimsapi_idempotency (
         key CHAR(32) NOT NULL PRIMARY KEY,
@@ -107,23 +124,8 @@ _VERSION_2 = (
     ) WITHOUT ROWID
     """,
     "CREATE INDEX jimsapi_idempotency_used ON jimsapi_idempotency (used_at)",
-)
-
-# Most runs never wait, so they write nothing to this index.
-_VERSION_3 = (
-    "DROP INDEX jimsapi_runs_open",
-    "CREATE INDEX jimsapi_runs_waiting ON jimsapi_runs (thread_id, seq) WHERE status = 'queued'",
-)
-
-# A purge finds old runs by their identifiers, which begin with the time of acceptance.
-_VERSION_4 = ("DROP INDEX jimsapi_runs_finished",)
-
-# Runs that failed before this version have NULL. `failure_of` derives the kind of their failure from `error`.
-_VERSION_5 = ("ALTER TABLE jimsapi_runs ADD COLUMN failure VARCHAR(16)",)
-
-# The titles, archive times, metadata and parents of threads (`ThreadFacts`), and the ratings of events. Threads without
-# any of these have no row.
-_VERSION_6 = (
+    # The titles, archive times, metadata and parents of threads (`ThreadFacts`), and the ratings of events. Threads
+    # without any of these have no row.
     """
     CREATE TABLE jimsapi_threads (
         thread_id CHAR(32) NOT NULL PRIMARY KEY,
@@ -134,6 +136,7 @@ _VERSION_6 = (
         parent_event_id CHAR(32)
     ) WITHOUT ROWID
     """,
+    "CREATE INDEX jimsapi_threads_parent ON jimsapi_threads (parent_id) WHERE parent_id IS NOT NULL",
     """
     CREATE TABLE jimsapi_feedback (
         thread_id CHAR(32) NOT NULL,
@@ -144,11 +147,8 @@ _VERSION_6 = (
         PRIMARY KEY (thread_id, event_id)
     ) WITHOUT ROWID
     """,
-)
-
-# What the index of the search has of each thread (`jimsapi.stores.sqlite.search`): the number of its messages, and the
-# identifiers of those since `until`. The index itself is created at the first search.
-_SEARCH = (
+    # What the index of the search has of each thread (`jimsapi.stores.sqlite.search`): the number of its messages, and
+    # the identifiers of those since `until`. The index itself is created at the first search.
     """
     CREATE TABLE jimsapi_search_threads (
         thread_id CHAR(32) NOT NULL PRIMARY KEY,
@@ -160,27 +160,12 @@ _SEARCH = (
     ) WITHOUT ROWID
     """,
     "CREATE UNIQUE INDEX jimsapi_search_numbers ON jimsapi_search_threads (number)",
-    "CREATE INDEX jimsapi_threads_parent ON jimsapi_threads (parent_id) WHERE parent_id IS NOT NULL",
-    """
-    CREATE INDEX jimsapi_events_asked ON thread_events (thread_id, created_at, event_id)
-    WHERE event_type = 'question.asked'
-    """,
-)
-
-# Totals of what was used of models (`UsageTotal`): of threads, of contacts and their callers, and of callers.
-_TOTALS = """
-        calls INTEGER NOT NULL,
-        input INTEGER NOT NULL,
-        output INTEGER NOT NULL,
-        cached INTEGER NOT NULL,
-        cost REAL NOT NULL
-"""
-_USAGE = (
+    # Totals of what was used of models: of threads, of contacts and their callers, and of callers.
     f"""
     CREATE TABLE jimsapi_thread_usage (
         thread_id CHAR(32) NOT NULL,
         model TEXT NOT NULL,
-        {_TOTALS.strip()},
+        {_TOTALS},
         PRIMARY KEY (thread_id, model)
     ) WITHOUT ROWID
     """,
@@ -190,7 +175,7 @@ _USAGE = (
         day TEXT NOT NULL,
         model TEXT NOT NULL,
         caller CHAR(32) NOT NULL,
-        {_TOTALS.strip()},
+        {_TOTALS},
         PRIMARY KEY (contact_id, day, model, caller)
     ) WITHOUT ROWID
     """,
@@ -199,18 +184,13 @@ _USAGE = (
         caller CHAR(32) NOT NULL,
         day TEXT NOT NULL,
         model TEXT NOT NULL,
-        {_TOTALS.strip()},
+        {_TOTALS},
         PRIMARY KEY (caller, day, model)
     ) WITHOUT ROWID
     """,
-)
-_VERSION_7 = (*_SEARCH, *_USAGE)
-
-# What durable sinks have not received yet (`jimsapi.threads.outbox`), where each sink is, and what it refused. The
-# newest row of the outbox is never deleted, so positions are not used again. `letters` counts the dead letters of a
-# sink. `restarts` is how often a run started again because its process had died.
-_VERSION_8 = (
-    "ALTER TABLE jimsapi_runs ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0",
+    # What durable sinks have not received yet (`jimsapi.threads.outbox`), where each sink is, and what it refused. The
+    # newest row of the outbox is never deleted, so positions are not used again. `letters` counts the dead letters of a
+    # sink.
     """
     CREATE TABLE jimsapi_outbox (
         position INTEGER PRIMARY KEY,
@@ -245,6 +225,8 @@ _VERSION_8 = (
         PRIMARY KEY (sink, number)
     ) WITHOUT ROWID
     """,
+    "CREATE INDEX jimsapi_dead_letters_again ON jimsapi_dead_letters (sink, number) WHERE again = 1",
+    "CREATE INDEX jimsapi_dead_letters_thread ON jimsapi_dead_letters (thread_id)",
     # The webhooks of runs that have ended. `jimsapi_runs` has their URLs.
     """
     CREATE TABLE jimsapi_webhooks (
@@ -255,11 +237,6 @@ _VERSION_8 = (
     ) WITHOUT ROWID
     """,
     "CREATE INDEX jimsapi_webhooks_due ON jimsapi_webhooks (caller, due_at)",
-    "CREATE INDEX jimsapi_dead_letters_again ON jimsapi_dead_letters (sink, number) WHERE again = 1",
-    "CREATE INDEX jimsapi_dead_letters_thread ON jimsapi_dead_letters (thread_id)",
-)
-
-_VERSION_9 = (
     # The receivers of runs that plugins notify. Those that are settled have no time at which they are due.
     """
     CREATE TABLE jimsapi_subscriptions (
@@ -282,11 +259,14 @@ _VERSION_9 = (
     "CREATE INDEX jimsapi_subscriptions_thread ON jimsapi_subscriptions (thread_id)",
 )
 
-MIGRATIONS = (
-    _VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5, _VERSION_6, _VERSION_7, _VERSION_8, _VERSION_9,
-)  # fmt: skip
-"""The statements of each version, from the first one on."""
-SCHEMA_VERSION = len(MIGRATIONS)
+FIRST_VERSION = 10
+"""The version of `_TABLES`. Commits from before the first release used 1 to 9."""
+MIGRATIONS = {FIRST_VERSION: _TABLES}
+"""Each version of the tables, in order, with the statements that lead to it from the one before.
+
+To change the tables, add the next version.
+"""
+SCHEMA_VERSION = max(MIGRATIONS)
 
 _NEEDED_COLUMNS = {
     "threads": {"thread_id", "contact_id", "external_id", "created_at", "thread_config"},
@@ -301,8 +281,8 @@ HARMLESS_FINDINGS = ("ok", "NULL value in ", "NUMERIC value in ", "TEXT value in
 """Results of SQLite's integrity check that are not damage."""
 
 
-class WritingConnection(sqlite3.Connection):
-    """The connection that writes.
+class Connection(sqlite3.Connection):
+    """A connection to a database of threads.
 
     `may_have_sinks`: whether a durable sink may be registered. Without one, no turn has to look for it.
     """
@@ -314,30 +294,16 @@ def open_writer(path: str, durability: Durability) -> sqlite3.Connection:
     """Open the connection that writes, and upgrade the database's tables.
 
     Raises:
-        StoreUnusable: the file is not a database, cannot be written, or was made by a newer version.
+        StoreUnusable: the file is not a database, cannot be written, or has tables of another program or version.
     """
-    try:
-        connection = sqlite3.connect(
-            path,
-            timeout=BUSY_TIMEOUT,
-            isolation_level=None,
-            cached_statements=256,
-            check_same_thread=False,
-            factory=WritingConnection,
-        )
-        try:
-            _refuse_damage(connection, path)
-            _refuse_foreign_tables(connection, path)
-            _refuse_newer_schema(connection, path)
-            _configure(connection, path, durability)
-            _migrate(connection)
-            _schema_version(connection)  # SQLite creates the log at the first read
-            connection.may_have_sinks = bool(connection.execute(HAS_SINKS).fetchone()[0])
-        except BaseException:
-            connection.close()
-            raise
-    except (sqlite3.Error, UnicodeDecodeError) as error:
-        raise StoreUnusable(_cause(path, error)) from error
+    with _opening(path, path, cached_statements=256, check_same_thread=False) as connection:
+        _refuse_damage(connection, path)
+        _refuse_foreign_tables(connection, path)
+        _supported_version(connection, path)
+        _configure(connection, path, durability)
+        _migrate(connection)
+        _schema_version(connection)  # SQLite creates the log at the first read
+        connection.may_have_sinks = bool(connection.execute(HAS_SINKS).fetchone()[0])
     return connection
 
 
@@ -384,12 +350,9 @@ def refuse_file(path: str) -> None:
 
 def open_reader(path: str) -> sqlite3.Connection:
     """Open a connection that only reads. Raises `StoreUnusable`."""
-    try:
-        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
+    with _opening(path, path) as connection:
         connection.execute("PRAGMA query_only = ON")
         _schema_version(connection)  # SQLite opens the log at the first read; read now, so that it is the writer's log
-    except (sqlite3.Error, UnicodeDecodeError) as error:
-        raise StoreUnusable(_cause(path, error)) from error
     return connection
 
 
@@ -400,40 +363,39 @@ def open_beside_a_server(path: str, mode: Literal["ro", "rw"] = "ro") -> sqlite3
     server keeps its log. Raises `StoreUnusable` if the tables are not those of this version, since nothing here
     upgrades them.
     """
-    try:
-        connection = sqlite3.connect(
-            f"file:{quote(path)}?mode={mode}", uri=True, timeout=BUSY_TIMEOUT, isolation_level=None
-        )
-        try:
-            _refuse_newer_schema(connection, path)
-            found = _schema_version(connection)
-        except BaseException:
-            connection.close()
-            raise
-    except (sqlite3.Error, UnicodeDecodeError) as error:
-        raise StoreUnusable(_cause(path, error)) from error
-    if found < SCHEMA_VERSION:
-        connection.close()
-        raise StoreUnusable(
-            f"{path}: an older jimsapi, or another program, made this database (schema {found}; this one reads "
-            f"{SCHEMA_VERSION}); upgrade it with `jimsapi store migrate`, or start the server of this version once"
-        )
+    with _opening(path, f"file:{quote(path)}?mode={mode}", uri=True) as connection:
+        found = _supported_version(connection, path)
+        if found < SCHEMA_VERSION:
+            raise StoreUnusable(
+                f"{path}: an older jimsapi, or another program, made this database (schema {found}; this one reads "
+                f"{SCHEMA_VERSION}); upgrade it with `jimsapi store migrate`, or start the server of this version once"
+            )
     return connection
 
 
 def read_version(path: str) -> int:
     """Return the version of a database's tables; 0 if it has none of jimsapi. It only reads.
 
-    Raises `StoreUnusable` if the file is not a database, or has other tables, or if a newer version made it.
+    Raises `StoreUnusable` if the file is not a database, or has tables of another program or version.
+    """
+    with _opening(path, f"file:{quote(path)}?mode=ro", uri=True) as connection, closing(connection):
+        _refuse_foreign_tables(connection, path)
+        return _supported_version(connection, path)
+
+
+@contextmanager
+def _opening(path: str, database: str, **options: Any) -> Iterator[Connection]:
+    """Open a connection, which the end of the `with` block closes only if the block raises.
+
+    Raises `StoreUnusable` for each error of SQLite.
     """
     try:
-        connection = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=BUSY_TIMEOUT)
+        connection = Connection(database, timeout=BUSY_TIMEOUT, isolation_level=None, **options)
         try:
-            _refuse_foreign_tables(connection, path)
-            _refuse_newer_schema(connection, path)
-            return _schema_version(connection)
-        finally:
+            yield connection
+        except BaseException:
             connection.close()
+            raise
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise StoreUnusable(_cause(path, error)) from error
 
@@ -448,18 +410,18 @@ def _configure(connection: sqlite3.Connection, path: str, durability: Durability
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
-    for version in range(_schema_version(connection) + 1, SCHEMA_VERSION + 1):
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            for statement in MIGRATIONS[version - 1]:
+    for version, statements in migrations_after(_schema_version(connection)):
+        with connection:  # it commits, or rolls back what has failed
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in statements:
                 connection.execute(statement)
             connection.execute("DELETE FROM jimsapi_schema")
             connection.execute("INSERT INTO jimsapi_schema (version) VALUES (?)", (version,))
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+
+
+def migrations_after(found: int) -> list[tuple[int, Sequence[str]]]:
+    """Return the versions after the version `found`, with their statements."""
+    return [(version, statements) for version, statements in MIGRATIONS.items() if version > found]
 
 
 def _schema_version(connection: sqlite3.Connection) -> int:
@@ -469,13 +431,20 @@ def _schema_version(connection: sqlite3.Connection) -> int:
     return version
 
 
-def _refuse_newer_schema(connection: sqlite3.Connection, path: str) -> None:
+def _supported_version(connection: sqlite3.Connection, path: str) -> int:
+    """Return the version of the tables. Raises `StoreUnusable` if this jimsapi cannot upgrade or use them."""
     found = _schema_version(connection)
     if found > SCHEMA_VERSION:
         raise StoreUnusable(
             f"{path}: a newer jimsapi made this database (schema {found}; this one supports {SCHEMA_VERSION}); "
             "upgrade jimsapi, or name another file with --store"
         )
+    if 0 < found < FIRST_VERSION:
+        raise StoreUnusable(
+            f"{path}: a commit of jimsapi from before its first release made this database (schema {found}); export it "
+            "with `jimsapi store copy` of that commit, or name another file with --store"
+        )
+    return found
 
 
 def _refuse_foreign_tables(connection: sqlite3.Connection, path: str) -> None:

@@ -80,7 +80,7 @@ def whole_thread(thread_id: UUID | None = None, contact_id: str | None = None, *
 
 
 def ended_run(**fields: Any) -> EndedRun:
-    """Return a run of which an old version of a store kept little."""
+    """Return a run of which only what every run has is set."""
     given: dict[str, Any] = {
         "run_id": uuid7(),
         "status": RunStatus.FAILED,
@@ -90,7 +90,7 @@ def ended_run(**fields: Any) -> EndedRun:
         "finished_at": MOMENT.replace(tzinfo=UTC) + TICK,
         "error": "Pipeline error: no",
         "failure": None,
-        "message_id": None,
+        "message_id": uuid7(),
         "continues": False,
         "caller": None,
         "background": False,
@@ -298,7 +298,7 @@ class Transfers(StoreTests):
         assert await store.thread_usage(whole.thread_id, None) == list(whole.usage)
         early, answered, late = [await store.run(run.run_id, None, None) for run in whole.runs]
         assert [event.event_id for event in answered.events] == [event.event_id for event in whole.events[1:]]
-        assert (early.message_id, early.failure) == (None, None)
+        assert (early.message_id, early.failure) == (whole.runs[0].message_id, None)
         assert (late.message_id, late.failure) == (whole.events[0].event_id, FailureKind.TIMEOUT)
         [facts, of_bare] = [summary.facts for summary in await store.summaries([whole.thread_id, bare.thread_id])]
         assert (facts.title, facts.archived_at, facts.parent) == (

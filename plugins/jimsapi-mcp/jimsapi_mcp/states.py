@@ -63,7 +63,7 @@ class States:
         admission = admission_of(request)
         caller = (admission.provider, admission.identity.subject, run.contact_id)
         signed = repr((caller, run.run_id.hex, call, expires, notified))
-        key = sha256(b"jimsapi-mcp state\0" + (run.message_id or run.run_id).bytes + self._secret).digest()
+        key = sha256(b"jimsapi-mcp state\0" + run.message_id.bytes + self._secret).digest()
         return hmac.new(key, signed.encode("utf-8", "surrogatepass"), sha256).hexdigest()
 
 

@@ -151,8 +151,6 @@ def add_response_routes(
 
     async def message_rows(run: StoredRun) -> list[EventRow]:
         """The message of a run, and the events beside it. A queued run has none in its thread."""
-        if run.message_id is None:
-            return []
         ids = [*(id_beside(run.message_id, number) for number in range(1, BESIDE + 1)), run.message_id]
         found = await service.store.events_by_id(run.thread_id, ids)
         return [row for row in found if row.event_type.startswith("message.") or row_id(row) == run.message_id]

@@ -441,7 +441,7 @@ def stored_run(run_id: UUID, contact_id: str | None, row: Sequence[Any], events:
         streamed=streamed,
         events=events,
         failure=None if failure is None else FailureKind(failure),
-        message_id=as_uuid(message_id) if message_id.int else None,  # a run of another store may have none
+        message_id=as_uuid(message_id),
         restarts=restarts,
     )
 

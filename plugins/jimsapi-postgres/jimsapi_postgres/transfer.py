@@ -285,7 +285,7 @@ def _run(row: Sequence[Any]) -> EndedRun:
         finished_at=finished_at,
         error=error,
         failure=failure and FailureKind(failure),
-        message_id=as_uuid(message_id) if message_id.int else None,
+        message_id=as_uuid(message_id),
         continues=continues,
         caller=caller and as_uuid(caller),
         background=background,
@@ -341,10 +341,9 @@ def _run_columns(threads: Iterable[WholeThread]) -> Iterable[tuple[Any, ...]]:
     for thread in threads:
         types = {event.event_id: event.event_type for event in thread.events} if thread.runs else {}
         for run in thread.runs:
-            message_id = run.message_id or _UNKNOWN
             yield (
                 thread.thread_id,
-                types.get(message_id, ""),  # it matters only while a run waits
+                types.get(run.message_id, ""),  # it matters only while a run waits
                 run.run_id,
                 run.status,
                 run.created_new_thread,
@@ -353,7 +352,7 @@ def _run_columns(threads: Iterable[WholeThread]) -> Iterable[tuple[Any, ...]]:
                 run.finished_at,
                 run.error,
                 run.failure,
-                message_id,
+                run.message_id,
                 run.continues,
                 run.caller,
                 run.background,
