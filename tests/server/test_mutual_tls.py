@@ -58,7 +58,9 @@ class Authorities:
 
     def __init__(self) -> None:
         self.servers, self.clients, self.others = trustme.CA(), trustme.CA(), trustme.CA()
-        self.ann = self.clients.issue_cert(common_name="ann", organization_name="Example", organization_unit_name="a")
+        self.ann = self.clients.issue_cert(
+            "ann", common_name="ann", organization_name="Example", organization_unit_name="a"
+        )
 
     def configure(self, folder: Path) -> None:
         """Write what the server needs into its folder."""
@@ -177,9 +179,9 @@ def test_no_certificate_or_a_bad_one_ends_in_the_handshake_whatever_the_key(
     clients, days = authorities.clients, timedelta(days=1)
     certificates: dict[str, trustme.LeafCert | None] = {
         "none": None,
-        "foreign": authorities.others.issue_cert(common_name="ann"),
-        "expired": clients.issue_cert(common_name="ann", not_before=NOW - 2 * days, not_after=NOW - days),
-        "not yet valid": clients.issue_cert(common_name="ann", not_before=NOW + days, not_after=NOW + 2 * days),
+        "foreign": authorities.others.issue_cert("ann", common_name="ann"),
+        "expired": clients.issue_cert("ann", common_name="ann", not_before=NOW - 2 * days, not_after=NOW - days),
+        "not yet valid": clients.issue_cert("ann", common_name="ann", not_before=NOW + days, not_after=NOW + 2 * days),
         "for servers": authorities.sign([[(NameOID.COMMON_NAME, "ann")]], ExtendedKeyUsageOID.SERVER_AUTH),
     }
     context = authorities.context(certificates[fault])
@@ -200,7 +202,9 @@ def test_plain_http_is_not_answered(served: Served) -> None:
 def test_every_request_of_a_connection_has_its_certificate_and_no_other_s(
     served: Served, authorities: Authorities
 ) -> None:
-    bea = authorities.clients.issue_cert(common_name="bea", organization_name="Example", organization_unit_name="b")
+    bea = authorities.clients.issue_cert(
+        "bea", common_name="bea", organization_name="Example", organization_unit_name="b"
+    )
     with (
         closing(wire(served, authorities.context(authorities.ann))) as first,
         closing(wire(served, authorities.context(bea))) as second,
@@ -245,7 +249,7 @@ def test_a_subject_cannot_pass_for_another(
 
 
 def test_an_authority_that_an_authority_made_counts_too(served: Served, authorities: Authorities) -> None:
-    certificate = authorities.clients.create_child_ca().issue_cert(common_name="ann", organization_name="Branch")
+    certificate = authorities.clients.create_child_ca().issue_cert("ann", common_name="ann", organization_name="Branch")
     with client(served, authorities.context(certificate)) as ann:
         assert ann.get("/seen").json()[1].endswith(",O=Branch")
 
