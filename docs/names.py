@@ -29,9 +29,9 @@ HEAD = """\
 # Public names
 
 A name is public if the `__all__` of one of these packages lists it. Import it from the package: `from
-jimsapi.plugins import Settings`. Public names are deprecated before they are removed; all others may change in any
-version. The modules `jimsapi.asgi.testing` (a client for tests) and `jimsapi.threads.transitions` (rules that stores
-share) are public, too. `docs/generate.py` writes this page from the docstrings of the names.
+jimsapi.plugins import Settings`. All other names may change in any version. The modules `jimsapi.asgi.testing` (a
+client for tests) and `jimsapi.threads.transitions` (rules that stores share) are public, too. `docs/generate.py` writes
+this page from the docstrings of the names.
 """
 
 

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import msgspec
 
-from jimsapi.api.lookup import LACKING, ContactQuery, Limit, contact_of, identity_of, utc_text
+from jimsapi.api.lookup import ContactQuery, Limit, contact_of, identity_of, utc_text
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
@@ -49,7 +49,7 @@ def contact_routes(threads: ThreadService, lists: Lists) -> Router:
         scope=THREADS,
         query=ContactListQuery,
         response=ContactList,
-        responses={**LOOKUP_REFUSALS, 501: LACKING},
+        responses=LOOKUP_REFUSALS,
         tags=tags,
     )
     async def list_contacts(request: Request) -> Response:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from jimsapi.api.lookup import LACKING, PageQuery, identity_of, utc_text
+from jimsapi.api.lookup import PageQuery, identity_of, utc_text
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
@@ -43,7 +43,7 @@ def feedback_routes(threads: ThreadService) -> Router:
     """The routes of ratings."""
     router = Router()
     tags = ("threads",)
-    lookup_responses = {**LOOKUP_REFUSALS, 404: "There is no such thread.", 501: LACKING}
+    lookup_responses = {**LOOKUP_REFUSALS, 404: "There is no such thread."}
     rated = "/api/v1/threads/{id:uuid}/events/{event_id:uuid}/feedback"
     event_responses = {**lookup_responses, 404: "There is no such thread, or it has no such event."}
 

@@ -15,8 +15,6 @@ Contact = Annotated[
     str | None, msgspec.Meta(description="The contact. The default is the one that the caller is bound to.")
 ]
 
-LACKING = "The store is of a plugin for an earlier version, and lacks what this request needs."
-
 
 class PageQuery(msgspec.Struct):
     """The page: `after` is the `next` of the previous page."""

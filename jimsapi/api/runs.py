@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from jimsapi.api.chat import ChatAnswer, begin_in_background, chat_answer
-from jimsapi.api.lookup import LACKING, PageQuery
+from jimsapi.api.lookup import PageQuery
 from jimsapi.api.stream import after_last_event, event_stream
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import JSONResponse, Response
@@ -125,7 +125,7 @@ def run_routes(service: RunService, lists: Lists) -> Router:
 
     @router.get(
         "/api/v1/runs", scope=THREADS, query=RunListQuery, response=RunList, tags=("runs",),
-        responses={**LOOKUP_REFUSALS, 404: "There is no such thread.", 501: LACKING},
+        responses={**LOOKUP_REFUSALS, 404: "There is no such thread."},
     )  # fmt: skip
     async def list_runs(request: Request) -> Response:
         """List runs, newest first.

@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 import orjson
 
-from jimsapi.api.lookup import LACKING, ContactQuery, Limit, PageQuery, contact_of, identity_of, utc_text
+from jimsapi.api.lookup import ContactQuery, Limit, PageQuery, contact_of, identity_of, utc_text
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
@@ -171,14 +171,14 @@ def thread_routes(threads: ThreadService) -> Router:
     """The routes of threads and their events."""
     router = Router()
     tags = ("threads",)
-    lookup_responses = {**LOOKUP_REFUSALS, 404: "There is no such thread.", 501: LACKING}
+    lookup_responses = {**LOOKUP_REFUSALS, 404: "There is no such thread."}
 
     @router.get(
         "/api/v1/threads",
         scope=THREADS,
         query=ListQuery,
         response=ThreadList,
-        responses={**LOOKUP_REFUSALS, 501: LACKING},
+        responses={**LOOKUP_REFUSALS, 501: "The store cannot search."},
         tags=tags,
     )
     async def list_threads(request: Request) -> Response:

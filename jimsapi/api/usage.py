@@ -6,7 +6,6 @@ from typing import Annotated, Any, cast
 
 import msgspec
 
-from jimsapi.api.lookup import LACKING
 from jimsapi.asgi.connection import Request
 from jimsapi.asgi.response import JSONResponse, Response
 from jimsapi.asgi.routing import Router
@@ -91,7 +90,7 @@ def usage_routes(threads: ThreadService) -> Router:
         scope=THREADS,
         query=UsageQuery,
         response=UsageReport,
-        responses={**LOOKUP_REFUSALS, 501: LACKING},
+        responses=LOOKUP_REFUSALS,
         tags=tags,
     )
     async def get_usage(request: Request) -> Response:
@@ -123,7 +122,7 @@ def usage_routes(threads: ThreadService) -> Router:
         "/api/v1/threads/{id:uuid}/usage",
         scope=THREADS,
         response=ThreadUsage,
-        responses={**LOOKUP_REFUSALS, 404: "There is no such thread.", 501: LACKING},
+        responses={**LOOKUP_REFUSALS, 404: "There is no such thread."},
         tags=tags,
     )
     async def get_thread_usage(request: Request) -> Response:

@@ -7,14 +7,13 @@ import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, date, datetime
 from os.path import splitext
-from typing import IO, Any, cast
+from typing import IO, Any
 from uuid import UUID
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import msgspec
 import orjson
 
-from jimsapi.runs.lacking import method_of
 from jimsapi.threads.facts import Feedback, ThreadSummary
 from jimsapi.threads.file_store import FileStore, StoredFile
 from jimsapi.threads.message_files import MESSAGE_FILES
@@ -65,8 +64,7 @@ class Contact:
         after: str | None = None
         while True:
             page = await self._store.threads(self.contact_id, THREADS_AT_ONCE, after)
-            read = method_of(self._store, "summaries")
-            summaries: list[ThreadSummary] = await read([thread.thread_id for thread in page.threads])
+            summaries = await self._store.summaries([thread.thread_id for thread in page.threads])
             for thread, summary in zip(page.threads, summaries, strict=True):
                 yield thread, summary
             after = page.next
@@ -86,8 +84,7 @@ class Contact:
 
     async def usage(self) -> Sequence[DayTotal]:
         """Read the totals of usage, by day and model."""
-        read = method_of(self._store, "usage")
-        return cast(list[DayTotal], await read(UsageHolder(self.contact_id), FIRST_DAY, date.max))
+        return await self._store.usage(UsageHolder(self.contact_id), FIRST_DAY, date.max)
 
     async def count(self) -> Counts:
         """Count the threads, the files, and the totals of usage."""
@@ -112,7 +109,6 @@ class Contact:
         """Write the archive to an empty file. `version` is that of jimsapi. `on_line` is called for each line.
 
         Raises:
-            StoreLacks: the store is of a plugin for an earlier version.
             FilesLeftOut: there is no file store, a message has files, and `without_files` is false.
             ThreadNotFound, StoredFileNotFound: something was deleted meanwhile.
         """

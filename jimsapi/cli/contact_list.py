@@ -6,8 +6,6 @@ from jimsapi.api.contacts import contact_item
 from jimsapi.cli.opened_store import complete, opened
 from jimsapi.cli.printing import print_json, print_row
 from jimsapi.plugins.compose import Configuration
-from jimsapi.runs.lacking import method_of
-from jimsapi.threads.run import ContactPage
 
 CONTACTS_AT_ONCE = 100
 COLUMNS = ("THREADS", "ACTIVE", "CONTACT")
@@ -21,10 +19,9 @@ def list_contacts(configuration: Configuration, *, limit: int, as_json: bool) ->
 
 async def _list(configuration: Configuration, limit: int, as_json: bool) -> None:
     async with opened(configuration, to_write=False) as service:
-        read = method_of(service.store, "contacts")
         left, after = limit, None
         while left:
-            page: ContactPage = await read(None, min(left, CONTACTS_AT_ONCE), after)
+            page = await service.store.contacts(None, min(left, CONTACTS_AT_ONCE), after)
             if page.contacts and left == limit and not as_json:
                 print_row(COLUMNS, WIDTHS)
             for contact in page.contacts:

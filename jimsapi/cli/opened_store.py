@@ -1,7 +1,7 @@
 """The store of a server, opened by a command: beside a server that runs, if the command only reads."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -86,6 +86,13 @@ async def built_store(configuration: Configuration, url: str | None) -> Built:
     if url is None:
         return (await _composition(Composer(configuration), configuration)).store
     return build_store(url, without_password(url), configuration.plugins, configuration.settings)
+
+
+def require_methods(store: object, names: Sequence[str]) -> None:
+    """Raise `StoreLacks` if a store lacks a method that not every store has."""
+    for name in names:
+        if not hasattr(store, name):
+            raise StoreLacks(type(store).__name__, f"the method '{name}'")
 
 
 async def _composition(composer: Composer, configuration: Configuration) -> Composition:

@@ -13,9 +13,8 @@ from jimsapi.cli.printing import print_fields, print_json, print_row
 from jimsapi.cli.progress import Progress
 from jimsapi.plugins.compose import Configuration
 from jimsapi.plugins.errors import StartError
-from jimsapi.runs.lacking import method_of
 from jimsapi.threads.errors import RunNotFound, ThreadNotFound
-from jimsapi.threads.run import OPEN, ListedRun, RunFilter, RunPage, RunStatus, StoredRun
+from jimsapi.threads.run import OPEN, ListedRun, RunFilter, RunStatus, StoredRun
 
 RUNS_AT_ONCE = 1000
 COLUMNS = ("RUN", "STATUS", "ACCEPTED", "SECONDS", "THREAD", "CONTACT")
@@ -47,12 +46,11 @@ def list_runs(
 
 async def _list(configuration: Configuration, only: RunFilter, limit: int, as_json: bool) -> None:
     async with opened(configuration, to_write=False) as service:
-        read = method_of(service.store, "runs")
         left, after = limit, None
         with Progress("pages") as progress:
             while left:
                 try:
-                    page: RunPage = await read(None, min(left, RUNS_AT_ONCE), after, only)
+                    page = await service.store.runs(None, min(left, RUNS_AT_ONCE), after, only)
                 except ThreadNotFound as error:
                     raise StartError(f"there is no thread {only.thread_id} in {service.store.name}") from error
                 progress.add()

@@ -163,9 +163,9 @@ async def _remove(configuration: Configuration, sink: str, yes: bool) -> None:
 
 
 def _outbox(service: RunService) -> Outbox:
-    outbox: Outbox | None = getattr(service.store, "outbox", None)
+    outbox = service.store.outbox
     if outbox is None:
-        raise StartError(f"{service.store.name} has no durable sinks: upgrade the plugin of the store")
+        raise StartError(f"{service.store.name} has no durable sinks: use another store")
     return outbox
 
 

@@ -4,12 +4,11 @@ import click
 import msgspec
 
 from jimsapi.cli.check import missing_store
-from jimsapi.cli.opened_store import built_store, complete
+from jimsapi.cli.opened_store import built_store, complete, require_methods
 from jimsapi.cli.printing import print_row
 from jimsapi.cli.progress import Progress
-from jimsapi.plugins.compose import Built, Configuration
+from jimsapi.plugins.compose import Configuration
 from jimsapi.plugins.errors import StartError
-from jimsapi.runs.lacking import method_of
 from jimsapi.threads.copying import Contents, CopyRefused, copy_store
 from jimsapi.threads.transfer import TRANSFER_METHODS, ThreadRefused
 
@@ -33,8 +32,8 @@ async def _copy(configuration: Configuration, source: str, target: str) -> None:
         raise StartError(f"there is no database {from_store.name}: name the store that has the threads first")
     if from_store.name == to_store.name:
         raise StartError(f"{from_store.name} is named twice: name two stores")
-    _refuse_unportable(from_store)
-    _refuse_unportable(to_store)
+    require_methods(from_store.value, TRANSFER_METHODS)
+    require_methods(to_store.value, TRANSFER_METHODS)
     try:
         async with from_store.value as original, to_store.value as copied:
             with Progress("threads") as progress:
@@ -42,12 +41,6 @@ async def _copy(configuration: Configuration, source: str, target: str) -> None:
     except (CopyRefused, ThreadRefused) as error:
         raise StartError(str(error)) from error
     _print(from_store.name, to_store.name, before, after)
-
-
-def _refuse_unportable(built: Built) -> None:
-    """Raise `StoreLacks` if a store cannot be copied."""
-    for name in TRANSFER_METHODS:
-        method_of(built.value, name)
 
 
 def _print(from_name: str, to_name: str, before: Contents, after: Contents) -> None:

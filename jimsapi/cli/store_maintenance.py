@@ -6,11 +6,10 @@ from typing import Any, cast
 import click
 import msgspec
 
-from jimsapi.cli.opened_store import built_store, complete
+from jimsapi.cli.opened_store import built_store, complete, require_methods
 from jimsapi.cli.printing import allow_any_text, print_fields, print_json, shown
 from jimsapi.plugins.compose import Configuration
 from jimsapi.plugins.errors import StartError
-from jimsapi.runs.lacking import method_of
 from jimsapi.threads.maintenance import MAINTENANCE_METHODS, MaintainedStore, Migration, StoreStats
 
 _BESIDE_A_SERVER = "; this is not possible while a server uses the database"
@@ -104,6 +103,5 @@ def _print_changes(migration: Migration) -> None:
 async def _maintained(configuration: Configuration, url: str | None) -> MaintainedStore:
     """Return the store, which is not open. Raises `StoreLacks` if it has no maintenance."""
     built = await built_store(configuration, url)
-    for name in MAINTENANCE_METHODS:
-        method_of(built.value, name)
+    require_methods(built.value, MAINTENANCE_METHODS)
     return cast(MaintainedStore, built.value)

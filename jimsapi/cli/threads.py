@@ -19,7 +19,6 @@ from jimsapi.cli.printing import print_fields, print_json, print_row
 from jimsapi.cli.progress import Progress
 from jimsapi.plugins.compose import Configuration
 from jimsapi.plugins.errors import StartError
-from jimsapi.runs.lacking import method_of
 from jimsapi.threads.errors import ThreadNotFound
 from jimsapi.threads.event import EventRow, row_id, row_time
 from jimsapi.threads.facts import ThreadSummary
@@ -65,8 +64,7 @@ async def _list(configuration: Configuration, contact_id: str, limit: int, as_js
 
 
 async def _summaries(store: ThreadStore, threads: list[ThreadRecord]) -> list[ThreadSummary]:
-    summaries: list[ThreadSummary] = await method_of(store, "summaries")([thread.thread_id for thread in threads])
-    return summaries
+    return await store.summaries([thread.thread_id for thread in threads])
 
 
 def _print_thread(item: dict[str, Any], thread: ThreadRecord, summary: ThreadSummary, as_json: bool) -> None:
@@ -145,7 +143,7 @@ async def _write(file: IO[bytes], store: ThreadStore, thread: ThreadRecord) -> i
     """Write a JSON object with an event on each line. Returns the number of events."""
     [summary] = await _summaries(store, [thread])
     head = {"contact_id": thread.contact_id, **thread_json(thread, summary)}
-    feedback = await method_of(store, "feedback")(thread.thread_id, None)
+    feedback = await store.feedback(thread.thread_id, None)
     rest = {"feedback": [feedback_item(given) for given in feedback], "next": None}
     count = 0
     file.write(orjson.dumps(head)[:-1] + b',"events":[')

@@ -187,8 +187,6 @@ class Composer:
         """
         for warning in self._settings.warnings:
             logger.warning(warning)
-        for use in self._plugins.deprecated_uses:
-            logger.warning(use)
         left_out = {entry.distribution for entry in self._plugins.left_out}
         for variable, distribution in missing_reporting_plugins(self._settings.known, os.environ):
             if distribution in left_out:

@@ -3,7 +3,6 @@
 A plugin is a module, an object or a class that an entry point of the group `jimsapi` names. It has functions with the
 names below, marked `@hookimpl`. A function may omit parameters that it does not need, and must not have others. A
 function that is marked `@hookimpl(optionalhook=True)` is ignored by versions of jimsapi that lack its hook.
-docs/plugins.md has the policy for hooks that are deprecated and removed.
 
 The hooks of one plugin can share an object: `settings.shared(Visits)` returns the same object to all of them, and each
 start of an app has its own. If the plugin is a class, jimsapi creates one object of it for each app, without arguments;
@@ -66,20 +65,8 @@ BUILDS: dict[str, Build] = {}
 plugin that asks for a file store enters it."""
 
 
-class Deprecation(msgspec.Struct, frozen=True):
-    """Marks a hook that a later version of jimsapi removes.
-
-    `since` is the first version that has the mark, and `removal` the version that removes the hook. `instead` is what
-    plugins should use: the name of another hook, or a description.
-    """
-
-    since: str
-    removal: str
-    instead: str
-
-
-DEPRECATED: dict[str, Deprecation] = {}
-"""The deprecated hooks. There are none in this version."""
+STORE_METHODS = tuple(name for name, value in vars(ThreadStore).items() if callable(value) and not name.startswith("_"))
+"""The methods of every store."""
 
 Spec = TypeVar("Spec", bound=Callable[..., Any])
 
@@ -90,20 +77,6 @@ def builds(build: Build) -> Callable[[Spec], Spec]:
     def mark(function: Spec) -> Spec:
         BUILDS[function.__name__] = build
         return hookspec(function)
-
-    return mark
-
-
-def deprecated(deprecation: Deprecation) -> Callable[[Spec], Spec]:
-    """Decorator: marks the specification of a hook as deprecated. Put it above `@hookspec` or `@builds`.
-
-    jimsapi still calls the hook, and logs each plugin that implements it once at start. If `instead` names a hook and a
-    plugin implements both, jimsapi calls only that one and logs nothing, so that a plugin can serve older versions too.
-    """
-
-    def mark(function: Spec) -> Spec:
-        DEPRECATED[function.__name__] = deprecation
-        return function
 
     return mark
 
@@ -189,7 +162,7 @@ def jimsapi_auth_provider(settings: Settings) -> AuthProvider | None:
     """
 
 
-@builds(Build(methods=("accept", "start", "finish")))
+@builds(Build(methods=STORE_METHODS))
 def jimsapi_thread_store(url: str, settings: Settings) -> ThreadStore | None:
     """Build the thread store for the URL of `--store`.
 

@@ -72,7 +72,6 @@ class PluginManager:
     - `broken`: a list that gets the errors of plugins that cannot be loaded. The others are then loaded without them,
       for commands that must work beside a broken plugin.
     - `left_out`: the installed plugins that are not selected. `failed`: those that cannot be loaded.
-    - `deprecated_uses`: a line for each deprecated hook that a plugin implements without its replacement.
 
     Raises:
         PluginError: a plugin cannot be imported, requires another version of jimsapi, or implements a hook in a way
@@ -90,7 +89,6 @@ class PluginManager:
         broken: list[StartError] | None = None,
     ) -> None:
         self.plugins: list[tuple[PluginEntry, object]] = []
-        self.deprecated_uses: list[str] = []
         self._pluggy = pluggy.PluginManager(hooks.PROJECT)
         self._pluggy.add_hookspecs(hooks)
         self._implementations: dict[str, list[Implementation]] = {name: [] for name in hook_names()}
@@ -132,24 +130,8 @@ class PluginManager:
         except Exception as error:
             raise PluginError(f"{entry}: {one_line(error)}; {entry.remedy}") from error
         self.plugins.append((entry, plugin))
-        implemented = {implementation.hook for implementation in found}
         for implementation in found:
-            deprecation = hooks.DEPRECATED.get(implementation.hook)
-            if deprecation is not None and deprecation.instead in implemented:
-                continue
-            if deprecation is not None:
-                self.deprecated_uses.append(_deprecated_use(implementation, deprecation))
             self._implementations[implementation.hook].append(implementation)
-
-
-def _deprecated_use(implementation: Implementation, deprecation: hooks.Deprecation) -> str:
-    """Return a line that names the plugin, the hook, the file and line of the function, and what to use instead."""
-    code = getattr(inspect.unwrap(implementation.function), "__code__", None)
-    place = "" if code is None else f" (at {code.co_filename}:{code.co_firstlineno})"
-    return (
-        f"{implementation.entry} implements {implementation.hook}{place}, which is deprecated since jimsapi "
-        f"{deprecation.since} and will be removed in {deprecation.removal}; use {deprecation.instead} instead"
-    )
 
 
 def hook_names() -> list[str]:

@@ -13,7 +13,6 @@ from jimsapi.runs.announcer import Announcer
 from jimsapi.runs.disclosure import Disclosure
 from jimsapi.runs.ending import Ending, only_asks
 from jimsapi.runs.files import FilesOfRun, MessageFiles
-from jimsapi.runs.lacking import takes
 from jimsapi.runs.live import LiveRun, PipelineTiming, Stop
 from jimsapi.runs.outage import OutageLog
 from jimsapi.runs.pipeline import JimsApp, Pipeline, pipeline_name
@@ -217,9 +216,7 @@ class _OpenTurn:
 
     async def append(self, events: Sequence[NewEvent]) -> list[EventRow]:
         """Add events to the thread."""
-        append = partial(self._store.append, self._thread_id, None, events)
-        if takes(self._store.append, 4):  # a plugin for an earlier version has no fourth parameter
-            append = partial(self._store.append, self._thread_id, None, events, self._run.run_id)
+        append = partial(self._store.append, self._thread_id, None, events, self._run.run_id)
         stored = await self._outage.outlast(append)
         contact_id = None if self._run.thread is None else self._run.thread.contact_id
         self._announcer.stored(self._thread_id, stored, contact_id, self._run.run_id)

@@ -362,12 +362,10 @@ class DurableSinks:
 
     async def start(self) -> None:
         """Register the sinks, and work for them. Raises `StoreUnusable` if that is not possible."""
-        outbox: Outbox | None = getattr(self.store, "outbox", None)
+        outbox = self.store.outbox
         names = ", ".join(sink.name for sink in self.sinks)
         if outbox is None and self.sinks:
-            raise StoreUnusable(
-                f"{self.store.name} has no outbox, which these sinks need: {names}; upgrade the plugin of the store"
-            )
+            raise StoreUnusable(f"{self.store.name} has no outbox, which these sinks need: {names}; use another store")
         if outbox is None:
             return
         self._refuse_names()

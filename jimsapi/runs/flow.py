@@ -47,7 +47,6 @@ from jimsapi.runs.errors import (
 )
 from jimsapi.runs.files import MessageFiles, find_files, validate_files
 from jimsapi.runs.keys import caller_of
-from jimsapi.runs.lacking import method_of, takes
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import LiveRun, Stop
 from jimsapi.runs.outage import RETRY_STORE_AFTER, OutageLog
@@ -73,7 +72,7 @@ from jimsapi.threads.errors import (
     ThreadNotFound,
 )
 from jimsapi.threads.event import EventRow, NewEvent
-from jimsapi.threads.facts import MAX_TITLE, Created, ForkPlan, ThreadChange, ThreadPlan
+from jimsapi.threads.facts import MAX_TITLE, ForkPlan, ThreadChange, ThreadPlan
 from jimsapi.threads.ids import derived_id, uuid7
 from jimsapi.threads.message_files import FilesInMemory
 from jimsapi.threads.run import (
@@ -287,8 +286,6 @@ class RunFlow:
     async def _add_usage(self, run: LiveRun, usage: Sequence[NewEvent], answer: RunResult | DomainError) -> None:
         """Add what a run outside of threads used to the totals. If the store is not available, `answer` goes first."""
         run.count_usage(usage)
-        if not hasattr(self.store, "add_usage"):  # a store of a plugin for an earlier version
-            return
         caller = caller_of(run.admission)
         add = partial(self.store.add_usage, run.run_id, run.inbound.contact_id, caller, usage)
         try:
@@ -378,9 +375,9 @@ class RunFlow:
                 await self.store.accept(plan)
             makes = msgspec.structs.replace(makes, thread_id=derived_id("thread", key.key.hex, key.body.hex))
         if isinstance(makes, ForkPlan):
-            await method_of(self.store, "fork")(makes)
+            await self.store.fork(makes)
         else:
-            created: Created = await method_of(self.store, "create")(makes)
+            created = await self.store.create(makes)
             self._announcer.stored(makes.thread_id, created.stored, created.thread.contact_id)
         return makes.thread_id
 
@@ -566,21 +563,18 @@ class RunFlow:
     async def _store_title(self, run: LiveRun, thread: ThreadRecord, title: str) -> None:
         try:
             change = ThreadChange(title=storable_text(str(title))[:MAX_TITLE] or None)
-            change_thread = method_of(self.store, "change_thread")
-        except Exception as error:  # of the store or of the title's `str`; that must not cost the message its answer
+        except Exception as error:  # of the title's `str`; that must not cost the message its answer
             logger.warning("run %s: its title is not stored: %s", run.run_id, exception_text(error))
             return
         with suppress(ThreadNotFound):  # the thread was deleted
-            await self._repeat_until_stored(run, partial(change_thread, thread.thread_id, None, change))
+            await self._repeat_until_stored(run, partial(self.store.change_thread, thread.thread_id, None, change))
 
     async def _store_usage(self, run: LiveRun, thread: ThreadRecord, ending: Ending) -> None:
         """Store what the pipeline of a run used that another call or process ended."""
         usage = ending.usage()
         if not usage:
             return
-        append = partial(self.store.append, thread.thread_id, None, usage)
-        if takes(self.store.append, 4):  # a plugin for an earlier version has no fourth parameter
-            append = partial(self.store.append, thread.thread_id, None, usage, run.run_id)
+        append = partial(self.store.append, thread.thread_id, None, usage, run.run_id)
         run.count_usage(usage)
         with suppress(IdentifierTaken, ThreadNotFound):  # or the thread was deleted
             stored = await self._repeat_until_stored(run, append)

@@ -64,13 +64,8 @@ class Housekeeping:
     async def start(self) -> None:
         """End the runs that dead processes left open, and start the heartbeat.
 
-        Raises `StoreUnusable` if the store is not available for that, or cannot delete old threads although it has to.
+        Raises `StoreUnusable` if the store is not available for that.
         """
-        if self._expire_threads is not None and not hasattr(self.store, "expire"):
-            raise StoreUnusable(
-                f"{self.store.name} cannot delete old threads, which --expire-threads needs: upgrade the plugin of the "
-                "store, or leave the option out"
-            )
         try:
             interrupted = await self.store.recover(self._owner)
         except StoreUnavailable as error:

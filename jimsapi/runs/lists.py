@@ -1,13 +1,10 @@
 """The lists of runs and of contacts, limited to those that the caller may see."""
 
-from typing import Any, cast
-
 import msgspec
 
 from jimsapi.runs.admission import Admission
 from jimsapi.runs.inbound import check_contact
 from jimsapi.runs.keys import caller_of
-from jimsapi.runs.lacking import method_of
 from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import InputRefused
 from jimsapi.threads.run import ContactPage, RunFilter, RunPage
@@ -28,32 +25,29 @@ class Lists:
     ) -> RunPage:
         """Return a page of runs, newest first: `limit` runs, after the cursor `after` if it is given.
 
-        `own`: only those that the caller began. A store of a plugin for an earlier version may return others, too.
+        `own`: only those that the caller began.
 
         Raises `ContactForbidden`, `InputRefused` (no contact, or an invalid one), `ThreadNotFound` (of
-        `only.thread_id`), `InvalidCursor` or `StoreLacks`.
+        `only.thread_id`) or `InvalidCursor`.
         """
         if only.contact_id is not None or only.thread_id is None:
             _check(admission, only.contact_id, "a contact_id or a thread_id")
         if own:
             only = msgspec.structs.replace(only, caller=caller_of(admission))
-        page = await self._read("runs", admission.identity.contact_id, limit, after, only)
-        return cast(RunPage, page)
+        with self._service.outage.noted():
+            return await self._service.store.runs(admission.identity.contact_id, limit, after, only)
 
     async def contacts(
         self, admission: Admission, limit: int, after: str | None, contact_id: str | None = None
     ) -> ContactPage:
         """Return a page of contacts, or only the one that is named.
 
-        Raises `ContactForbidden`, `InputRefused` (no contact, or an invalid one), `InvalidCursor` or `StoreLacks`.
+        Raises `ContactForbidden`, `InputRefused` (no contact, or an invalid one) or `InvalidCursor`.
         """
         _check(admission, contact_id, "a contact_id")
         own = admission.identity.contact_id if contact_id is None else contact_id
-        return cast(ContactPage, await self._read("contacts", own, limit, after))
-
-    async def _read(self, method: str, *arguments: Any) -> Any:
         with self._service.outage.noted():
-            return await method_of(self._service.store, method)(*arguments)
+            return await self._service.store.contacts(own, limit, after)
 
 
 def _check(admission: Admission, contact_id: str | None, needed: str) -> None:

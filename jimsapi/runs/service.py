@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
@@ -20,7 +20,6 @@ from jimsapi.runs.flow import RunFlow
 from jimsapi.runs.housekeeping import Housekeeping
 from jimsapi.runs.inbound import Inbound, check_contact_id, check_inbound, entering, storable_json, thread_metadata
 from jimsapi.runs.keys import idempotency
-from jimsapi.runs.lacking import method_of
 from jimsapi.runs.limits import RunLimits
 from jimsapi.runs.live import ABANDON_AFTER, LiveRun, RunRecord, Stop
 from jimsapi.runs.observers import Observers
@@ -40,7 +39,7 @@ from jimsapi.runs.state import limits_state, runs_state
 from jimsapi.runs.stream import Read, RunStream, Streams
 from jimsapi.runs.subscriptions import Notifier, Subscriptions
 from jimsapi.runs.work import Worker, Workers, WorkQueue
-from jimsapi.threads.errors import DomainError, InputRefused, KeyMismatch, RunNotFound, StoreUnavailable, StoreUnusable
+from jimsapi.threads.errors import DomainError, InputRefused, KeyMismatch, RunNotFound, StoreUnavailable
 from jimsapi.threads.event import (
     MESSAGE_CLIENT_ID,
     THREAD_CREATED,
@@ -51,7 +50,7 @@ from jimsapi.threads.event import (
     row_id,
     utc_now,
 )
-from jimsapi.threads.facts import Created, ForkPlan, ThreadPlan
+from jimsapi.threads.facts import ForkPlan, ThreadPlan
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.message_files import SentFile
 from jimsapi.threads.prices import prices
@@ -105,7 +104,7 @@ class RunService:
         replicas: Sequence[Replicas] = (),
     ) -> None:
         self._built_store = store
-        """The store without the wrappers of plugins. It calls `on_turn`, which a wrapper may not pass on."""
+        """The store without the wrappers of plugins, which may not pass on `on_turn` and `max_restarts`."""
         self.limits = limits or RunLimits()
         self.disclosure = disclosure or Disclosure(private_events=app.private_events)
         self.outage = OutageLog()
@@ -167,9 +166,9 @@ class RunService:
     async def __aenter__(self) -> "RunService":
         self._loop = asyncio.get_running_loop()
         if self._spending is not None:
-            await self._prepare_budgets(self._spending)
+            await self._load_prices()
         self._built_store.on_turn = self._on_store_notice
-        self._allow_restarts()
+        self._built_store.max_restarts = self.app.restarts
         await self._housekeeping.start()
         await self._announcer.start()
         for others in self._elsewhere:
@@ -198,20 +197,8 @@ class RunService:
             await others.close()
         await self._announcer.stop()
 
-    def _allow_restarts(self) -> None:
-        """Set how often the store lets a run start again. Raises `StoreUnusable` if it cannot do that."""
-        restarts = self.app.restarts
-        if hasattr(self._built_store, "max_restarts"):
-            self._built_store.max_restarts = restarts
-        elif restarts:  # a store of a plugin for an earlier version
-            raise StoreUnusable(
-                f"{self._built_store.name} cannot start runs again, which the app needs for restarts={restarts}: "
-                "upgrade the plugin of the store, or leave restarts out"
-            )
-
-    async def _prepare_budgets(self, spending: Spending) -> None:
-        """Check that the store keeps totals, and load prices if there is a budget for costs. Raises `StoreUnusable`."""
-        spending.check_store(self.store)
+    async def _load_prices(self) -> None:
+        """Load prices if there is a budget for costs."""
         if self.limits.quota.cost_budget is not None and not await asyncio.to_thread(prices.load):
             logger.info(
                 "--cost-budget counts only calls whose cost the pipeline gives: pip install jimsapi[prices] has prices "
@@ -556,7 +543,6 @@ class RunService:
 
         Raises:
             ContactForbidden, InputRefused, QuotaExceeded, ServerDraining, UnstorableEvent: nothing is stored.
-            StoreLacks: the store is of a plugin for an earlier version, which does not have the method `create`.
             StoreUnavailable: the store is not available.
         """
         if admission.identity.contact_id not in (None, contact_id):
@@ -573,9 +559,8 @@ class RunService:
             thread_config=storable_json("thread_config", dict(thread_config or {})),
             metadata=thread_metadata(dict(metadata or {})),
         )
-        create = method_of(self.store, "create")
         with self.outage.noted():
-            created: Created = await create(plan)
+            created = await self.store.create(plan)
         self._announcer.stored(created.thread.thread_id, created.stored, created.thread.contact_id)
         return created.thread
 
@@ -606,13 +591,13 @@ class RunService:
         A fork before a message does not have the events beside the message either. If there is a thread `fork_id`
         already, the call repeats an earlier one.
 
-        Raises `ThreadNotFound`, `EventNotFound`, `StoreLacks` or `StoreUnavailable`.
+        Raises `ThreadNotFound`, `EventNotFound` or `StoreUnavailable`.
         """
         with self.outage.noted():
             plan = await self.plan_fork(thread_id, acting_for, event_id, before=before)
             if fork_id is not None:
                 plan = msgspec.structs.replace(plan, thread_id=fork_id)
-            return cast(ThreadRecord, await method_of(self.store, "fork")(plan))
+            return await self.store.fork(plan)
 
     async def plan_fork(
         self,

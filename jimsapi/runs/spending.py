@@ -7,7 +7,6 @@ from jimsapi.runs.admission import Admission
 from jimsapi.runs.budget import Budget
 from jimsapi.runs.keys import caller_of
 from jimsapi.runs.quota import Allowance, Policy, QuotaExceeded, budget_policy
-from jimsapi.threads.errors import StoreUnusable
 from jimsapi.threads.store import ThreadStore
 from jimsapi.threads.usage import UsageHolder, UsageTotal
 
@@ -22,14 +21,6 @@ class Spending:
     def __init__(self, budgets: Sequence[Budget], policies: Sequence[Policy]) -> None:
         self._budgets = budgets
         self._policies = policies
-
-    def check_store(self, store: ThreadStore) -> None:
-        """Raise `StoreUnusable` if a store of a plugin for an earlier version keeps no totals."""
-        if not hasattr(store, "usage"):
-            raise StoreUnusable(
-                f"{store.name} keeps no totals of usage, which --token-budget and --cost-budget need: upgrade the "
-                "plugin of the store, or leave the budgets out"
-            )
 
     async def check(self, store: ThreadStore, admission: Admission, contact_id: str) -> tuple[Allowance, ...]:
         """Return what is left of each budget. It reads from the store once.

@@ -140,7 +140,7 @@ class Subscriptions:
     @property
     def is_supported(self) -> bool:
         """Whether the store keeps subscriptions."""
-        return getattr(self.store, "subscriptions", None) is not None
+        return self.store is not None and self.store.subscriptions is not None
 
     async def check(self, url: str, field: str) -> None:
         """Check the URL of a receiver, the value of `field` in a request. Raises `InputRefused` if it is invalid.
@@ -204,10 +204,9 @@ class Subscriptions:
 
     @property
     def _kept(self) -> SubscriptionStore:
-        kept: SubscriptionStore | None = getattr(self.store, "subscriptions", None)
-        if kept is None:
+        if self.store is None or self.store.subscriptions is None:
             raise StoreLacks(type(self.store).__name__, "subscriptions")
-        return kept
+        return self.store.subscriptions
 
     async def _callers(self) -> "Receivers":
         if self._receivers is None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import date
-from typing import Any, cast
 from uuid import UUID
 
 import msgspec
@@ -10,12 +9,11 @@ import msgspec
 from jimsapi.runs.admission import Admission
 from jimsapi.runs.errors import ContactForbidden
 from jimsapi.runs.inbound import check_contact, check_text
-from jimsapi.runs.lacking import method_of
 from jimsapi.runs.live import Stop
 from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import EventNotFound, InvalidCursor, KeyMismatch, ThreadNotFound
 from jimsapi.threads.event import id_beside, position_of, row_id, row_time
-from jimsapi.threads.facts import FEEDBACK, NO_SUMMARY, Feedback, Rating, ThreadChange, ThreadFacts, ThreadSummary
+from jimsapi.threads.facts import FEEDBACK, Feedback, Rating, ThreadChange, ThreadFacts, ThreadSummary
 from jimsapi.threads.identity import Identity
 from jimsapi.threads.ids import derived_id
 from jimsapi.threads.run import EventPage, ThreadPage, ThreadRecord
@@ -57,15 +55,11 @@ class ThreadService:
 
         `archived`: only threads that are archived, or that are not; None for all. `only`: other conditions.
 
-        Raises `ContactForbidden`, `InputRefused` (invalid contact), `InvalidCursor` or `StoreLacks`.
+        Raises `ContactForbidden`, `InputRefused` (invalid contact) or `InvalidCursor`.
         """
         check_contact(identity, contact_id)
-        arguments: tuple[Any, ...] = (archived, only)
-        if only == NO_FILTER:  # a store of a plugin for an earlier version lacks the last parameters
-            arguments = () if archived is None else (archived,)
         with self._runs.outage.noted():
-            call = method_of(self._store, "threads", needs=3 + len(arguments) if arguments else 0)
-            return cast(ThreadPage, await call(contact_id, limit, after, *arguments))
+            return await self._store.threads(contact_id, limit, after, archived, only)
 
     async def search(
         self,
@@ -79,14 +73,14 @@ class ThreadService:
     ) -> SearchPage:
         """Return a page of those of a contact's threads in which a message or the title matches, newest first.
 
-        The other arguments and the errors are as for `threads`. A query without phrases finds nothing.
+        The other arguments and the errors are as for `threads`. A query without phrases finds nothing. It also raises
+        `StoreLacks` if the store cannot search.
         """
         check_contact(identity, contact_id)
         if not query.phrases:
             return SearchPage([], None)
         with self._runs.outage.noted():
-            find = method_of(self._store, "search")
-            return cast(SearchPage, await find(query, contact_id, limit, after, archived, only))
+            return await self._store.search(query, contact_id, limit, after, archived, only)
 
     async def thread(self, identity: Identity, thread_id: UUID) -> ThreadRecord:
         """Return one thread. Raises `ThreadNotFound`, also if the identity may not see the thread."""
@@ -94,12 +88,7 @@ class ThreadService:
             return await self._store.thread(thread_id, identity.contact_id)
 
     async def summaries(self, threads: Sequence[ThreadRecord]) -> list[ThreadSummary]:
-        """Return what lists show of threads that the identity sees, in the same order.
-
-        A store of a plugin for an earlier version knows nothing of them: its threads have no title and no preview.
-        """
-        if not hasattr(self._store, "summaries"):
-            return [NO_SUMMARY] * len(threads)
+        """Return what lists show of threads that the identity sees, in the same order."""
         with self._runs.outage.noted():
             return await self._store.summaries([thread.thread_id for thread in threads])
 
@@ -164,8 +153,7 @@ class ThreadService:
         if change.title not in (None, msgspec.UNSET):
             check_text("title", change.title)
         with self._runs.outage.noted():
-            change_thread = method_of(self._store, "change_thread")
-            return cast(ThreadFacts, await change_thread(thread_id, identity.contact_id, change))
+            return await self._store.change_thread(thread_id, identity.contact_id, change)
 
     async def rate(self, identity: Identity, thread_id: UUID, event_id: UUID, rating: Rating | None) -> None:
         """Set the rating of an event; None removes it. Best-effort sinks get it as an event that is not stored.
@@ -175,7 +163,7 @@ class ThreadService:
         if rating is not None and rating.comment is not None:
             check_text("comment", rating.comment)
         with self._runs.outage.noted():
-            await method_of(self._store, "rate")(thread_id, identity.contact_id, event_id, rating)
+            await self._store.rate(thread_id, identity.contact_id, event_id, rating)
         given = {"rating": None} if rating is None else {"rating": rating.rating, "comment": rating.comment}
         self._runs.tell_sinks(thread_id, FEEDBACK, {"event_id": str(event_id), **given})
 
@@ -187,10 +175,9 @@ class ThreadService:
         Raises `ThreadNotFound` or `InvalidCursor`.
         """
         with self._runs.outage.noted():
-            read = method_of(self._store, "feedback", needs=4)
             last = None if after is None else decode_id_cursor("feedback", after)
             try:
-                found = cast(list[Feedback], await read(thread_id, identity.contact_id, limit + 1, last))
+                found = await self._store.feedback(thread_id, identity.contact_id, limit + 1, last)
             except EventNotFound:
                 raise InvalidCursor from None
         page, more = take_page(found, limit, lambda given: given.rating.comment)
@@ -204,8 +191,7 @@ class ThreadService:
     async def thread_usage(self, identity: Identity, thread_id: UUID) -> list[ModelTotal]:
         """Return what the runs of a thread have used, by model. Raises `ThreadNotFound`."""
         with self._runs.outage.noted():
-            read = method_of(self._store, "thread_usage")
-            return cast(list[ModelTotal], await read(thread_id, identity.contact_id))
+            return await self._store.thread_usage(thread_id, identity.contact_id)
 
     async def usage(self, identity: Identity, holder: UsageHolder, first: date, last: date) -> list[DayTotal]:
         """Return what a contact or a caller has used from the day `first` to `last` (UTC), by day and model.
@@ -217,7 +203,7 @@ class ThreadService:
         elif identity.contact_id is not None:
             raise ContactForbidden
         with self._runs.outage.noted():
-            return cast(list[DayTotal], await method_of(self._store, "usage")(holder, first, last))
+            return await self._store.usage(holder, first, last)
 
     async def delete_thread(self, identity: Identity, thread_id: UUID) -> None:
         """Delete a thread with its events and runs, and stop its open runs. Raises `ThreadNotFound`."""

@@ -287,7 +287,7 @@ class Webhooks:
 
     def start(self) -> None:
         """Look for webhooks that are due, in the running loop."""
-        self._outbox: Outbox | None = getattr(self._store, "outbox", None)
+        self._outbox: Outbox | None = self._store.outbox
         if self._outbox is not None:
             self._looking.start()
 

@@ -59,7 +59,7 @@ def bind_port(host: str, port: int) -> socket.socket:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except ValueError:  # a part of the name is empty or too long, or the name contains a NUL
         raise OSError(errno.EINVAL, "this is not the name of a host") from None
-    # If a name has IPv4 and IPv6 addresses, use the IPv4 one, as earlier versions did.
+    # If a name has IPv4 and IPv6 addresses, use the IPv4 one.
     family, _, _, _, address = min(found, key=lambda one: one[0] is not socket.AF_INET)
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:

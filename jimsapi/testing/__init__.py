@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from jimsapi.testing.commands import CommandsContract
     from jimsapi.testing.contract import DoesNotApply
     from jimsapi.testing.conversation import Conversation, ReplayedTurn, assert_unchanged, replay
-    from jimsapi.testing.deprecations import deprecated_hooks
     from jimsapi.testing.file_store import FileStoreContract
     from jimsapi.testing.metrics import MetricsContract
     from jimsapi.testing.observer import ObserverContract
@@ -47,7 +46,6 @@ __all__ = [
     "ThreadResolverContract",
     "ThreadStoreContract",
     "assert_unchanged",
-    "deprecated_hooks",
     "replay",
 ]
 
@@ -58,7 +56,6 @@ _MODULES = {
     "jimsapi.testing.commands": ("CommandsContract",),
     "jimsapi.testing.contract": ("DoesNotApply",),
     "jimsapi.testing.conversation": ("Conversation", "ReplayedTurn", "assert_unchanged", "replay"),
-    "jimsapi.testing.deprecations": ("deprecated_hooks",),
     "jimsapi.testing.file_store": ("FileStoreContract",),
     "jimsapi.testing.metrics": ("MetricsContract",),
     "jimsapi.testing.observer": ("ObserverContract",),

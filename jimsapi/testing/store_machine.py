@@ -308,7 +308,7 @@ class StoreMachine(RuleBasedStateMachine):
     ) -> None:
         """Begin with a thread that has some runs with keys, since most rules need one."""
         self.max_restarts = max_restarts
-        self.has_sink = has_sink and getattr(self._opened_store, "outbox", None) is not None
+        self.has_sink = has_sink and self._opened_store.outbox is not None
         if self.has_sink:
             self._do(self._outbox.register(SINK))
             assert self._do(self._outbox.hold(SINK, OWNERS[0], 3600.0))

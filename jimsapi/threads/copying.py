@@ -203,7 +203,7 @@ async def _records(store: PortableStore, kind: RecordKind) -> AsyncIterator[list
 
 def _keeps(store: PortableStore, kind: RecordKind) -> bool:
     """Return whether a store keeps records of a kind. A store of a plugin may keep no subscriptions."""
-    return kind is not SubscriptionRecord or getattr(store, "subscriptions", None) is not None
+    return kind is not SubscriptionRecord or store.subscriptions is not None
 
 
 async def _each(store: PortableStore, kind: RecordKind) -> AsyncIterator[Record]:

@@ -114,13 +114,13 @@ class StoreUnusable(DomainError):
 
 
 class StoreLacks(DomainError):
-    """The store cannot do this at all, for example because its plugin was written for an earlier version of jimsapi.
+    """The store cannot do this at all, for example search if Python's SQLite has no full-text search.
 
     `store` is the kind of the store, such as the name of its class, and `what` the method or the part that it lacks.
     """
 
     def __init__(self, store: str, what: str) -> None:
-        super().__init__(f"The store {store} does not have {what}; upgrade its plugin, or use another store")
+        super().__init__(f"The store {store} does not have {what}; use another store")
         self.store = store
         self.what = what
 

@@ -43,6 +43,7 @@ from jimsapi.threads.run import (
     ThreadRecord,
 )
 from jimsapi.threads.search import NO_FILTER, SearchPage, SearchQuery, ThreadFilter
+from jimsapi.threads.subscriptions import SubscriptionStore
 from jimsapi.threads.usage import DayTotal, ModelTotal, UsageHolder
 
 Item = TypeVar("Item")
@@ -89,7 +90,7 @@ class ThreadStore(Protocol):
     - `outbox`: what durable sinks have not received yet. If a sink is registered in it, each transaction that stores
       events adds them to it, in the order of each thread. The events that a fork copies are among them. None if the
       store has no outbox: a server with durable sinks then does not start, and webhooks are lost with their process.
-    - `subscriptions`: a `SubscriptionStore`. A store without this attribute keeps none.
+    - `subscriptions`: a `SubscriptionStore`. None if the store keeps no subscriptions.
     - `shareable`: whether several processes can open the same store at the same time. A store without it cannot be
       served with `--workers`.
     """
@@ -102,6 +103,9 @@ class ThreadStore(Protocol):
 
     @property
     def outbox(self) -> Outbox | None: ...
+
+    @property
+    def subscriptions(self) -> SubscriptionStore | None: ...
 
     async def __aenter__(self) -> Self: ...
 

@@ -41,7 +41,7 @@ class Subscription(msgspec.Struct, frozen=True):
 
 
 class SubscriptionStore(Protocol):
-    """Keeps subscriptions, as the attribute `subscriptions` of a `ThreadStore`. A store may have none.
+    """Keeps subscriptions, as the attribute `subscriptions` of a `ThreadStore`. It is None in some stores.
 
     Each method that writes is one durable transaction. Any method may raise `StoreUnavailable`, and may then be called
     again. A subscription is deleted with its run, which is purged some days after its end, or with its thread.

@@ -17,6 +17,7 @@ import orjson
 from jimsapi.threads.errors import DomainError
 from jimsapi.threads.facts import Feedback, ThreadFacts
 from jimsapi.threads.run import FailureKind, RunStatus
+from jimsapi.threads.subscriptions import SubscriptionStore
 from jimsapi.threads.usage import ModelTotal, UsageTotal
 
 
@@ -181,6 +182,9 @@ class PortableStore(Protocol):
     """
 
     name: str
+
+    @property
+    def subscriptions(self) -> SubscriptionStore | None: ...
 
     async def activity(self) -> Activity:
         """Return what goes on in the store. A store that only one process can open has no processes of others."""

@@ -158,7 +158,7 @@ async def branch(
     If the client goes on in an older branch, it is a fork of that branch. When `begin_turn` has made the fork, the
     client's name of the conversation stands for it.
 
-    Returns None if the store has no forks, if the turn replaces no message, or if it repeats an earlier request with
+    Returns None if the turn replaces no message, or if it repeats an earlier request with
     the same idempotency key. The turn then continues the conversation as usual.
 
     Raises as `ThreadNames.contact` does, and `StoreUnavailable`.
@@ -166,7 +166,7 @@ async def branch(
     identity = cast(Admission, request.admission).identity
     contact = names.contact(request, turn)
     selectors = names.selectors(request, turn, contact)
-    if selectors is None or not hasattr(service.store, "fork"):  # a store of a plugin for an earlier version
+    if selectors is None:
         return None
     key = request_key(request, turn)
     try:
@@ -199,8 +199,6 @@ async def _shown_branch(
     A client that shows the branches of a conversation may go on in an older one.
     """
     if follows is None or any(message.is_one_of((follows,)) for message in messages):
-        return thread_id
-    if not hasattr(service.store, "summaries"):  # a store of a plugin for an earlier version has no forks
         return thread_id
     try:
         event_id = UUID(follows)

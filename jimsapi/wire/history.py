@@ -11,11 +11,10 @@ import orjson
 from jimsapi.asgi.connection import Connection
 from jimsapi.runs.admission import Admission
 from jimsapi.runs.errors import ScopeMissing
-from jimsapi.runs.lacking import method_of
 from jimsapi.runs.lookup import Runs
 from jimsapi.runs.scopes import THREADS
 from jimsapi.runs.service import RunService
-from jimsapi.threads.errors import RunNotFound, StoreLacks, ThreadNotFound
+from jimsapi.threads.errors import RunNotFound, ThreadNotFound
 from jimsapi.threads.event import EventRow, NewEvent, position_of, row_id
 from jimsapi.threads.message_files import MESSAGE_FILES, FileFacts, decode_files, files_by_message
 from jimsapi.threads.questions import (
@@ -25,7 +24,7 @@ from jimsapi.threads.questions import (
     GivenAnswer,
     load_answer,
 )
-from jimsapi.threads.run import OPEN, Latest, RunFilter, RunPage, ThreadQuery
+from jimsapi.threads.run import OPEN, Latest, RunFilter, ThreadQuery
 from jimsapi.threads.storable import stored_json
 from jimsapi.threads.window import COMM_PREFIX
 from jimsapi.wire.speech import (
@@ -109,11 +108,11 @@ async def open_run_of(request: Connection, service: RunService, names: ThreadNam
     try:
         thread = await service.store.find_thread(ThreadQuery(contact, tuple(selectors), bound))
         only = RunFilter(statuses=OPEN, thread_id=thread.thread_id)
-        page: RunPage = await method_of(service.store, "runs")(bound, RUNS_AT_ONCE, None, only)
+        page = await service.store.runs(bound, RUNS_AT_ONCE, None, only)
         if not page.runs:
             return None
         return (await Runs(service).run(admission, page.runs[0].run_id)).run_id
-    except (ThreadNotFound, RunNotFound, StoreLacks):
+    except (ThreadNotFound, RunNotFound):
         return None
 
 

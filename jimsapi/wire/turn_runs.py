@@ -9,7 +9,6 @@ import msgspec
 from jimsapi.runs.admission import Admission
 from jimsapi.runs.inbound import Inbound
 from jimsapi.runs.keys import idempotency
-from jimsapi.runs.lacking import method_of
 from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import IdentifierTaken, RunNotFound, ThreadNotFound
 from jimsapi.threads.event import USER_MESSAGE, Event, EventRow, NewEvent, id_beside, position_of, row_id, row_time
@@ -27,7 +26,7 @@ from jimsapi.threads.questions import (
     load_question,
     turn_of_answers,
 )
-from jimsapi.threads.run import OPEN, QUEUED, RunFilter, RunPage, RunStatus, StoredRun
+from jimsapi.threads.run import OPEN, QUEUED, RunFilter, RunStatus, StoredRun
 from jimsapi.wire.history import event_data_json
 
 MOST_RUNS = 100
@@ -349,7 +348,7 @@ class TurnRuns:
         count = 0
         while count < most:
             try:
-                page: RunPage = await method_of(self._service.store, "runs")(None, min(AT_ONCE, most), after, only)
+                page = await self._service.store.runs(None, min(AT_ONCE, most), after, only)
             except ThreadNotFound:
                 return
             for listed in page.runs:

@@ -26,7 +26,6 @@ from jimsapi.threads.facts import ForkPlan, Rating, ThreadChange
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import ById, FailureKind, New, Outcome, RunStatus
 from tests.command import answer_command, python_path, refusal, run_command
-from tests.plugins.distributions import install
 from tests.serving import Served
 
 STORE = ("--store", "sqlite:///jims.db")
@@ -368,27 +367,6 @@ def test_a_database_that_does_not_exist_is_not_created(site: Path, arguments: tu
 )
 def test_wrong_usage_has_the_exit_status_2(site: Path, arguments: tuple[str, ...]) -> None:
     assert command(site, *arguments).returncode == 2
-
-
-@pytest.mark.parametrize(("arguments", "method"), [(("runs", "list"), "runs"), (("contacts", "list"), "contacts")])
-def test_what_a_store_of_an_earlier_plugin_lacks_is_named(site: Path, arguments: tuple[str, ...], method: str) -> None:
-    install(
-        site,
-        "old-store",
-        """
-        from jimsapi import hookimpl
-        from jimsapi.stores import MemoryStore
-
-        class OldStore(MemoryStore):
-            runs = contacts = property()
-
-        @hookimpl
-        def jimsapi_thread_store(url):
-            return OldStore() if url == "old:" else None
-        """,
-    )
-    line = refusal(run_command(*arguments, "--store", "old:", cwd=site))
-    assert f"The store OldStore does not have the method '{method}'" in line
 
 
 def test_a_long_export_shows_on_a_terminal_how_far_it_is(stored: Stored, site: Path) -> None:

@@ -159,7 +159,14 @@ FAULTY_PLUGINS: Mapping[str, tuple[str, str]] = {
     ),
     "store: no store": (
         "@hookimpl\ndef jimsapi_thread_store(): return True",
-        "what jimsapi_thread_store built, a bool, has no accept()",
+        "what jimsapi_thread_store built, a bool, has no ping()",
+    ),
+    "store: without a method": (
+        (
+            "from jimsapi.stores import MemoryStore\nclass S(MemoryStore):\n    fork = property()\n"
+            "@hookimpl\ndef jimsapi_thread_store(): return S()"
+        ),
+        "what jimsapi_thread_store built returned a S from __aenter__, which has no fork()",
     ),
     "wrapper hook: nothing to call": (
         "@hookimpl\ndef jimsapi_asgi_wrapper(): return 1",

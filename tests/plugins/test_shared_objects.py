@@ -166,7 +166,7 @@ async def test_a_pipeline_wrapper_may_return_an_async_generator(site: Path) -> N
     [
         ("pipeline", "return 7", "what jimsapi_pipeline_wrapper built returned a int, which is not an async pipeline"),
         ("pipeline", "1 / 0", "what jimsapi_pipeline_wrapper built failed: ZeroDivisionError: division by zero (at "),
-        ("store", "return 7", "what jimsapi_store_wrapper built returned a store that has no accept()"),
+        ("store", "return 7", "what jimsapi_store_wrapper built returned a store that has no ping()"),
         ("store", "1 / 0", "what jimsapi_store_wrapper built failed: ZeroDivisionError: division by zero (at "),
     ],
 )

@@ -18,7 +18,7 @@ from jimsapi.runs.lookup import Runs
 from jimsapi.runs.quota import QuotaExceeded, QuotaLimits
 from jimsapi.runs.service import RunService
 from jimsapi.stores.memory import MemoryStore
-from jimsapi.threads.errors import StoreUnavailable, StoreUnusable
+from jimsapi.threads.errors import StoreUnavailable
 from jimsapi.threads.prices import Prices
 from jimsapi.threads.usage import UsageHolder, UsageTotal
 from tests.apps.scripted import Scripted
@@ -158,15 +158,6 @@ async def test_a_message_reads_totals_once_and_only_if_there_is_a_budget(tokens:
         for _ in range(2):
             await service.chat(inbound(), PUBLIC)
     assert store.count == count
-
-
-async def test_a_budget_needs_a_store_that_keeps_totals() -> None:
-    class EarlierStore(MemoryStore):
-        usage = property()  # reading it raises AttributeError
-
-    with pytest.raises(StoreUnusable, match=r"memory: keeps no totals of usage, which --token-budget"):
-        async with serving(Scripted(), EarlierStore(), limits=limits("5/day")):
-            pass
 
 
 def test_the_price_of_a_known_model_is_that_of_its_provider() -> None:

@@ -407,9 +407,9 @@ async def test_a_process_that_lost_its_hold_does_not_move_the_sink(monkeypatch: 
 
 
 async def test_a_store_without_an_outbox_cannot_have_durable_sinks() -> None:
-    store: Any = SimpleNamespace(name="earlier:")
+    store: Any = SimpleNamespace(name="plain:", outbox=None)
     sinks = module.DurableSinks([DurableSink(Sink())], store, UUID(int=1))
-    with pytest.raises(StoreUnusable, match="has no outbox, which these sinks need: kept; upgrade the plugin"):
+    with pytest.raises(StoreUnusable, match="has no outbox, which these sinks need: kept; use another store"):
         await sinks.start()
 
 

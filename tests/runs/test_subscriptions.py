@@ -25,7 +25,7 @@ from jimsapi.threads.errors import InputRefused, RunNotFound, StoreLacks, StoreU
 from jimsapi.threads.ids import uuid7
 from jimsapi.threads.run import OPEN
 from jimsapi.threads.store import ThreadStore
-from jimsapi.threads.subscriptions import Subscription, SubscriptionStore
+from jimsapi.threads.subscriptions import Subscription
 from tests.apps.scripted import Scripted
 from tests.runs.receiver import KEY, OK, Receiver, answer
 from tests.runs.serving import STORES, ended, inbound, make_store, serving, taken
@@ -100,8 +100,8 @@ async def until(service: RunService, **outcomes: int) -> None:
 
 
 async def unsettled(service: RunService) -> int:
-    kept: SubscriptionStore = service.store.subscriptions  # type: ignore[attr-defined] # these stores keep some
-    return await kept.count()
+    assert service.store.subscriptions is not None
+    return await service.store.subscriptions.count()
 
 
 # When a receiver is called.
@@ -349,16 +349,11 @@ async def test_two_notifiers_of_a_kind_are_refused() -> None:
 
 
 async def test_a_store_without_subscriptions_says_so() -> None:
-    class Earlier(MemoryStore):
-        subscriptions = None  # type: ignore[assignment] # as a store of a plugin for an earlier version
-
-        def __init__(self) -> None:
-            super().__init__()
-            del self.__dict__["subscriptions"]
-
-    async with notifying(store=Earlier()) as (service, _):
+    store = MemoryStore()
+    store.subscriptions = None  # type: ignore[assignment] # as the store of a plugin that keeps none
+    async with notifying(store=store) as (service, _):
         assert not service.subscriptions.is_supported
-        with pytest.raises(StoreLacks, match="Earlier does not have subscriptions"):
+        with pytest.raises(StoreLacks, match="MemoryStore does not have subscriptions"):
             await service.subscriptions.add(to(await finished(service), "http://127.0.0.1:9/"), LIMIT)
 
 
@@ -411,7 +406,8 @@ async def test_a_receiver_of_a_process_that_died_is_called_after_the_next_start(
         dead = await RunService(app, store, [DefaultResolver()], subscriptions=Subscriptions()).__aenter__()
         run = await held(dead)
         await dead.subscriptions.add(to(run, receiver.url()), LIMIT)
-        await store.subscriptions.take(10, 3600.0)  # type: ignore[attr-defined] # it was about to look
+        assert store.subscriptions is not None
+        await store.subscriptions.take(10, 3600.0)  # it was about to look
         async with notifying(store=cast(ThreadStore, _Shared(store))) as (service, _):
             assert (await receiver.call()).verified() == {"state": "interrupted"}
             await until(service, delivered=1)

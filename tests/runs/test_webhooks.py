@@ -696,7 +696,7 @@ async def test_without_an_outbox_webhooks_beyond_the_limit_are_dropped_and_count
     monkeypatch.setattr(module, "PENDING_LIMIT", 2)
     store = MemoryStore()
     async with Receiver(answer(500)) as receiver, calling(store=store, retry_after=(3600,)) as (service, webhooks):
-        webhooks._outbox = None  # as the store of a plugin for an earlier version
+        webhooks._outbox = None  # as a store without one
         run_id = await a_run(service)
         for _ in range(3):
             webhooks.put(run_id, receiver.url(target="/?token=hidden"))

@@ -1,7 +1,7 @@
 """The contract of a store's subscriptions, as tests."""
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
@@ -24,9 +24,9 @@ KIND = "test"
 
 def subscriptions_of(store: ThreadStore) -> SubscriptionStore:
     """Return the subscriptions of a store that keeps some."""
-    found = getattr(store, "subscriptions", None)
+    found = store.subscriptions
     assert found is not None, "the store keeps no subscriptions; declare `has_subscriptions = False`"
-    return cast(SubscriptionStore, found)
+    return found
 
 
 async def a_run(store: ThreadStore, contact_id: str = "ann") -> Subscription:

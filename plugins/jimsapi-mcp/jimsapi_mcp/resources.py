@@ -7,7 +7,7 @@ import orjson
 
 from jimsapi.asgi import Request
 from jimsapi.runs import RunService, ThreadService
-from jimsapi.threads import InvalidCursor, StoreLacks, ThreadNotFound, ThreadRecord, ThreadSummary
+from jimsapi.threads import InvalidCursor, ThreadNotFound, ThreadRecord, ThreadSummary
 from jimsapi.wire import Answered, FilesSent, UserSaid, event_data_json, newest_events, said, text_of
 from jimsapi_mcp.eras import Client
 from jimsapi_mcp.files import TEMPLATE as FILE_TEMPLATE
@@ -58,8 +58,6 @@ class Resources:
             page = await self._threads.threads(admission_of(request).identity, contact, PAGE, cursor)
         except InvalidCursor as error:
             raise RpcError(INVALID_PARAMS, str(error)) from None
-        except StoreLacks:
-            return {"resources": []}
         summaries = await self._threads.summaries(page.threads)
         listed = [_resource(*both) for both in zip(page.threads, summaries, strict=True)]
         return {"resources": listed} if page.next is None else {"resources": listed, "nextCursor": page.next}

@@ -72,6 +72,7 @@ class LmdbStore:
         self.keep_keys = KEEP_KEYS
         self.max_restarts = 0
         self.outbox = None  # so durable sinks cannot read this store
+        self.subscriptions = None
         self._folder = folder
         self._last = 0
 
