@@ -111,7 +111,6 @@ class AuthProvider(Protocol):
             AccessDenied: the credentials are valid, but the caller may not use this API.
             AuthUnavailable: the provider cannot check the credentials now. Any other exception has the same effect.
         """
-        ...
 
 
 class AdmissionRecord(msgspec.Struct, frozen=True):

@@ -29,18 +29,15 @@ class MessageFiles(FileKeeper, Protocol):
     @property
     def store(self) -> FileStore:
         """The file store. It is open while the service works."""
-        ...
 
     def check(self, file: SentFile) -> SentFile:
         """Return a file of a message, or of a pipeline, with its name and type as the server stores them.
 
         Raises `InputRefused` if the server does not accept it.
         """
-        ...
 
     async def keep(self, contact_id: str, file: SentFile) -> StoredFile:
         """Store a file that `check` has returned. Raises as `FileStore.put` does."""
-        ...
 
 
 class FilesOfRun:

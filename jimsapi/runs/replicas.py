@@ -73,7 +73,6 @@ class ReplicaLink(Protocol):
         before it handles the next question. If the answer is None, send nothing: another replica has it. `answer` does
         not raise. The link stops when it is exited.
         """
-        ...
 
     async def ask(self, question: bytes, replica: str | None) -> tuple[bytes, str] | None:
         """Return an answer, and the replica that gave it.
@@ -82,7 +81,6 @@ class ReplicaLink(Protocol):
         first answer. Return None if no replica can be reached. If a replica may still answer, wait: jimsapi cancels the
         call after 1 to 20 seconds.
         """
-        ...
 
 
 class Replicas:

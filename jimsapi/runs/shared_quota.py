@@ -49,11 +49,9 @@ class NoticeLink(Protocol):
 
         jimsapi calls it once, before the first `publish`. `receive` does not raise. The link stops when it is exited.
         """
-        ...
 
     async def publish(self, notice: bytes) -> None:
         """Send a notice to all other replicas. If none can be reached now, drop it: a late notice counts wrongly."""
-        ...
 
 
 def carries_notices(link: object) -> bool:

@@ -85,7 +85,6 @@ class Notifier(Protocol):
         It is called again and again, and may be called in several processes. Raises `RunNotFound` if there will never
         be a notice again: the subscription is then deleted. If it raises another error, it is called again later.
         """
-        ...
 
 
 class Subscriptions:

@@ -53,7 +53,6 @@ class WorkQueue(Protocol):
         If it raises, or takes longer than 3 seconds, the caller puts them again later. The calls of clients do not wait
         for it.
         """
-        ...
 
     async def receive(self, do: DoRun, at_once: int) -> None:
         """Call `do` for each identifier, for at most `at_once` at the same time, until `stop_receiving` is called.
@@ -62,11 +61,9 @@ class WorkQueue(Protocol):
         the identifier. If it returns a number, deliver the identifier again after so many seconds, to any worker. `do`
         raises only if its task is cancelled. Return when all calls have ended.
         """
-        ...
 
     def stop_receiving(self) -> None:
         """Call `do` for no other identifier, and return those that it was not called for."""
-        ...
 
 
 class Workers:

@@ -80,14 +80,12 @@ class FileStore(Protocol):
                 `content`.
             ContactDeleted: `delete_contact` was called while the file was stored.
         """
-        ...
 
     async def find(self, file_id: str, acting_for: str | None) -> StoredFile:
         """Return a file. `file_id` is any text that a client has sent.
 
         Raises `StoredFileNotFound` if the file does not exist, or is not of the contact `acting_for` (None: any).
         """
-        ...
 
     async def read(self, file: StoredFile, begin: int, end: int) -> AsyncIterator[bytes]:
         """Open a file, and return an iterator over its bytes from `begin` to before `end`.
@@ -95,19 +93,15 @@ class FileStore(Protocol):
         If the file is deleted while the iterator reads it, the iterator goes on or raises. Raises `StoredFileNotFound`
         if the file was deleted before.
         """
-        ...
 
     async def files(self, contact_id: str, limit: int, after: str | None) -> FilePage:
         """Return a page of at most `limit` files of a contact, in an order of the store's choice.
 
         `after` is the cursor of the page; None for the first page. Raises `InvalidCursor`.
         """
-        ...
 
     async def delete(self, file: StoredFile) -> None:
         """Delete a file. Raises `StoredFileNotFound` if it was deleted before."""
-        ...
 
     async def delete_contact(self, contact_id: str) -> None:
         """Delete all files of a contact, if there are any. A concurrent `put` for this contact fails."""
-        ...

@@ -58,29 +58,24 @@ class MaintainedStore(Protocol):
 
     async def find_faults(self) -> Sequence[str]:
         """Return what is wrong with the database, a line each. It only reads, and servers may run."""
-        ...
 
     async def stats(self) -> StoreStats:
         """Return how much the database has. It only reads, and servers may run."""
-        ...
 
     async def vacuum(self) -> tuple[int, int]:
         """Return space of deleted rows to the system, or make it free for new rows. Returns the bytes before and after.
 
         Raises `StoreUnusable` if that is not possible while a server runs, and one does.
         """
-        ...
 
     async def pending_migration(self) -> Migration:
         """Return what `migrate` would do. It only reads, and servers may run."""
-        ...
 
     async def migrate(self) -> Migration:
         """Upgrade the tables, and return what was done. No row of a table of JIMS changes.
 
         Raises `StoreUnusable` if that is not possible while a server runs, and one does.
         """
-        ...
 
 
 MAINTENANCE_METHODS = ("find_faults", "stats", "vacuum", "pending_migration", "migrate")

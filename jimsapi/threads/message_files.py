@@ -81,11 +81,9 @@ class FileKeeper(Protocol):
 
     def check(self, file: SentFile) -> SentFile:
         """Return a file with its name and type as they are stored. Raises `InputRefused` if it is not accepted."""
-        ...
 
     async def keep(self, contact_id: str, file: SentFile) -> StoredFile:
         """Store a file that `check` has returned. Raises as `FileStore.put` does."""
-        ...
 
 
 class MessageFile:

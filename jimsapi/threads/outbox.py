@@ -119,30 +119,24 @@ class Outbox(Protocol):
 
     async def register(self, sink: str) -> None:
         """Add a sink, whose position is the end of the outbox. Does nothing if it is registered."""
-        ...
 
     async def remove(self, sink: str) -> bool:
         """Remove a sink, with its dead letters. Returns whether it was registered."""
-        ...
 
     async def sinks(self) -> list[SinkState]:
         """Return the registered sinks, in the order of their names."""
-        ...
 
     async def hold(self, sink: str, owner: UUID, seconds: float) -> bool:
         """Make `owner` the only process that works for the sink, for so many seconds from now.
 
         Returns False if another owner works for it, or if it is not registered. The owner repeats the call in time.
         """
-        ...
 
     async def release(self, sink: str, owner: UUID) -> None:
         """Let another process work for the sink at once. Does nothing if `owner` does not work for it."""
-        ...
 
     async def read(self, sink: str, limit: int) -> OutboxBatch:
         """Return the next events of the sink, at most `limit`. The batch is empty if the sink is not registered."""
-        ...
 
     async def advance(self, sink: str, owner: UUID, after: str, refused: Sequence[Refused] = ()) -> bool:
         """Move the sink to the position `after` of a batch, and make dead letters of the `refused` events.
@@ -151,26 +145,21 @@ class Outbox(Protocol):
         that the sink does not read any longer, since it was rewound meanwhile, changes nothing either. Rows of the
         outbox that all sinks have passed are deleted.
         """
-        ...
 
     async def rewind(self, sink: str, since: datetime) -> bool:
         """Let the sink read all events of the store since a time in UTC, thread by thread, before it goes on.
 
         Returns False if the sink is not registered.
         """
-        ...
 
     async def dead_letters(self, sink: str, limit: int, after: int = 0) -> list[DeadLetter]:
         """Return the dead letters of a sink with numbers above `after`, in the order of their numbers."""
-        ...
 
     async def replay(self, sink: str, numbers: Sequence[int] | None = None) -> int:
         """Let the sink receive these dead letters once more; None means all. Returns their number."""
-        ...
 
     async def drop(self, sink: str, numbers: Sequence[int] | None = None) -> int:
         """Delete these dead letters; None means all. Returns their number."""
-        ...
 
     async def take_webhooks(self, limit: int, seconds: float) -> list[DueWebhook]:
         """Return webhooks that are due, at most `limit`. They are due again after so many seconds.
@@ -178,19 +167,15 @@ class Outbox(Protocol):
         Callers take turns: those of one caller are at most `WEBHOOKS_OF_A_CALLER`. Webhooks of runs that were purged or
         deleted are forgotten.
         """
-        ...
 
     async def delay_webhooks(self, calls: Mapping[UUID, int], seconds: float) -> int:
         """Make the webhooks of these runs due after so many seconds, and note how often each was called so far.
 
         Returns how many of them the store has.
         """
-        ...
 
     async def end_webhook(self, run_id: UUID) -> None:
         """Forget the webhook of a run, which was called or is given up."""
-        ...
 
     async def count_webhooks(self) -> int:
         """Return the number of webhooks that were not called yet and not given up."""
-        ...

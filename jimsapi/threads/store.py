@@ -149,7 +149,6 @@ class ThreadStore(Protocol):
             QueueFull: `plan.queue_limit` runs already wait in the thread.
             IdentifierTaken: the message would enter the thread, which already has an event with its identifier.
         """
-        ...
 
     async def start(
         self, run_id: UUID, owner: UUID, events: Sequence[NewEvent], context: ContextLimits
@@ -163,7 +162,6 @@ class ThreadStore(Protocol):
             RunClosed: the run is no longer open, or not of `owner`.
             IdentifierTaken: the thread already has one of `events`.
         """
-        ...
 
     async def finish(self, run_id: UUID, owner: UUID, outcome: Outcome) -> Settled:
         """End a running run: store its outcome, and all events that `transitions.stored_events` returns for it.
@@ -174,7 +172,6 @@ class ThreadStore(Protocol):
         Raises:
             IdentifierTaken: the thread already has one of the events. The run is still `running`.
         """
-        ...
 
     async def append(
         self, thread_id: UUID, acting_for: str | None, events: Sequence[NewEvent], run_id: UUID | None = None
@@ -190,11 +187,9 @@ class ThreadStore(Protocol):
             ThreadNotFound: as `thread` does.
             IdentifierTaken: the thread has some of the events, but not all. Nothing is stored.
         """
-        ...
 
     async def cancel(self, run_id: UUID) -> Settled:
         """End an open run as `cancelled`. If it had not started, its message does not enter the thread."""
-        ...
 
     async def heartbeat(self, owner: UUID, live: Collection[UUID]) -> list[UUID]:
         """Record that `owner` is alive and works on the runs `live`.
@@ -206,7 +201,6 @@ class ThreadStore(Protocol):
         The service adds a run to `live` before it calls `accept`. So read `live` after the rows. Otherwise a run that
         is accepted meanwhile looks like an orphan.
         """
-        ...
 
     async def recover(self, owner: UUID) -> int:
         """End the open runs of dead owners as `interrupted`. Returns their number.
@@ -216,7 +210,6 @@ class ThreadStore(Protocol):
         error `transitions.interrupted_error`. In a store that only one process can open, every owner except `owner` is
         dead.
         """
-        ...
 
     async def adopt(self, owner: UUID) -> list[AdoptedRun]:
         """Make `owner` the owner of the background runs of dead owners that wait or may start again.
@@ -228,7 +221,6 @@ class ThreadStore(Protocol):
         in `live` at the next heartbeat. `accept` with the identifier and message of such a run returns the same as
         before, and `start` starts the run when it is its turn.
         """
-        ...
 
     async def run(self, run_id: UUID, acting_for: str | None, caller: UUID | None) -> StoredRun:
         """Return one run, with the `failure` that its `finish` stored and, if it completed, exactly its events.
@@ -236,7 +228,6 @@ class ThreadStore(Protocol):
         Raises `RunNotFound` if the run does not exist, its thread is not of the contact `acting_for` (None: any), or it
         is not a run of `caller` (None: any).
         """
-        ...
 
     async def runs(
         self, acting_for: str | None, limit: int, after: str | None, only: RunFilter = NO_RUN_FILTER
@@ -249,7 +240,6 @@ class ThreadStore(Protocol):
 
         Raises `ThreadNotFound` as `thread` does for `only.thread_id`, and `InvalidCursor`.
         """
-        ...
 
     async def contacts(self, acting_for: str | None, limit: int, after: str | None) -> ContactPage:
         """Return a page of the contacts that have threads, with at most `limit` contacts.
@@ -258,25 +248,21 @@ class ThreadStore(Protocol):
         contacts are in an order that the store chooses, and that does not change while threads are added. Raises
         `InvalidCursor`.
         """
-        ...
 
     async def find_thread(self, query: ThreadQuery) -> ThreadRecord:
         """Return the thread that `accept` would find by these selectors. It creates none.
 
         Raises `ThreadNotFound` as `accept` does, also if the first selector that matches is `New`.
         """
-        ...
 
     async def events_by_id(self, thread_id: UUID, event_ids: Sequence[UUID]) -> list[EventRow]:
         """Return those of these events that the thread has, in the order of `event_ids`.
 
         It does not check permissions. For an unknown thread it returns an empty list.
         """
-        ...
 
     async def thread(self, thread_id: UUID, acting_for: str | None) -> ThreadRecord:
         """Return one thread. Raises `ThreadNotFound` if it does not exist or is not of the contact `acting_for`."""
-        ...
 
     async def threads(
         self,
@@ -291,7 +277,6 @@ class ThreadStore(Protocol):
         `after` is the cursor of the page; None for the first page. `archived`: only threads that are archived, or that
         are not; None for all. `only`: only threads that meet these conditions, too.
         """
-        ...
 
     async def search(
         self,
@@ -310,7 +295,6 @@ class ThreadStore(Protocol):
 
         A store that has an index may bring it up to date here, as often as it needs; each time is a short transaction.
         """
-        ...
 
     async def events(self, thread_id: UUID, acting_for: str | None, limit: int, after: str | None) -> EventPage:
         """Return a page of a thread's events, oldest first, limited as `take_page` does.
@@ -318,7 +302,6 @@ class ThreadStore(Protocol):
         `after` is the cursor of the page; None for the first page. Raises `ThreadNotFound` as `thread` does, and
         `InvalidCursor`.
         """
-        ...
 
     async def load_events(self, thread_id: UUID, before: Event | None, limit: int) -> list[EventRow]:
         """Return the `limit` newest events of a thread that are older than `before`, oldest first.
@@ -326,14 +309,12 @@ class ThreadStore(Protocol):
         If `before` is None, it returns the newest events of all. It does not check permissions: the run has its context
         already. For an unknown thread it returns an empty list.
         """
-        ...
 
     async def create(self, plan: ThreadPlan) -> Created:
         """Create a thread that has no run yet. It is the newest thread of its contact.
 
         If the store has `plan.thread_id`, the call repeats an earlier one: it stores nothing, and returns that thread.
         """
-        ...
 
     async def fork(self, plan: ForkPlan) -> ThreadRecord:
         """Make a thread that begins as another one does, and return it.
@@ -347,11 +328,9 @@ class ThreadStore(Protocol):
             ThreadNotFound: as `thread` does for the parent.
             EventNotFound: the parent does not have `plan.event_id`, or no event would be left.
         """
-        ...
 
     async def change_thread(self, thread_id: UUID, acting_for: str | None, change: ThreadChange) -> ThreadFacts:
         """Change the facts of a thread, and return them. Raises `ThreadNotFound` as `thread` does."""
-        ...
 
     async def rate(self, thread_id: UUID, acting_for: str | None, event_id: UUID, rating: Rating | None) -> None:
         """Set the rating of an event, in place of an earlier one; None removes it.
@@ -360,7 +339,6 @@ class ThreadStore(Protocol):
             ThreadNotFound: as `thread` does.
             EventNotFound: the thread does not have the event.
         """
-        ...
 
     async def feedback(
         self, thread_id: UUID, acting_for: str | None, limit: int | None = None, after: UUID | None = None
@@ -374,60 +352,51 @@ class ThreadStore(Protocol):
             ThreadNotFound: as `thread` does.
             EventNotFound: the thread does not have the event `after`.
         """
-        ...
 
     async def summaries(self, thread_ids: Sequence[UUID]) -> list[ThreadSummary]:
         """Return what lists show of these threads, in the same order. It does not check permissions.
 
         A thread that does not exist has neither facts nor messages.
         """
-        ...
 
     async def thread_usage(self, thread_id: UUID, acting_for: str | None) -> list[ModelTotal]:
         """Return what the runs of a thread have used, by model in the order of names. Raises `ThreadNotFound`."""
-        ...
 
     async def usage(self, holder: UsageHolder, first: date, last: date) -> list[DayTotal]:
         """Return what a contact or a caller has used from one day to another, in the order of days and models.
 
         It does not check permissions. Days without usage are left out.
         """
-        ...
 
     async def add_usage(self, run_id: UUID, contact_id: str, caller: UUID, events: Sequence[NewEvent]) -> None:
         """Add the usage of a run outside of all threads to the totals of its contact and its caller.
 
         `events` are `model.usage`; they are not stored. A second call for the same run within `keep_keys` adds nothing.
         """
-        ...
 
     async def delete_thread(self, thread_id: UUID, acting_for: str | None) -> list[UUID]:
         """Delete a thread, its events, its runs and its totals of usage. Returns the runs that were open.
 
         Raises `ThreadNotFound`.
         """
-        ...
 
     async def delete_contact(self, contact_id: str) -> list[UUID]:
         """Delete all threads of a contact, as `delete_thread` does, and its totals. Returns the runs that were open.
 
         The totals of its callers stay: they do not say for which contact something was used.
         """
-        ...
 
     async def expire(self, older_than: timedelta) -> int:
         """Delete the threads whose newest event is older than `older_than`, as `delete_thread` does.
 
         Threads with open runs and threads without events stay. Returns the number of deleted threads.
         """
-        ...
 
     async def purge(self, older_than: timedelta) -> int:
         """Delete the record of each run that ended longer ago than `older_than`. The events stay. Returns their number.
 
         Idempotency keys that are older than `keep_keys` are deleted, too.
         """
-        ...
 
 
 PAGE_BYTES = 4_194_304

@@ -56,45 +56,36 @@ class SubscriptionStore(Protocol):
         Returns False, and stores nothing, if the run has `limit` others of this kind. Raises `RunNotFound` if the store
         does not have the run.
         """
-        ...
 
     async def of_run(self, run_id: UUID, kind: str) -> list[Subscription]:
         """Return the subscriptions of a run, in the order of their names. It does not check permissions."""
-        ...
 
     async def remove(self, run_id: UUID, kind: str, name: str) -> bool:
         """Delete a subscription. Returns whether there was one."""
-        ...
 
     async def take(self, limit: int, seconds: float) -> list[Subscription]:
         """Return subscriptions that are due, the longest first, at most `limit`. They are due again after `seconds`.
 
         Those of runs that were purged or deleted are deleted.
         """
-        ...
 
     async def wake(self, thread_ids: Collection[UUID]) -> int:
         """Make the subscriptions of the runs of these threads due now, but not those that are settled.
 
         Their `pause` stays. Returns their number.
         """
-        ...
 
     async def delay(self, subscription_id: UUID, seconds: float, notice: str | None, calls: int) -> None:
         """Make a subscription due after `seconds`, unless it is settled, and store its `notice` and `calls`.
 
         If `calls` is not 0, its `pause` ends then.
         """
-        ...
 
     async def settle(self, subscription_id: UUID, notice: str | None) -> None:
         """Keep a subscription without making it due again: `notice` was the last one."""
-        ...
 
     async def count(self) -> int:
         """Return the number of subscriptions that are not settled."""
-        ...
 
     async def recover(self) -> None:
         """Make all due now that a dead process may have taken. A store that several processes open does nothing."""
-        ...

@@ -188,11 +188,9 @@ class PortableStore(Protocol):
 
     async def activity(self) -> Activity:
         """Return what goes on in the store. A store that only one process can open has no processes of others."""
-        ...
 
     async def count_threads(self) -> int:
         """Return the number of threads."""
-        ...
 
     async def export_threads(self, after: UUID | None, limit: int) -> list[WholeThread]:
         """Return the next threads after the thread `after`, at most `limit`; none at the end. None begins.
@@ -200,11 +198,9 @@ class PortableStore(Protocol):
         The order is that of the identifiers as the store keeps them. There are fewer than `limit` if their texts exceed
         `PAGE_BYTES`, but at least one. Open runs are left out.
         """
-        ...
 
     async def export_by_id(self, thread_ids: Sequence[UUID]) -> list[WholeThread]:
         """Return those of these threads that the store has, in the same order."""
-        ...
 
     async def import_threads(self, threads: Sequence[WholeThread]) -> int:
         """Store threads with everything that belongs to them, in one transaction. Returns the number of new threads.
@@ -213,7 +209,6 @@ class PortableStore(Protocol):
 
         Raises `ThreadRefused` if a thread cannot be stored. Those before it may be stored.
         """
-        ...
 
     async def export_records(self, kind: RecordKind, after: Record | None, limit: int) -> list[Record]:
         """Return the next records of a kind after the record `after`, at most `limit`; none at the end. None begins.
@@ -222,11 +217,9 @@ class PortableStore(Protocol):
         does not have, or whose thread was deleted, are left out. A store that keeps no subscriptions is not asked for
         them.
         """
-        ...
 
     async def import_records(self, records: Sequence[Record]) -> None:
         """Store records of one kind, in one transaction. A record whose `position` the store has stays as it is."""
-        ...
 
 
 TRANSFER_METHODS = (

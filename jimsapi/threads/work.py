@@ -27,8 +27,6 @@ class WorkStore(Protocol):
         Returns None if it is not, and if the run has another owner or is not `queued`. If `owner` has claimed the run
         before, the call repeats that one. The service adds the run to those of its heartbeat before it calls this.
         """
-        ...
 
     async def unclaimed(self, older_than: timedelta, limit: int) -> Sequence[UUID]:
         """Return runs that can be claimed, accepted longer ago than `older_than`: the oldest ones, at most `limit`."""
-        ...

@@ -50,11 +50,9 @@ class Change(Protocol):
 
         `messages` are those of the thread, oldest first. `is_cut`: the oldest are missing.
         """
-        ...
 
     def leaves(self, messages: Sequence[StoredMessage]) -> bool:
         """Return whether the newest messages of a thread show that nothing has changed."""
-        ...
 
     @property
     def follows(self) -> str | None:
@@ -62,7 +60,6 @@ class Change(Protocol):
 
         None if there is none, or if the newest branch is meant.
         """
-        ...
 
 
 class Replaced(msgspec.Struct, frozen=True):

@@ -26,13 +26,11 @@ class Place(Protocol):
 
     def rows(self, query: str) -> list[tuple[str, ...]]:
         """The rows of a query, each value as text."""
-        ...
 
     def served(
         self, *options: str, folder: Path | None = None, env: Mapping[str, str] | None = None, app: str = PACED
     ) -> Served:
         """A server with a bot on this store, and files if it can have them. It is not started yet."""
-        ...
 
 
 class SQLitePlace:

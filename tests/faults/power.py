@@ -57,11 +57,9 @@ class Machine(Protocol):
 
     def start(self) -> None:
         """Start all, and read all. Raises `RuntimeError`, `sqlite3.Error` or `CalledProcessError` if it is damaged."""
-        ...
 
     def kill(self) -> None:
         """Kill all processes that run."""
-        ...
 
 
 class SQLiteMachine:

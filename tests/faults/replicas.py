@@ -91,11 +91,9 @@ class Servers(Protocol):
 
     def start(self) -> None:
         """Start all processes, and wait until they serve."""
-        ...
 
     def kill_one(self) -> None:
         """Kill one of the processes at random, and let another one take its place."""
-        ...
 
 
 class Replicas:
