@@ -82,8 +82,8 @@ async def opened(
 
 
 async def built_store(configuration: Configuration, url: str | None) -> Built:
-    """Return the store at a URL, or that of the server if it is None. It is not open yet."""
-    if url is None:
+    """Return the store at a URL, or that of the server if it is None or empty. It is not open yet."""
+    if not url:
         return (await _composition(Composer(configuration), configuration)).store
     return build_store(url, without_password(url), configuration.plugins, configuration.settings)
 

@@ -3,9 +3,11 @@
 What they do is imported when one is called, since a server needs none of it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import click
@@ -22,7 +24,7 @@ Make = Callable[[str, Action, str, list[click.Parameter]], click.Command]
 """Makes a subcommand with arguments of its own, and the options of the server."""
 
 _STATUS = click.Choice([status.value for status in RunStatus])
-_PREFIX = "wanted_"
+PREFIX = "wanted_"
 """How the keys of arguments begin that are not options of the server."""
 _STATUS_TEXT = "The exit status is 0, 1 if it is not possible, and 2 for wrong usage."
 _BESIDE = f"It works while a server has the store open, and changes nothing. {_STATUS_TEXT}"
@@ -30,33 +32,15 @@ _BESIDE = f"It works while a server has the store open, and changes nothing. {_S
 
 def runs_commands(make: Make, resolve: Resolve) -> click.Group:
     """Return the group `runs`."""
-
-    def list_runs(given: dict[str, Any]) -> None:
-        from jimsapi.cli.runs import list_runs
-
-        wanted = _taken(given)
-        list_runs(
-            resolve(given),
-            statuses=wanted["statuses"] or (),
-            contact_id=wanted["contact_id"][0] if wanted["contact_id"] else None,
-            thread_id=wanted["thread_id"],
-            limit=wanted["limit"],
-            as_json=bool(wanted["json"]),
-        )
-
-    def show_run(given: dict[str, Any]) -> None:
-        from jimsapi.cli.runs import show_run
-
-        wanted = _taken(given)
-        show_run(resolve(given), run_id=wanted["run_id"], as_json=bool(wanted["json"]))
+    calls = partial(_calls, resolve)
 
     def cancel_run(given: dict[str, Any]) -> None:
         from jimsapi.cli.runs import cancel_run, cancel_run_at
 
         wanted = _taken(given)
-        if wanted["url"] is not None:
+        if wanted["url"]:
             key = next(iter(given["api_key"] or ()), None)
-            cancel_run_at(wanted["url"], key, wanted["api_key_file"], wanted["run_id"])
+            cancel_run_at(wanted["url"], key, wanted["api_key_file"] or None, wanted["run_id"])
         else:
             cancel_run(resolve(given), run_id=wanted["run_id"])
 
@@ -74,8 +58,8 @@ def runs_commands(make: Make, resolve: Resolve) -> click.Group:
         _option("--api-key-file", metavar="FILE", help="With --url: the file with the key. [JIMS_API_KEY_FILE]"),
     ]
     group = click.Group("runs", help="List the runs of a store, show one, or cancel one.")
-    group.add_command(make("list", list_runs, f"List runs, newest first. {_BESIDE}", listing))
-    group.add_command(make("show", show_run, f"Show the state of a run. {_BESIDE}", showing))
+    group.add_command(make("list", calls("runs.list_runs"), f"List runs, newest first. {_BESIDE}", listing))
+    group.add_command(make("show", calls("runs.show_run"), f"Show the state of a run. {_BESIDE}", showing))
     text = (
         "Cancel a run. On PostgreSQL, the server that works on it stops it. On SQLite, give the --url of the server "
         f"that has the database open. {_STATUS_TEXT}"
@@ -86,33 +70,7 @@ def runs_commands(make: Make, resolve: Resolve) -> click.Group:
 
 def threads_commands(make: Make, resolve: Resolve) -> click.Group:
     """Return the group `threads`."""
-
-    def list_threads(given: dict[str, Any]) -> None:
-        from jimsapi.cli.threads import list_threads
-
-        wanted = _taken(given)
-        [contact_id] = wanted["contact_id"]
-        list_threads(resolve(given), contact_id=contact_id, limit=wanted["limit"], as_json=bool(wanted["json"]))
-
-    def show_thread(given: dict[str, Any]) -> None:
-        from jimsapi.cli.threads import show_thread
-
-        wanted = _taken(given)
-        count = wanted["events"] or 0
-        show_thread(resolve(given), thread_id=wanted["thread_id"], events=count, as_json=bool(wanted["json"]))
-
-    def export_thread(given: dict[str, Any]) -> None:
-        from jimsapi.cli.threads import export_thread
-
-        wanted = _taken(given)
-        force = bool(wanted["force"])
-        export_thread(resolve(given), thread_id=wanted["thread_id"], output=wanted["output"], force=force)
-
-    def delete_thread(given: dict[str, Any]) -> None:
-        from jimsapi.cli.threads import delete_thread
-
-        wanted = _taken(given)
-        delete_thread(resolve(given), thread_id=wanted["thread_id"], yes=bool(wanted["yes"]))
+    calls = partial(_calls, resolve)
 
     file = click.Path(dir_okay=False, writable=True, path_type=Path)
     listing: list[click.Parameter] = [
@@ -136,69 +94,39 @@ def threads_commands(make: Make, resolve: Resolve) -> click.Group:
     ]
     group = click.Group("threads", help="List the threads of a contact, and show, export or delete one.")
     text = f"List the threads of a contact, newest first. {_BESIDE}"
-    group.add_command(make("list", list_threads, text, listing))
-    group.add_command(make("show", show_thread, f"Show a thread and its newest events. {_BESIDE}", showing))
+    group.add_command(make("list", calls("threads.list_threads"), text, listing))
+    group.add_command(
+        make("show", calls("threads.show_thread"), f"Show a thread and its newest events. {_BESIDE}", showing)
+    )
     text = f"Write a thread with all events and ratings to a file, which `jimsapi replay` reads. {_BESIDE}"
-    group.add_command(make("export", export_thread, text, exporting))
+    group.add_command(make("export", calls("threads.export_thread"), text, exporting))
     text = f"Delete a thread with its events, runs and ratings. This cannot be undone. {_STATUS_TEXT}"
-    group.add_command(make("delete", delete_thread, text, deleting))
+    group.add_command(make("delete", calls("threads.delete_thread"), text, deleting))
     return group
 
 
 def list_contacts_command(make: Make, resolve: Resolve) -> click.Command:
     """Return the command `contacts list`."""
-
-    def list_contacts(given: dict[str, Any]) -> None:
-        from jimsapi.cli.contact_list import list_contacts
-
-        wanted = _taken(given)
-        list_contacts(resolve(given), limit=wanted["limit"], as_json=bool(wanted["json"]))
+    calls = partial(_calls, resolve)
 
     listing: list[click.Parameter] = [_limit("contacts"), _json("Print a JSON object for each contact, one a line.")]
-    return make("list", list_contacts, f"List the contacts that have threads. {_BESIDE}", listing)
+    return make("list", calls("contact_list.list_contacts"), f"List the contacts that have threads. {_BESIDE}", listing)
 
 
 def sinks_commands(make: Make, resolve: Resolve) -> click.Group:
     """Return the group `sinks`."""
+    calls = partial(_calls, resolve)
 
-    def list_sinks(given: dict[str, Any]) -> None:
-        from jimsapi.cli.sinks import list_sinks
+    def decides(function: str) -> Action:
+        """Return the action of a command for the dead letters that its arguments choose."""
 
-        as_json = bool(_taken(given)["json"])
-        list_sinks(resolve(given), as_json=as_json)
+        def act(given: dict[str, Any]) -> None:
+            wanted = _taken(given)
+            if bool(wanted["numbers"]) == wanted.pop("all"):
+                raise click.UsageError("give the numbers of dead letters, or --all")
+            _call(f"sinks.{function}", resolve(given), wanted)
 
-    def list_dead_letters(given: dict[str, Any]) -> None:
-        from jimsapi.cli.sinks import list_dead_letters
-
-        wanted = _taken(given)
-        as_json = bool(wanted["json"])
-        list_dead_letters(resolve(given), sink=wanted["sink"], limit=wanted["limit"], as_json=as_json)
-
-    def replay(given: dict[str, Any]) -> None:
-        from jimsapi.cli.sinks import replay_dead_letters
-
-        wanted = _taken(given)
-        replay_dead_letters(resolve(given), sink=wanted["sink"], numbers=_chosen(wanted))
-
-    def drop(given: dict[str, Any]) -> None:
-        from jimsapi.cli.sinks import drop_dead_letters
-
-        wanted = _taken(given)
-        drop_dead_letters(resolve(given), sink=wanted["sink"], numbers=_chosen(wanted))
-
-    def rewind(given: dict[str, Any]) -> None:
-        from jimsapi.cli.sinks import rewind_sink
-
-        wanted = _taken(given)
-        since: datetime = wanted["since"]
-        since = since.replace(tzinfo=since.tzinfo or UTC)
-        rewind_sink(resolve(given), sink=wanted["sink"], since=since, new=bool(wanted["new"]))
-
-    def remove(given: dict[str, Any]) -> None:
-        from jimsapi.cli.sinks import remove_sink
-
-        wanted = _taken(given)
-        remove_sink(resolve(given), sink=wanted["sink"], yes=bool(wanted["yes"]))
+        return act
 
     def sink() -> click.Argument:
         return _argument("sink", "SINK", type=str)
@@ -208,18 +136,22 @@ def sinks_commands(make: Make, resolve: Resolve) -> click.Group:
         return [sink(), numbers, _option("--all", is_flag=True, help="All of them.")]
 
     time = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"])
-    since = _option("--since", type=time, required=True, help="The time, in UTC unless it has an offset.")
+    since = _option(
+        "--since", type=time, callback=_utc, required=True, help="The time, in UTC unless it has an offset."
+    )
     beside = f"It works while a server has the store open. {_STATUS_TEXT}"
     group = click.Group("sinks", help="List the durable sinks, and decide about the events that they refused.")
     text = f"List the durable sinks: how many events wait for each, and for how long. {_BESIDE}"
-    group.add_command(make("list", list_sinks, text, [_json("Print a JSON object for each sink, one a line.")]))
+    group.add_command(
+        make("list", calls("sinks.list_sinks"), text, [_json("Print a JSON object for each sink, one a line.")])
+    )
     listing = [sink(), _limit("dead letters"), _json("Print a JSON object for each dead letter, one a line.")]
     text = f"List the dead letters of a sink: the events that it refused, and why. {_BESIDE}"
-    group.add_command(make("dead", list_dead_letters, text, listing))
+    group.add_command(make("dead", calls("sinks.list_dead_letters"), text, listing))
     text = f"Let a sink receive dead letters once more: those with these numbers, or --all. {beside}"
-    group.add_command(make("replay", replay, text, chosen()))
+    group.add_command(make("replay", decides("replay_dead_letters"), text, chosen()))
     text = f"Delete dead letters of a sink: those with these numbers, or --all. This cannot be undone. {beside}"
-    group.add_command(make("drop", drop, text, chosen()))
+    group.add_command(make("drop", decides("drop_dead_letters"), text, chosen()))
     text = (
         "Let a sink read the events of all threads since a time, and then go on. It receives some events again. "
         f"{beside}"
@@ -227,45 +159,16 @@ def sinks_commands(make: Make, resolve: Resolve) -> click.Group:
     new = _option(
         "--new", is_flag=True, help="Register a sink that was never configured yet; SQLite: without a server."
     )
-    group.add_command(make("rewind", rewind, text, [sink(), since, new]))
+    group.add_command(make("rewind", calls("sinks.rewind_sink"), text, [sink(), since, new]))
     text = f"Remove a sink that is no longer configured, and everything that waits for it. {beside}"
     removing = [sink(), _option("--yes", is_flag=True, help="Do not ask for confirmation.")]
-    group.add_command(make("remove", remove, text, removing))
+    group.add_command(make("remove", calls("sinks.remove_sink"), text, removing))
     return group
 
 
 def store_commands(make: Make, resolve: Resolve) -> click.Group:
     """Return the group `store`."""
-
-    def copy(given: dict[str, Any]) -> None:
-        from jimsapi.cli.store_copy import copy
-
-        wanted = _taken(given)
-        copy(resolve(given), source=wanted["source"], target=wanted["target"])
-
-    def check(given: dict[str, Any]) -> None:
-        from jimsapi.cli.store_maintenance import check
-
-        url = _taken(given)["url"]
-        check(resolve(given), url=url)
-
-    def stats(given: dict[str, Any]) -> None:
-        from jimsapi.cli.store_maintenance import stats
-
-        wanted = _taken(given)
-        stats(resolve(given), url=wanted["url"], as_json=bool(wanted["json"]))
-
-    def vacuum(given: dict[str, Any]) -> None:
-        from jimsapi.cli.store_maintenance import vacuum
-
-        url = _taken(given)["url"]
-        vacuum(resolve(given), url=url)
-
-    def migrate(given: dict[str, Any]) -> None:
-        from jimsapi.cli.store_maintenance import migrate
-
-        wanted = _taken(given)
-        migrate(resolve(given), url=wanted["url"], dry_run=bool(wanted["dry_run"]))
+    calls = partial(_calls, resolve)
 
     def place() -> click.Argument:
         return _argument("url", "[URL]", type=str, required=False)
@@ -277,17 +180,17 @@ def store_commands(make: Make, resolve: Resolve) -> click.Group:
         "first. The exit status is 0 if the two are equal, 1 if they are not or cannot be copied, 2 for wrong usage."
     )
     copying: list[click.Parameter] = [_argument("source", "FROM", type=str), _argument("target", "TO", type=str)]
-    group.add_command(make("copy", copy, text, copying))
+    group.add_command(make("copy", calls("store_copy.copy"), text, copying))
     of_server = "URL is a store as --store names it; without it, the command takes the one of the server."
     text = f"Look for faults in a database. {of_server} It works while servers run, and changes nothing. {_STATUS_TEXT}"
-    group.add_command(make("check", check, text, [place()]))
+    group.add_command(make("check", calls("store_maintenance.check"), text, [place()]))
     text = f"Show how much a database has. {of_server} {_BESIDE}"
-    group.add_command(make("stats", stats, text, [place(), _json("Print a JSON object.")]))
+    group.add_command(make("stats", calls("store_maintenance.stats"), text, [place(), _json("Print a JSON object.")]))
     text = (
         f"Free the space of what was deleted, and show the bytes before and after. {of_server} On SQLite, the file "
         f"gets smaller, and no server may have it open. On PostgreSQL, new rows get the space. {_STATUS_TEXT}"
     )
-    group.add_command(make("vacuum", vacuum, text, [place()]))
+    group.add_command(make("vacuum", calls("store_maintenance.vacuum"), text, [place()]))
     text = (
         f"Upgrade the tables of a database to this version of jimsapi. {of_server} No row of JIMS changes. On "
         f"PostgreSQL, servers may run meanwhile, also older ones. {_STATUS_TEXT}"
@@ -295,41 +198,49 @@ def store_commands(make: Make, resolve: Resolve) -> click.Group:
     dry_run = _option(
         "--dry-run", is_flag=True, help="Print the statements that would be executed, and change nothing."
     )
-    group.add_command(make("migrate", migrate, text, [place(), dry_run]))
+    group.add_command(make("migrate", calls("store_maintenance.migrate"), text, [place(), dry_run]))
     return group
 
 
-def _chosen(wanted: Mapping[str, Any]) -> Sequence[int]:
-    """Return the numbers of the chosen dead letters; none if all are. Raises `click.UsageError` if none is."""
-    numbers: Sequence[int] = wanted["numbers"] or ()
-    if bool(numbers) == bool(wanted["all"]):
-        raise click.UsageError("give the numbers of dead letters, or --all")
-    return numbers
+def _calls(resolve: Resolve, function: str) -> Action:
+    """Return the action of a command: it calls a function of `jimsapi.cli` with the command's arguments."""
+
+    def act(given: dict[str, Any]) -> None:
+        wanted = _taken(given)
+        _call(function, resolve(given), wanted)
+
+    return act
+
+
+def _call(function: str, configuration: Configuration, wanted: Mapping[str, Any]) -> None:
+    resolve_name(f"jimsapi.cli.{function}")(configuration, **wanted)
 
 
 def _taken(given: dict[str, Any]) -> dict[str, Any]:
     """Take the arguments of a command out of `given`, which then has only options of the server."""
-    names = [name for name in given if name.startswith(_PREFIX)]
-    return {name.removeprefix(_PREFIX): given.pop(name) for name in names}
+    names = [name for name in given if name.startswith(PREFIX)]
+    return {name.removeprefix(PREFIX): given.pop(name) for name in names}
 
 
-def _contact(context: click.Context, parameter: click.Parameter, contact_id: str | None) -> tuple[str] | None:
-    """Return a contact in a tuple: the empty text is a contact, and must not count as not given."""
-    if contact_id is None:
-        return None
+def _contact(context: click.Context, parameter: click.Parameter, contact_id: str | None) -> str | None:
     try:
-        check_contact_id(contact_id)
+        if contact_id is not None:
+            check_contact_id(contact_id)
     except InputRefused as error:
         raise click.BadParameter(f"this cannot be a contact: {error}", context, parameter) from None
-    return (contact_id,)
+    return contact_id
+
+
+def _utc(context: click.Context, parameter: click.Parameter, time: datetime) -> datetime:
+    return time.replace(tzinfo=time.tzinfo or UTC)
 
 
 def _option(flag: str, name: str | None = None, **fields: Any) -> click.Option:
-    return click.Option([flag, _PREFIX + (name or flag.strip("-").replace("-", "_"))], **fields)
+    return click.Option([flag, PREFIX + (name or flag.strip("-").replace("-", "_"))], **fields)
 
 
 def _argument(name: str, metavar: str, **fields: Any) -> click.Argument:
-    return click.Argument([_PREFIX + name], metavar=metavar, **{"type": click.UUID, **fields})
+    return click.Argument([PREFIX + name], metavar=metavar, **{"type": click.UUID, **fields})
 
 
 def _limit(noun: str) -> click.Option:
@@ -339,4 +250,4 @@ def _limit(noun: str) -> click.Option:
 
 
 def _json(text: str) -> click.Option:
-    return _option("--json", is_flag=True, help=text)
+    return _option("--json", "as_json", is_flag=True, help=text)

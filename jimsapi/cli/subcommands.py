@@ -18,6 +18,7 @@ from jimsapi.cli.installation import Installation, show_errors, with_config_file
 from jimsapi.cli.new_project import new_command
 from jimsapi.cli.openapi import openapi
 from jimsapi.cli.operator_commands import (
+    PREFIX,
     Action,
     list_contacts_command,
     runs_commands,
@@ -211,4 +212,5 @@ def _merged(command: Callable[[dict[str, Any]], None]) -> Callable[..., None]:
 
 def _merge(context: click.Context, given: Mapping[str, Any]) -> dict[str, Any]:
     before: Mapping[str, Any] = context.obj or {}
-    return {key: given.get(key) or before.get(key) for key in {*before, *given}}
+    own = {key: value for key, value in given.items() if key.startswith(PREFIX)}
+    return {key: given.get(key) or before.get(key) for key in {*before, *given}} | own
