@@ -14,6 +14,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 import msgspec
 import orjson
 
+from jimsapi.runs.conversation import all_events
 from jimsapi.threads.facts import Feedback, ThreadSummary
 from jimsapi.threads.file_store import FileStore, StoredFile
 from jimsapi.threads.message_files import MESSAGE_FILES
@@ -25,7 +26,6 @@ from jimsapi.threads.usage import DayTotal, UsageHolder
 FORMAT, FORMAT_VERSION = "jimsapi.contact", 1
 
 THREADS_AT_ONCE = 100
-EVENTS_AT_ONCE = 1000
 FILES_AT_ONCE = 100
 FIRST_DAY = date(2000, 1, 1)
 """A day before all usage."""
@@ -100,7 +100,7 @@ class Contact:
         """Raise `FilesLeftOut` if there is no file store, and a message has files."""
         if self._files is None:
             async for thread, _ in self.threads():
-                async for event in self._events(thread.thread_id):
+                async for event in all_events(self._store, thread.thread_id, self.contact_id):
                     _check_for_files(event)
 
     async def write(
@@ -144,7 +144,7 @@ class Contact:
 
     async def _events_in_json(self, *, check_files: bool) -> AsyncIterator[dict[str, Any]]:
         async for thread, _ in self.threads():
-            async for event in self._events(thread.thread_id):
+            async for event in all_events(self._store, thread.thread_id, self.contact_id):
                 if check_files:
                     _check_for_files(event)
                 yield _event(thread.thread_id, event)
@@ -172,16 +172,6 @@ class Contact:
                     part.write(piece)
             written += file.size
         return written
-
-    async def _events(self, thread_id: UUID) -> AsyncIterator[EventRecord]:
-        after: str | None = None
-        while True:
-            page = await self._store.events(thread_id, self.contact_id, EVENTS_AT_ONCE, after)
-            for event in page.events:
-                yield event
-            after = page.next
-            if after is None:
-                return
 
 
 def _part(archive: ZipFile, name: str, time: datetime) -> IO[bytes]:

@@ -11,13 +11,13 @@ import msgspec
 from jimsapi.api.app import VERSION
 from jimsapi.cli.contact_archive import Contact, Counts, FilesLeftOut
 from jimsapi.cli.opened_store import complete, opened
+from jimsapi.cli.operator_commands import checked_contact
 from jimsapi.cli.output_file import new_file, refuse_existing
 from jimsapi.cli.progress import Progress
 from jimsapi.plugins.compose import Configuration
 from jimsapi.plugins.errors import StartError
-from jimsapi.runs.inbound import check_contact_id
 from jimsapi.runs.service import RunService
-from jimsapi.threads.errors import InputRefused, StoredFileNotFound, ThreadNotFound
+from jimsapi.threads.errors import StoredFileNotFound, ThreadNotFound
 
 _BESIDE_A_SERVER = (
     "; while that server runs, it deletes a contact itself: DELETE /api/v1/contacts?contact_id=… with a key that has "
@@ -64,21 +64,13 @@ def delete_arguments() -> list[click.Parameter]:
 
 def _arguments() -> list[click.Parameter]:
     return [
-        click.Argument(["contacts_contact_id"], metavar="CONTACT", callback=_checked_contact),
+        click.Argument(["contacts_contact_id"], metavar="CONTACT", callback=checked_contact),
         click.Option(
             ["--without-files", "contacts_without_files"],
             is_flag=True,
             help="Continue although messages have files and the command has no file store to find them in.",
         ),
     ]
-
-
-def _checked_contact(context: click.Context, parameter: click.Parameter, contact_id: str) -> str:
-    try:
-        check_contact_id(contact_id)
-    except InputRefused as error:
-        raise click.BadParameter(f"this cannot be a contact: {error}", context, parameter) from None
-    return contact_id
 
 
 def export(configuration: Configuration, wanted: Wanted) -> None:

@@ -46,7 +46,7 @@ def runs_commands(make: Make, resolve: Resolve) -> click.Group:
 
     listing: list[click.Parameter] = [
         _option("--status", "statuses", type=_STATUS, multiple=True, help="Only runs with this status."),
-        _option("--contact-id", callback=_contact, help="Only runs of this contact."),
+        _option("--contact-id", callback=checked_contact, help="Only runs of this contact."),
         _option("--thread-id", type=click.UUID, help="Only runs of this thread."),
         _limit("runs"),
         _json("Print a JSON object for each run, one a line."),
@@ -74,7 +74,7 @@ def threads_commands(make: Make, resolve: Resolve) -> click.Group:
 
     file = click.Path(dir_okay=False, writable=True, path_type=Path)
     listing: list[click.Parameter] = [
-        _argument("contact_id", "CONTACT", type=str, callback=_contact),
+        _argument("contact_id", "CONTACT", type=str, callback=checked_contact),
         _limit("threads"),
         _json("Print a JSON object for each thread, one a line."),
     ]
@@ -222,7 +222,8 @@ def _taken(given: dict[str, Any]) -> dict[str, Any]:
     return {name.removeprefix(PREFIX): given.pop(name) for name in names}
 
 
-def _contact(context: click.Context, parameter: click.Parameter, contact_id: str | None) -> str | None:
+def checked_contact(context: click.Context, parameter: click.Parameter, contact_id: str | None) -> str | None:
+    """Return the value of a parameter. Raises `click.BadParameter` if it cannot be a contact."""
     try:
         if contact_id is not None:
             check_contact_id(contact_id)

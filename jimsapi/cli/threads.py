@@ -1,7 +1,6 @@
 """`jimsapi threads`: list the threads of a contact, and show, export or delete one."""
 
 import sys
-from collections.abc import AsyncIterator
 from datetime import UTC
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +18,7 @@ from jimsapi.cli.printing import print_fields, print_json, print_row
 from jimsapi.cli.progress import Progress
 from jimsapi.plugins.compose import Configuration
 from jimsapi.plugins.errors import StartError
+from jimsapi.runs.conversation import all_events
 from jimsapi.threads.errors import ThreadNotFound
 from jimsapi.threads.event import EventRow, row_id, row_time
 from jimsapi.threads.facts import ThreadSummary
@@ -28,7 +28,6 @@ from jimsapi.threads.store import ThreadStore
 
 THREADS_AT_ONCE = 25
 """The threads whose first and newest messages are in memory at once. Each may have a mebibyte."""
-EVENTS_AT_ONCE = 1000
 COLUMNS = ("THREAD", "CREATED", "ACTIVE", "ARCHIVED", "TITLE")
 WIDTHS = (36, 20, 20, 20, 0)
 
@@ -148,23 +147,12 @@ async def _write(file: IO[bytes], store: ThreadStore, thread: ThreadRecord) -> i
     count = 0
     file.write(orjson.dumps(head)[:-1] + b',"events":[')
     with Progress("events") as progress:
-        async for event in _events(store, thread.thread_id):
+        async for event in all_events(store, thread.thread_id):
             file.write((b",\n" if count else b"\n") + orjson.dumps(event_item(event)))
             count += 1
             progress.add()
     file.write(b"\n]," + orjson.dumps(rest)[1:] + b"\n")
     return count
-
-
-async def _events(store: ThreadStore, thread_id: UUID) -> AsyncIterator[EventRecord]:
-    after: str | None = None
-    while True:
-        page = await store.events(thread_id, None, EVENTS_AT_ONCE, after)
-        for event in page.events:
-            yield event
-        after = page.next
-        if after is None:
-            return
 
 
 def delete_thread(configuration: Configuration, *, thread_id: UUID, yes: bool) -> None:

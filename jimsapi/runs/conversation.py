@@ -92,7 +92,7 @@ class Conversation(msgspec.Struct, frozen=True):
     async def read(cls, store: ThreadStore, thread_id: UUID) -> Self:
         """Read a thread from a store. Raises `ThreadNotFound` and `StoreUnavailable`."""
         thread = await store.thread(thread_id, None)
-        events = [StoredEvent.of(record) async for record in _all_events(store, thread_id)]
+        events = [StoredEvent.of(record) async for record in all_events(store, thread_id)]
         return cls(str(thread_id), thread_id, thread.contact_id, thread.thread_config, events)
 
     @classmethod
@@ -197,10 +197,11 @@ class _File(msgspec.Struct):
     thread_config: dict[str, Any] = {}
 
 
-async def _all_events(store: ThreadStore, thread_id: UUID) -> AsyncIterator[EventRecord]:
+async def all_events(store: ThreadStore, thread_id: UUID, acting_for: str | None = None) -> AsyncIterator[EventRecord]:
+    """Read the events of a thread, oldest first. Raises `ThreadNotFound`."""
     after: str | None = None
     while True:
-        page = await store.events(thread_id, None, PAGE, after)
+        page = await store.events(thread_id, acting_for, PAGE, after)
         for record in page.events:
             yield record
         after = page.next

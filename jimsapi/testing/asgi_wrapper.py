@@ -1,9 +1,8 @@
 """The contract of a wrapper of the ASGI app, as tests. Requests are answered with it as without it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import cached_property
 from typing import Any
 
 from jimsapi.asgi.app import App
@@ -32,11 +31,6 @@ class AsgiWrapperContract(BuiltContract):
     """
 
     hook = "jimsapi_asgi_wrapper"
-
-    @cached_property
-    def secrets(self) -> Sequence[str]:
-        """The secret parts of `settings`, which must not be shown. The default is none."""
-        return ()
 
     @asynccontextmanager
     async def wrapped(self, app: App) -> AsyncIterator[TestClient]:

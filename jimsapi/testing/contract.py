@@ -198,6 +198,11 @@ class BuiltContract(PluginContract):
         """Options with which the plugin builds nothing. The default is no options."""
         return {}
 
+    @cached_property
+    def secrets(self) -> Sequence[str]:
+        """The secret parts of `settings`, which must not be shown. The default is none."""
+        return ()
+
     def build(self, given: Mapping[str, Any]) -> list[Any]:
         """Return the objects that the installed plugin's hook builds with these options, before they are entered."""
         plugins = PluginManager(builtin_plugins())

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from socket import SOCK_STREAM, socket
 from typing import Any
 
@@ -40,11 +39,6 @@ class ObserverContract(BuiltContract):
     """
 
     hook = "jimsapi_observer"
-
-    @cached_property
-    def secrets(self) -> Sequence[str]:
-        """The secret parts of `settings`, which must not be shown. The default is none."""
-        return ()
 
     async def test_it_accepts_every_record(self) -> None:
         async with self.opened() as observer:

@@ -1,8 +1,7 @@
 """The contract of a wrapper of pipelines, as tests. Pipelines behave with it as without it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from jimsapi.asgi.testing import TestClient
@@ -38,11 +37,6 @@ class PipelineWrapperContract(BuiltContract):
     """
 
     hook = "jimsapi_pipeline_wrapper"
-
-    @cached_property
-    def secrets(self) -> Sequence[str]:
-        """The secret parts of `settings`, which must not be shown. The default is none."""
-        return ()
 
     async def test_it_returns_an_async_pipeline(self) -> None:
         async with self.opened() as wrapper:

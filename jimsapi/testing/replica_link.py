@@ -1,7 +1,7 @@
 """The contract of a `ReplicaLink`, as tests. By a link that passes them, every replica shows every live stream."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import cached_property
 from typing import Any
@@ -64,11 +64,6 @@ class ReplicaLinkContract(NamedContract):
 
     hook = "jimsapi_replica_link"
     carries_notices = False
-
-    @cached_property
-    def secrets(self) -> Sequence[str]:
-        """The secret parts of `settings`, which must not be shown. The default is none."""
-        return ()
 
     @cached_property
     def outage(self) -> Callable[[], AbstractAsyncContextManager[Any]] | DoesNotApply:

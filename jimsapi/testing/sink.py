@@ -54,11 +54,6 @@ class EventSinkContract(NamedContract):
     hook = "jimsapi_event_sink"
 
     @cached_property
-    def secrets(self) -> Sequence[str]:
-        """The secret parts of `settings`, which must not be shown. The default is none."""
-        return ()
-
-    @cached_property
     def outage(self) -> Callable[[], AbstractAsyncContextManager[Any]] | DoesNotApply:
         """Return an async context manager in which the destination of the events is unavailable."""
         raise self.undeclared("outage", "an async context manager that stops its destination, or DoesNotApply(why)")

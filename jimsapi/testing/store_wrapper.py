@@ -1,10 +1,9 @@
 """The contract of a wrapper of the store, as tests. The store behaves with it as without it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import date, timedelta
-from functools import cached_property
 from typing import Any, cast
 
 from jimsapi.asgi.testing import TestClient
@@ -46,11 +45,6 @@ class StoreWrapperContract(BuiltContract, ThreadStoreContract):
 
     hook = "jimsapi_store_wrapper"
     reopen_store = DoesNotApply("the memory store that is wrapped loses everything when it is closed")
-
-    @cached_property
-    def secrets(self) -> Sequence[str]:
-        """The secret parts of `settings`, which must not be shown. The default is none."""
-        return ()
 
     @asynccontextmanager
     async def open_store(self) -> AsyncIterator[ThreadStore]:

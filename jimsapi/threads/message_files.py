@@ -17,6 +17,7 @@ import msgspec
 from jimsapi.threads.errors import ContactDeleted, FileQuotaExceeded, InputRefused, StoredFileNotFound
 from jimsapi.threads.event import EventRow, NewEvent
 from jimsapi.threads.file_store import StoredFile
+from jimsapi.threads.questions import decode_data
 
 MESSAGE_FILES = "message.files"
 """`{"message_id", "files": [{"file_id", "name", "type", "size"}]}`: the files of a message, beside it."""
@@ -310,9 +311,4 @@ def files_by_message(events: Iterable[NewEvent | EventRow]) -> dict[UUID, list[F
 
 def decode_files(event: NewEvent | EventRow) -> FilesOfMessage | None:
     """Return the data of an event `message.files`; None for other events."""
-    if event.event_type != MESSAGE_FILES:
-        return None
-    try:
-        return msgspec.json.decode(event.data or b"", type=FilesOfMessage)
-    except ValueError:  # a pipeline sent other data with this type
-        return None
+    return decode_data(event, FilesOfMessage) if event.event_type == MESSAGE_FILES else None

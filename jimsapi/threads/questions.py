@@ -188,7 +188,7 @@ def answers_event(message_id: UUID, question: Question, value: Any) -> NewEvent:
 
 def load_question(row: Row) -> Question | None:
     """Return the question in an event `question.asked`; None if a pipeline sent other data with this type."""
-    return _decode_data(row, Question)
+    return decode_data(row, Question)
 
 
 def ends_of_questions(asked: Iterable[Row], now: datetime) -> list[tuple[UUID, UUID]]:
@@ -229,7 +229,7 @@ def load_answer(row: Row) -> GivenAnswer | None:
 
     A pipeline can send an event of this type itself.
     """
-    return _decode_data(row, GivenAnswer)
+    return decode_data(row, GivenAnswer)
 
 
 def answers_in_text(rows: Sequence[Row]) -> set[UUID]:
@@ -237,7 +237,7 @@ def answers_in_text(rows: Sequence[Row]) -> set[UUID]:
     given = (load_answer(row) for row in rows if row.event_type == QUESTION_ANSWERED)
     answers = {answer.message_id for answer in given if answer is not None}
     if answers:
-        beside = (_decode_data(row, _OfMessage) for row in rows if row.event_type == MESSAGE_ANSWERS)
+        beside = (decode_data(row, _OfMessage) for row in rows if row.event_type == MESSAGE_ANSWERS)
         answers -= {one.message_id for one in beside if one is not None}
     return answers
 
@@ -249,13 +249,13 @@ def counts(answer: EventRow, closing: EventRow | None) -> bool:
 
 def message_in_turn(row: Row, turn: UUID) -> UUID | None:
     """Return the message that came with answers of a turn, if `row` is the event `message.answers` beside it."""
-    beside = _decode_data(row, _OfMessage) if row.event_type == MESSAGE_ANSWERS else None
+    beside = decode_data(row, _OfMessage) if row.event_type == MESSAGE_ANSWERS else None
     return beside.message_id if beside is not None and beside.turn == turn else None
 
 
 def turn_of_answers(row: Row) -> UUID | None:
     """Return the turn in an event `message.answers`; None for other events."""
-    beside = _decode_data(row, _OfMessage) if row.event_type == MESSAGE_ANSWERS else None
+    beside = decode_data(row, _OfMessage) if row.event_type == MESSAGE_ANSWERS else None
     return None if beside is None else beside.turn
 
 
@@ -269,7 +269,8 @@ def answered_message(row: Row) -> UUID:
     return UUID(orjson.loads(row.data or b"")["message_id"])
 
 
-def _decode_data(row: Row, kind: type[Decoded]) -> Decoded | None:
+def decode_data(row: Row, kind: type[Decoded]) -> Decoded | None:
+    """Return the data of an event; None if a pipeline sent other data with its type."""
     try:
         return msgspec.json.decode(row.data or b"", type=kind)
     except ValueError:

@@ -12,6 +12,7 @@ from jimsapi.runs.service import RunService
 from jimsapi.threads.errors import ThreadNotFound
 from jimsapi.threads.event import MESSAGE_CLIENT_ID, EventRow, NewEvent, row_id
 from jimsapi.threads.facts import ForkPlan
+from jimsapi.threads.questions import decode_data
 from jimsapi.threads.run import ThreadQuery
 from jimsapi.threads.window import COMM_PREFIX
 from jimsapi.wire.history import NEWEST, event_data_json, newest_events
@@ -235,9 +236,4 @@ class _Sent(msgspec.Struct):
 
 
 def _sent(row: EventRow) -> _Sent | None:
-    if row.event_type != MESSAGE_CLIENT_ID:
-        return None
-    try:
-        return msgspec.json.decode(row.data or b"", type=_Sent)
-    except ValueError:  # a pipeline sent other data with this type
-        return None
+    return decode_data(row, _Sent) if row.event_type == MESSAGE_CLIENT_ID else None

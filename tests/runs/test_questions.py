@@ -1105,11 +1105,11 @@ async def test_a_run_outlasts_an_outage_of_the_store_with_what_it_does_once(monk
             raise StoreUnavailable("no connection")
         return await find(thread_id, event_ids)
 
-    async def unreliable_append(thread_id: UUID, acting_for: str | None, events: Sequence[NewEvent]) -> list[EventRow]:
+    async def unreliable_append(*arguments: Any) -> list[EventRow]:
         if not faults:
-            return await append(thread_id, acting_for, events)
+            return await append(*arguments)
         if faults.pop(0) == "in doubt":
-            await append(thread_id, acting_for, events)
+            await append(*arguments)
         raise StoreUnavailable("no connection")
 
     charges: list[int] = []
