@@ -42,6 +42,9 @@ from tests.serving import Served
 
 Headers = list[tuple[bytes, bytes]]
 LOOPS = ["asyncio", "uvloop"]
+DEFAULT_LOOP = [pytest.param("asyncio", marks=pytest.mark.long), "uvloop"]
+on_default_loop = pytest.mark.parametrize("server", DEFAULT_LOOP, indirect=True, scope="module")
+"""For what depends on what is read, or on the time, and not on how the loop reads and writes."""
 GET = request("GET", "/")
 
 
@@ -69,9 +72,8 @@ class Serving:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        with closing(connect(self.port)) as client:
-            client.sendall(GET)
-            assert Answers(client).read()[0] == 200
+        with Client(self.port) as client:
+            assert client.ask(GET)[0] == 200
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -97,6 +99,11 @@ class Serving:
         """Those that are open."""
         return list(self.server.server_state.connections)  # type: ignore[arg-type] # uvicorn lists its own
 
+    def serves(self, app: ASGIApp) -> ASGIApp:
+        """Decorates the app of the next requests."""
+        self.app = app
+        return app
+
     def do(self, call: Callable[[], object]) -> None:
         """Have something done in the loop."""
         self._loop.call_soon_threadsafe(call)
@@ -109,12 +116,31 @@ class Serving:
         self.server.run(sockets=[self._listening])
 
 
-class Answers:
-    """What a client reads, answer by answer."""
+class Client(socket.socket):
+    """A client of a server on this machine, which reads what it is sent answer by answer.
 
-    def __init__(self, client: "socket.socket | Steady") -> None:
-        self._client = client
-        self._file = client.makefile("rb")
+    Its side of the connection keeps little that it did not read if `kept`, in bytes, is small.
+    """
+
+    buffered = io.DEFAULT_BUFFER_SIZE
+
+    def __init__(self, port: int, kept: int | None = None) -> None:
+        super().__init__()
+        self.settimeout(TIMEOUT)
+        if kept is not None:
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, kept)
+        self.connect(("127.0.0.1", port))
+        self._file = io.BufferedReader(socket.SocketIO(self, "r"), self.buffered)
+
+    def ask(self, sent: bytes) -> tuple[int, dict[str, str], bytes]:
+        """Send something, and read a whole answer."""
+        self.sendall(sent)
+        return self.read()
+
+    def upgrade(self) -> None:
+        """Open a WebSocket at `/ws`."""
+        self.sendall(request("GET", "/ws", *HANDSHAKE))
+        assert self.head()[0] == 101
 
     def head(self) -> tuple[int, dict[str, str]]:
         """A status line and fields. Raises `EOFError` if the connection ends instead."""
@@ -161,6 +187,17 @@ class Answers:
             return True
 
 
+class SteadyClient(Client):
+    """A client that reads small pieces, one each 5 ms."""
+
+    buffered = 50_000
+
+    def recv_into(self, buffer: Any, size: int = 0, flags: int = 0) -> int:
+        """Read a piece, for the file."""
+        time.sleep(0.005)
+        return super().recv_into(buffer, min(size, self.buffered) or self.buffered, flags)
+
+
 async def read(receive: Receive) -> bytes:
     """A request's body."""
     body, more = b"", True
@@ -193,6 +230,24 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(send, b"%b %b %b" % (scope["method"].encode(), scope["raw_path"], await read(receive)))
 
 
+async def wait_until_cancelled(seen: "Seen") -> None:
+    """Wait without end, and tell the test when that is cancelled."""
+    try:
+        await asyncio.Event().wait()
+    finally:
+        seen.put("cancelled")
+
+
+@contextmanager
+def without_garbage_collector() -> Iterator[None]:
+    """What the block leaves in cycles stays."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def post(body: bytes, path: str = "/", *headers: str) -> bytes:
     """A request with a body."""
     return request("POST", path, f"content-length: {len(body)}", *headers, body=body)
@@ -218,20 +273,20 @@ def serving(server: Serving) -> Iterator[Serving]:
 
 
 @pytest.fixture
-def client(serving: Serving) -> Iterator[socket.socket]:
-    with closing(connect(serving.port)) as connection:
+def client(serving: Serving) -> Iterator[Client]:
+    with Client(serving.port) as connection:
         yield connection
-
-
-@pytest.fixture
-def answers(client: socket.socket) -> Answers:
-    return Answers(client)
 
 
 @pytest.fixture
 def seen() -> "queue.SimpleQueue[Any]":
     """What an app tells the test."""
     return queue.SimpleQueue()
+
+
+@pytest.fixture
+def gate(serving: Serving) -> "Gate":
+    return Gate(serving)
 
 
 Seen = queue.SimpleQueue[Any]
@@ -268,10 +323,9 @@ class Gate:
 # Connections.
 
 
-def test_a_connection_serves_one_request_after_another(client: socket.socket, answers: Answers) -> None:
+def test_a_connection_serves_one_request_after_another(client: Client) -> None:
     for number in range(3):
-        client.sendall(request("GET", f"/{number}"))
-        status, headers, body = answers.read()
+        status, headers, body = client.ask(request("GET", f"/{number}"))
         assert (status, body) == (200, b"GET /%d " % number)
         assert "connection" not in headers
         assert "date" in headers
@@ -286,87 +340,78 @@ def test_a_connection_serves_one_request_after_another(client: socket.socket, an
         b"GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n",
     ],
 )
-def test_a_client_that_wants_it_has_its_connection_closed(client: socket.socket, answers: Answers, sent: bytes) -> None:
-    client.sendall(sent)
-    status, headers, body = answers.read()
+def test_a_client_that_wants_it_has_its_connection_closed(client: Client, sent: bytes) -> None:
+    status, headers, body = client.ask(sent)
     assert (status, headers["connection"], body) == (200, "close", b"GET / ")
-    assert answers.end()
+    assert client.end()
 
 
-def test_an_app_may_close_a_connection(serving: Serving, client: socket.socket, answers: Answers) -> None:
+def test_an_app_may_close_a_connection(serving: Serving, client: Client) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, b"bye", headers=[(b"Connection", b"Close")])
 
-    serving.app = app
-    client.sendall(GET + GET)
-    _, headers, body = answers.read()
+    _, headers, body = client.ask(GET + GET)
     assert (headers["connection"], body) == ("Close", b"bye")
-    assert answers.end()
+    assert client.end()
 
 
-def test_a_silent_connection_is_closed(
-    serving: Serving, client: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@on_default_loop
+def test_a_silent_connection_is_closed(serving: Serving, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.05)
     monkeypatch.setattr(serving.config, "timeout_keep_alive", 0.05)
-    with closing(connect(serving.port)) as silent:
+    with Client(serving.port) as silent:
         assert ended(silent)
 
 
-def test_an_idle_connection_is_closed(
-    serving: Serving, client: socket.socket, answers: Answers, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@on_default_loop
+def test_an_idle_connection_is_closed(serving: Serving, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.5)
     monkeypatch.setattr(serving.config, "timeout_keep_alive", 0.5)
-    with closing(connect(serving.port)) as idle:
-        idle.sendall(GET)
-        reader = Answers(idle)
-        assert reader.read()[0] == 200
-        assert reader.end()
+    with Client(serving.port) as idle:
+        assert idle.ask(GET)[0] == 200
+        assert idle.end()
 
 
+@on_default_loop
 def test_a_long_answer_is_no_idle_connection(serving: Serving, seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.3)
     monkeypatch.setattr(serving.config, "timeout_keep_alive", 0.3)
 
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(1.0)
         await answer(send, b"late")
 
-    serving.app = app
-    with closing(connect(serving.port)) as client:
-        client.sendall(GET)
-        assert Answers(client).read()[2] == b"late"
+    with Client(serving.port) as client:
+        assert client.ask(GET)[2] == b"late"
 
 
 # Answers.
 
 
-def test_head_is_answered_without_a_body(serving: Serving, client: socket.socket, answers: Answers) -> None:
+def test_head_is_answered_without_a_body(serving: Serving, client: Client) -> None:
     client.sendall(request("HEAD", "/") + request("GET", "/next"))
-    status, headers, _ = answers.read("HEAD")
+    status, headers, _ = client.read("HEAD")
     assert (status, headers["content-length"]) == (200, "7")
-    assert answers.read()[2] == b"GET /next "
+    assert client.read()[2] == b"GET /next "
 
 
+@on_default_loop
 @pytest.mark.parametrize("length", [[], [(b"content-length", b"5")]])
 @pytest.mark.parametrize("status", [204, 304])
 @pytest.mark.parametrize("body", [b"", b"wrong"])
-def test_204_and_304_have_no_body(
-    serving: Serving, client: socket.socket, answers: Answers, status: int, length: Headers, body: bytes
-) -> None:
+def test_204_and_304_have_no_body(serving: Serving, client: Client, status: int, length: Headers, body: bytes) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await start(send, status, length)
         await go_on(send, body)
 
-    serving.app = app
-    client.sendall(GET)
-    got, headers, _ = answers.read()
+    got, headers, _ = client.ask(GET)
     assert got == status
     assert "transfer-encoding" not in headers
     serving.app = echo
-    client.sendall(GET)
-    assert answers.read()[2] == b"GET / "
+    assert client.ask(GET)[2] == b"GET / "
 
 
 async def stream(scope: Scope, receive: Receive, send: Send) -> None:
@@ -376,50 +421,42 @@ async def stream(scope: Scope, receive: Receive, send: Send) -> None:
     await go_on(send, b"")
 
 
-def test_a_body_of_unknown_length_is_chunked(serving: Serving, client: socket.socket, answers: Answers) -> None:
+def test_a_body_of_unknown_length_is_chunked(serving: Serving, client: Client) -> None:
     serving.app = stream
     client.sendall(GET + GET)
     for _ in range(2):
-        status, headers = answers.head()
+        status, headers = client.head()
         assert (status, headers["transfer-encoding"]) == (200, "chunked")
-        assert [answers.chunk(), answers.chunk(), answers.chunk()] == [b"one", b"two", b""]
+        assert [client.chunk(), client.chunk(), client.chunk()] == [b"one", b"two", b""]
 
 
-def test_http_1_0_has_it_until_the_end_of_the_connection(
-    serving: Serving, client: socket.socket, answers: Answers
-) -> None:
+def test_http_1_0_has_it_until_the_end_of_the_connection(serving: Serving, client: Client) -> None:
     serving.app = stream
-    client.sendall(b"GET / HTTP/1.0\r\n\r\n")
-    status, headers, body = answers.read()
+    status, headers, body = client.ask(b"GET / HTTP/1.0\r\n\r\n")
     assert (status, headers["connection"], body) == (200, "close", b"onetwo")
     assert "transfer-encoding" not in headers
 
 
-def test_a_stream_begins_before_its_first_part(serving: Serving, client: socket.socket, answers: Answers) -> None:
-    gate = Gate(serving)
-
+def test_a_stream_begins_before_its_first_part(serving: Serving, gate: Gate, client: Client) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await start(send)
         await gate.wait()
         await go_on(send, b"part")
 
-    serving.app = app
     client.sendall(GET)
-    assert answers.head()[0] == 200
+    assert client.head()[0] == 200
     gate.open()
-    assert [answers.chunk(), answers.chunk()] == [b"part", b""]
+    assert [client.chunk(), client.chunk()] == [b"part", b""]
 
 
-def test_how_a_body_is_sent_is_not_for_the_app_to_say(
-    serving: Serving, client: socket.socket, answers: Answers
-) -> None:
+def test_how_a_body_is_sent_is_not_for_the_app_to_say(serving: Serving, client: Client) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await start(send, 200, [(b"transfer-encoding", b"chunked"), (b"content-length", b"2")])
         await go_on(send, b"hi")
 
-    serving.app = app
-    client.sendall(GET)
-    _, headers, body = answers.read()
+    _, headers, body = client.ask(GET)
     assert "transfer-encoding" not in headers
     assert body == b"hi"
 
@@ -433,32 +470,30 @@ def test_a_big_answer_is_whole_however_slowly_it_is_read(
     monkeypatch.setattr(serving.config, "timeout_keep_alive", 0.2)
     sent = threading.Event()
 
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, b"x" * size)
         asyncio.get_running_loop().call_later(0.5, sent.set)
 
-    serving.app = app
-    with closing(connect(serving.port)) as client:
+    with Client(serving.port) as client:
         client.sendall(last)
         assert sent.wait(TIMEOUT)  # an idle connection's time is over
         monkeypatch.setattr(serving.config, "timeout_keep_alive", TIMEOUT)
-        answers = Answers(client)
-        assert answers.read()[2] == b"x" * size
+        assert client.read()[2] == b"x" * size
         if last == GET and size > 1_000_000:  # the time counts from when all was taken
-            client.sendall(GET)
-            assert answers.read()[2] == b"x" * size
+            assert client.ask(GET)[2] == b"x" * size
 
 
-def test_a_status_that_python_does_not_know_is_sent(serving: Serving, client: socket.socket, answers: Answers) -> None:
+def test_a_status_that_python_does_not_know_is_sent(serving: Serving, client: Client) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, b"", 799)
 
-    serving.app = app
-    client.sendall(GET)
-    assert answers.read()[0] == 799
+    assert client.ask(GET)[0] == 799
 
 
-def test_bodies_may_be_any_bytes(serving: Serving, client: socket.socket, answers: Answers) -> None:
+def test_bodies_may_be_any_bytes(serving: Serving, client: Client) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await start(send)
         await go_on(send, bytearray(b"a" * 3), more=True)
@@ -467,218 +502,194 @@ def test_bodies_may_be_any_bytes(serving: Serving, client: socket.socket, answer
         kept[:] = b"c" * 100_000  # it is the app's own
         await go_on(send, memoryview(b"d"))
 
-    serving.app = app
-    client.sendall(GET)
-    assert answers.read()[2] == b"aaa" + b"b" * 100_000 + b"d"
+    assert client.ask(GET)[2] == b"aaa" + b"b" * 100_000 + b"d"
 
 
 # Pipelining.
 
 
-def test_pipelined_requests_are_answered_in_order(serving: Serving, client: socket.socket, answers: Answers) -> None:
-    gate = Gate(serving)
-
+def test_pipelined_requests_are_answered_in_order(serving: Serving, gate: Gate, client: Client) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/0":
             await gate.wait()
         await echo(scope, receive, send)
 
-    serving.app = app
     client.sendall(b"".join(post(b"x" * number, f"/{number}") for number in range(20)))
     gate.open()
-    assert [answers.read()[2] for _ in range(20)] == [b"POST /%d %b" % (n, b"x" * n) for n in range(20)]
+    assert [client.read()[2] for _ in range(20)] == [b"POST /%d %b" % (n, b"x" * n) for n in range(20)]
 
 
 def test_a_pipelined_body_comes_while_the_request_before_is_answered(
-    serving: Serving, client: socket.socket, answers: Answers, seen: Seen
+    serving: Serving, gate: Gate, client: Client, seen: Seen
 ) -> None:
-    gate = Gate(serving)
-
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.put(scope["path"])
         if scope["path"] == "/first":
             await gate.wait()
         await echo(scope, receive, send)
 
-    serving.app = app
     big = post(b"b" * 300_000, "/second")
     client.sendall(request("GET", "/first") + big[:200])
     assert next_of(seen) == "/first"
     rest = threading.Thread(target=client.sendall, args=(big[200:] + request("GET", "/third"),))
     rest.start()
     gate.open()
-    assert [answers.read()[2] for _ in range(3)] == [b"GET /first ", b"POST /second " + b"b" * 300_000, b"GET /third "]
+    assert [client.read()[2] for _ in range(3)] == [b"GET /first ", b"POST /second " + b"b" * 300_000, b"GET /third "]
     rest.join()
 
 
 def test_of_too_many_pipelined_requests_the_first_are_answered(
-    serving: Serving, client: socket.socket, answers: Answers, monkeypatch: pytest.MonkeyPatch
+    serving: Serving, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_module, "MAX_PIPELINED", 3)
     client.sendall(b"".join(request("GET", f"/{number}") for number in range(10)))
-    got = [answers.read() for _ in range(4)]
+    got = [client.read() for _ in range(4)]
     assert [body for _, _, body in got] == [b"GET /0 ", b"GET /1 ", b"GET /2 ", b"GET /3 "]
     assert [headers.get("connection") for _, headers, _ in got] == [None, None, None, "close"]
-    assert answers.end()
+    assert client.end()
 
 
 def test_requests_are_answered_before_what_is_wrong_after_them_ends_the_connection(
-    serving: Serving, client: socket.socket, answers: Answers
+    serving: Serving, client: Client
 ) -> None:
     client.sendall(request("GET", "/0") + request("GET", "/1") + b"RUBBISH\r\n\r\n" + request("GET", "/3"))
-    assert [answers.read()[2] for _ in range(2)] == [b"GET /0 ", b"GET /1 "]
-    assert answers.end()
+    assert [client.read()[2] for _ in range(2)] == [b"GET /0 ", b"GET /1 "]
+    assert client.end()
 
 
 @pytest.mark.parametrize("before", [b"", post(b"x" * 100_000)])
-def test_requests_of_one_connection_share_no_context(
-    serving: Serving, client: socket.socket, answers: Answers, before: bytes
-) -> None:
+def test_requests_of_one_connection_share_no_context(serving: Serving, client: Client, before: bytes) -> None:
     var: contextvars.ContextVar[str] = contextvars.ContextVar("var", default="")
 
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         found = var.get()
         var.set(scope["path"])
         await read(receive)
         await answer(send, found.encode())
 
-    serving.app = app
     client.sendall(before + request("GET", "/ann") + request("GET", "/bob"))
     for _ in range(3 if before else 2):
-        assert answers.read()[2] == b""
-    client.sendall(request("GET", "/cid"))
-    assert answers.read()[2] == b""
+        assert client.read()[2] == b""
+    assert client.ask(request("GET", "/cid"))[2] == b""
 
 
 # Bodies.
 
 
+@on_default_loop
 @pytest.mark.parametrize("sent", [post(b"hello"), chunked(b"he", b"llo"), chunked(b"h", b"e", b"l", b"l", b"o")])
-def test_a_body_may_come_in_pieces(client: socket.socket, answers: Answers, sent: bytes) -> None:
+def test_a_body_may_come_in_pieces(client: Client, sent: bytes) -> None:
     for place in range(len(sent)):
         client.sendall(sent[place : place + 1])
-    assert answers.read()[2] == b"POST / hello"
+    assert client.read()[2] == b"POST / hello"
 
 
-def test_trailers_are_no_fields_of_a_request(
-    serving: Serving, client: socket.socket, answers: Answers, seen: Seen
-) -> None:
+def test_trailers_are_no_fields_of_a_request(serving: Serving, client: Client, seen: Seen) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.put([name for name, _ in scope["headers"]])
         await echo(scope, receive, send)
 
-    serving.app = app
     for packet in (chunked(b"hello", trailer=b"authorization: Bearer x\r\n") + GET, GET):
         client.sendall(packet)
-    assert [answers.read()[2] for _ in range(3)] == [b"POST / hello", b"GET / ", b"GET / "]
+    assert [client.read()[2] for _ in range(3)] == [b"POST / hello", b"GET / ", b"GET / "]
     assert [next_of(seen) for _ in range(3)] == [[b"host", b"transfer-encoding"], [b"host"], [b"host"]]
 
 
-def test_chunk_extensions_are_left_out(client: socket.socket, answers: Answers) -> None:
+def test_chunk_extensions_are_left_out(client: Client) -> None:
     client.sendall(request("POST", "/", "transfer-encoding: chunked", body=b'3;a=b;c="d"\r\nabc\r\n0;last\r\n\r\n'))
-    assert answers.read()[2] == b"POST / abc"
+    assert client.read()[2] == b"POST / abc"
 
 
-def test_a_trailer_without_end_is_refused(client: socket.socket, answers: Answers) -> None:
-    client.sendall(chunked(b"hello")[:-2] + b"x: " + b"x" * 2_000_000)
-    assert answers.read()[0] == 431
-    assert answers.end()
+def test_a_trailer_without_end_is_refused(client: Client) -> None:
+    assert client.ask(chunked(b"hello")[:-2] + b"x: " + b"x" * 2_000_000)[0] == 431
+    assert client.end()
 
 
-def test_the_client_is_asked_once_for_a_body_that_it_keeps_back(client: socket.socket, answers: Answers) -> None:
+def test_the_client_is_asked_once_for_a_body_that_it_keeps_back(client: Client) -> None:
     client.sendall(request("POST", "/", "content-length: 5", "Expect: 100-Continue"))
-    assert answers.head() == (100, {})
+    assert client.head() == (100, {})
     client.sendall(b"he")
-    client.sendall(b"llo" + GET)
-    assert answers.read()[2] == b"POST / hello"
-    assert answers.read()[2] == b"GET / "
+    assert client.ask(b"llo" + GET)[2] == b"POST / hello"
+    assert client.read()[2] == b"GET / "
 
 
-def test_http_1_0_is_not_asked_for_a_body(
-    serving: Serving, client: socket.socket, answers: Answers, seen: Seen
-) -> None:
+def test_http_1_0_is_not_asked_for_a_body(serving: Serving, client: Client, seen: Seen) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.put("reads")
         await echo(scope, receive, send)
 
-    serving.app = app
     client.sendall(b"POST / HTTP/1.0\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n")
     assert next_of(seen) == "reads"
-    client.sendall(b"hello")
-    assert answers.read()[2] == b"POST / hello"
+    assert client.ask(b"hello")[2] == b"POST / hello"
 
 
-def test_an_early_answer_asks_for_no_body(serving: Serving, client: socket.socket, answers: Answers) -> None:
+def test_an_early_answer_asks_for_no_body(serving: Serving, client: Client) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, b"no", 401)
         assert (await receive())["type"] == "http.disconnect"
 
-    serving.app = app
-    client.sendall(request("POST", "/", "content-length: 5", "expect: 100-continue"))
-    assert answers.read()[::2] == (401, b"no")
+    assert client.ask(request("POST", "/", "content-length: 5", "expect: 100-continue"))[::2] == (401, b"no")
     serving.app = echo
-    client.sendall(b"hello" + GET)
-    assert answers.read()[2] == b"GET / "
+    assert client.ask(b"hello" + GET)[2] == b"GET / "
 
 
 def test_a_client_that_waits_to_be_asked_is_not_slow(
-    serving: Serving, client: socket.socket, answers: Answers, monkeypatch: pytest.MonkeyPatch
+    serving: Serving, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.01)
     monkeypatch.setattr(connection_module, "BODY_WITHIN", 0.01)
 
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(0.1)
         monkeypatch.setattr(connection_module, "BODY_WITHIN", TIMEOUT)
         await echo(scope, receive, send)
 
-    serving.app = app
-    with closing(connect(serving.port)) as patient:
+    with Client(serving.port) as patient:
         patient.sendall(request("POST", "/", "content-length: 5", "expect: 100-continue"))
-        reader = Answers(patient)
-        assert reader.head() == (100, {})
-        patient.sendall(b"hello")
-        assert reader.read()[2] == b"POST / hello"
+        assert patient.head() == (100, {})
+        assert patient.ask(b"hello")[2] == b"POST / hello"
 
 
-def test_what_is_left_of_a_body_after_an_early_answer_is_no_request(
-    serving: Serving, client: socket.socket, answers: Answers
-) -> None:
+def test_what_is_left_of_a_body_after_an_early_answer_is_no_request(serving: Serving, client: Client) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, b"early")
 
-    serving.app = app
     body = request("GET", "/hidden") * 5000
-    client.sendall(post(body)[:200])
-    assert answers.read()[2] == b"early"
+    assert client.ask(post(body)[:200])[2] == b"early"
     serving.app = echo
-    client.sendall(post(body)[200:] + GET)
-    assert answers.read()[2] == b"GET / "
+    assert client.ask(post(body)[200:] + GET)[2] == b"GET / "
 
 
 def test_a_body_that_nobody_reads_is_not_taken_from_the_connection(
-    serving: Serving, client: socket.socket, answers: Answers, monkeypatch: pytest.MonkeyPatch
+    serving: Serving, gate: Gate, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_module, "BODY_WITHIN", 0.01)  # the client cannot help it that nobody reads
     monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.01)
-    gate = Gate(serving)
     taken = []
 
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await gate.wait()
         while (message := await receive())["more_body"]:
             taken.append(len(message["body"]))
         await answer(send, b"%d" % (sum(taken) + len(message["body"])))
 
-    serving.app = app
-    with closing(connect(serving.port)) as big:
+    with Client(serving.port) as big:
         sending = threading.Thread(target=big.sendall, args=(post(b"x" * 30_000_000),))
         sending.start()
         sending.join(0.2)
         assert sending.is_alive()
         monkeypatch.setattr(connection_module, "BODY_WITHIN", TIMEOUT)
         gate.open()
-        assert Answers(big).read()[2] == b"30000000"
+        assert big.read()[2] == b"30000000"
         sending.join()
     assert taken[0] < 1_000_000
 
@@ -686,138 +697,128 @@ def test_a_body_that_nobody_reads_is_not_taken_from_the_connection(
 # Heads.
 
 
+@on_default_loop
 @pytest.mark.parametrize("packets", [1, 2, 700])
 @pytest.mark.parametrize("before", [b"", post(b"x" * 1000)])
 @pytest.mark.parametrize("form", ["/%b", "/?%b"])
 def test_a_head_has_64_kib_and_no_byte_more(
-    serving: Serving, client: socket.socket, answers: Answers, packets: int, before: bytes, form: str
+    serving: Serving, client: Client, packets: int, before: bytes, form: str
 ) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await read(receive)
         await answer(send, b"%d" % (len(scope["raw_path"]) + len(scope["query_string"])))
 
-    serving.app = app
     fields = [f"x-{number}: {'v' * 140}" for number in range(200)]
     room = head.MAX_HEAD - len(request("GET", form.replace("%b", ""), *fields))
     for more in (0, 1):
-        with closing(connect(serving.port)) as one:
-            reader = Answers(one)
+        with Client(serving.port) as one:
             sent = before + request("GET", form.replace("%b", "u" * (room + more)), *fields)
             step = -(-len(sent) // packets)
             for place in range(0, len(sent), step):
                 one.sendall(sent[place : place + step])
                 time.sleep(0.0005)  # so that each is a packet
             if before:
-                assert reader.read()[0] == 200
+                assert one.read()[0] == 200
             if more and before and packets <= 2:
                 # If the server reads both requests at once, the answer before is the last.
                 with suppress(EOFError, ConnectionResetError):
-                    assert reader.read()[0] == 431
+                    assert one.read()[0] == 431
             else:
-                status, _, _ = reader.read()
+                status, _, _ = one.read()
                 assert status == (431 if more else 200)
-                assert not more or reader.end()
+                assert not more or one.end()
 
 
-def test_a_field_without_end_is_refused(client: socket.socket, answers: Answers) -> None:
-    client.sendall(b"GET / HTTP/1.1\r\nx: " + b"x" * 2_000_000)
-    assert answers.read()[0] == 431
-    assert answers.end()
+def test_a_field_without_end_is_refused(client: Client) -> None:
+    assert client.ask(b"GET / HTTP/1.1\r\nx: " + b"x" * 2_000_000)[0] == 431
+    assert client.end()
 
 
-def test_many_small_fields_are_refused(client: socket.socket, answers: Answers) -> None:
-    client.sendall(b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 200_000)
-    assert answers.read()[0] == 431
-    assert answers.end()
+def test_many_small_fields_are_refused(client: Client) -> None:
+    assert client.ask(b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 200_000)[0] == 431
+    assert client.end()
 
 
 def test_a_slow_head_is_408(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.1)
-    with closing(connect(serving.port)) as slow:
-        slow.sendall(b"GET / HTTP/1.1\r\nhost: a")
-        status, headers, body = Answers(slow).read()
+    with Client(serving.port) as slow:
+        status, headers, body = slow.ask(b"GET / HTTP/1.1\r\nhost: a")
         assert (status, headers["connection"], body) == (408, "close", b'{"detail":"Request Timeout"}')
 
 
 def test_a_head_that_is_slow_after_another_request_is_408(
-    serving: Serving, client: socket.socket, answers: Answers, monkeypatch: pytest.MonkeyPatch
+    serving: Serving, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.1)
-    with closing(connect(serving.port)) as slow:
+    with Client(serving.port) as slow:
         slow.sendall(GET + b"GET / HTTP/1.1\r\nhost: a")
-        reader = Answers(slow)
-        assert [reader.read()[0] for _ in range(2)] == [200, 408]
-        assert reader.end()
+        assert [slow.read()[0] for _ in range(2)] == [200, 408]
+        assert slow.end()
 
 
 def test_a_slow_body_is_408_and_its_app_is_told(serving: Serving, seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.05)
     monkeypatch.setattr(connection_module, "BODY_WITHIN", 0.1)
 
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         while (message := await receive())["type"] == "http.request":
             seen.put(message["body"])
         seen.put(message["type"])
         await answer(send, b"too late")  # nobody gets it
 
-    serving.app = app
-    with closing(connect(serving.port)) as slow:
-        slow.sendall(post(b"hello")[:-2])
-        reader = Answers(slow)
-        assert reader.read()[0] == 408
-        assert reader.end()
+    with Client(serving.port) as slow:
+        assert slow.ask(post(b"hello")[:-2])[0] == 408
+        assert slow.end()
     assert [next_of(seen), next_of(seen)] == [b"hel", "http.disconnect"]
 
 
 def test_a_body_that_was_asked_for_has_its_time(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.05)
     monkeypatch.setattr(connection_module, "BODY_WITHIN", 0.1)
-    with closing(connect(serving.port)) as slow:
+    with Client(serving.port) as slow:
         slow.sendall(request("POST", "/", "content-length: 5", "expect: 100-continue"))
-        reader = Answers(slow)
-        assert [reader.head()[0], reader.read()[0]] == [100, 408]
+        assert [slow.head()[0], slow.read()[0]] == [100, 408]
 
 
-def test_a_body_is_not_asked_for_in_mid_answer(serving: Serving, client: socket.socket, answers: Answers) -> None:
+def test_a_body_is_not_asked_for_in_mid_answer(serving: Serving, client: Client) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await start(send)
         await go_on(send, await read(receive))
 
-    serving.app = app
     client.sendall(request("POST", "/", "content-length: 5", "expect: 100-continue"))
-    assert answers.head()[0] == 200
+    assert client.head()[0] == 200
     client.sendall(b"hello")
-    assert [answers.chunk(), answers.chunk()] == [b"hello", b""]
+    assert [client.chunk(), client.chunk()] == [b"hello", b""]
 
 
-def test_a_faulty_body_behind_a_request_that_waits_is_no_fault_of_that(
-    serving: Serving, client: socket.socket, answers: Answers
-) -> None:
+def test_a_faulty_body_behind_a_request_that_waits_is_no_fault_of_that(serving: Serving, client: Client) -> None:
     faulty = request("POST", "/", "transfer-encoding: chunked", body=b"x\r\n")
     client.sendall(request("GET", "/0") + request("GET", "/1") + faulty)
-    assert [answers.read()[2] for _ in range(2)] == [b"GET /0 ", b"GET /1 "]
-    assert answers.end()
+    assert [client.read()[2] for _ in range(2)] == [b"GET /0 ", b"GET /1 "]
+    assert client.end()
 
 
 def test_a_slow_body_cuts_an_answer_that_has_begun(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.05)
     monkeypatch.setattr(connection_module, "BODY_WITHIN", 0.1)
 
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await start(send)
         while (message := await receive())["type"] == "http.request":
             await go_on(send, message["body"], more=True)
 
-    serving.app = app
-    with closing(connect(serving.port)) as slow:
+    with Client(serving.port) as slow:
         slow.sendall(post(b"hello")[:-2])
-        reader = Answers(slow)
-        assert reader.head()[0] == 200
-        assert reader.chunk() == b"hel"
-        assert reader.end()
+        assert slow.head()[0] == 200
+        assert slow.chunk() == b"hel"
+        assert slow.end()
 
 
-def trickle(client: socket.socket, data: bytes, seconds: float, size: int = 1) -> None:
+def trickle(client: Client, data: bytes, seconds: float, size: int = 1) -> None:
     """Send `data` in pieces of `size` bytes, one every so many seconds, until the server closes the connection."""
     for place in range(0, len(data), size):
         try:
@@ -827,29 +828,30 @@ def trickle(client: socket.socket, data: bytes, seconds: float, size: int = 1) -
         time.sleep(seconds)
 
 
+@on_default_loop
 def test_a_body_that_trickles_in_is_408(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.05)
     monkeypatch.setattr(connection_module, "BODY_WITHIN", 0.3)
-    with closing(connect(serving.port)) as slow:
+    with Client(serving.port) as slow:
         slow.sendall(post(b"x" * 1000)[:100])
         sending = threading.Thread(target=trickle, args=(slow, b"x" * 900, 0.02))
         sending.start()
-        reader = Answers(slow)
-        assert reader.read()[0] == 408
-        assert reader.end()
+        assert slow.read()[0] == 408
+        assert slow.end()
         sending.join()
 
 
+@on_default_loop
 def test_a_body_that_keeps_to_the_rate_is_read_however_long_it_takes(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.05)
     monkeypatch.setattr(connection_module, "BODY_WITHIN", 2.0)
     body = b"x" * 9000
-    with closing(connect(serving.port)) as slow:
+    with Client(serving.port) as slow:
         slow.sendall(post(body)[:-9000])
         trickle(slow, body, 0.15, size=300)  # 2,000 bytes a second, for more than twice `BODY_WITHIN`
-        assert Answers(slow).read()[2] == b"POST / " + body
+        assert slow.read()[2] == b"POST / " + body
 
 
 class _Kept:
@@ -857,24 +859,23 @@ class _Kept:
 
 
 def test_nothing_of_a_request_is_kept_while_the_rest_of_its_body_comes_after_the_answer(
-    serving: Serving, client: socket.socket, answers: Answers
+    serving: Serving, client: Client
 ) -> None:
     kept: list[weakref.ref[_Kept]] = []
 
+    @serving.serves
     async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
         scope["kept"] = _Kept()
         kept.append(weakref.ref(scope["kept"]))
         await answer(send, b"no", 401)
 
-    serving.app = refusing
-    client.sendall(request("POST", "/", "content-length: 10") + b"12345")
-    assert answers.read()[0] == 401
+    assert client.ask(request("POST", "/", "content-length: 10") + b"12345")[0] == 401
     eventually(lambda: kept[0]() is None)
     serving.app = echo
-    client.sendall(b"67890" + GET)
-    assert answers.read()[0] == 200
+    assert client.ask(b"67890" + GET)[0] == 200
 
 
+@on_default_loop
 def test_the_rest_of_a_body_that_is_answered_already_gains_no_time(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -882,42 +883,36 @@ def test_the_rest_of_a_body_that_is_answered_already_gains_no_time(
     monkeypatch.setattr(connection_module, "CHECK_EVERY", 0.05)
     monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.05)
 
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, b"no", 401)
 
-    serving.app = app
-    with closing(connect(serving.port)) as slow:
-        slow.sendall(request("POST", "/", "content-length: 60000"))
-        reader = Answers(slow)
-        assert reader.read()[0] == 401
+    with Client(serving.port) as slow:
+        assert slow.ask(request("POST", "/", "content-length: 60000"))[0] == 401
         sending = threading.Thread(target=trickle, args=(slow, b"x" * 60_000, 0.01, 100))  # twenty times the rate
         sending.start()
-        assert reader.end()
+        assert slow.end()
         sending.join()
     eventually(lambda: not serving.connections)
 
 
-def test_chunks_have_a_bounded_amount_of_framing(serving: Serving) -> None:
+def test_chunks_have_a_bounded_amount_of_framing(serving: Serving, client: Client) -> None:
     chunk = b"1;" + b"a" * 10_000 + b"\r\nx\r\n"
-    with closing(connect(serving.port)) as client:
-        client.sendall(request("POST", "/", "transfer-encoding: chunked"))
-        trickle(client, chunk * 20, 0.0, size=len(chunk))
-        assert Answers(client).read()[0] == 431
-    with closing(connect(serving.port)) as client:
-        client.sendall(chunked(*[b"x"] * 50_000))
-        assert Answers(client).read()[2] == b"POST / " + b"x" * 50_000
+    with Client(serving.port) as flooding:
+        flooding.sendall(request("POST", "/", "transfer-encoding: chunked"))
+        trickle(flooding, chunk * 20, 0.0, size=len(chunk))
+        assert flooding.read()[0] == 431
+    assert client.ask(chunked(*[b"x"] * 50_000))[2] == b"POST / " + b"x" * 50_000
 
 
 def test_what_follows_a_faulty_request_is_not_read_without_end_while_an_earlier_one_is_answered(
-    serving: Serving, client: socket.socket, answers: Answers
+    serving: Serving, gate: Gate, client: Client
 ) -> None:
-    gate = Gate(serving)
-
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await gate.wait()
         await answer(send, b"late")
 
-    serving.app = app
     client.sendall(GET + b"RUBBISH\r\n\r\n")
     refused = []
 
@@ -1035,17 +1030,17 @@ REFUSED = {
 }
 
 
+@on_default_loop
 @pytest.mark.parametrize(("before", "size"), [(GET, 10_000), (GET, 5), (b"", 7), (b"", 1)])
 def test_a_refusal_does_not_depend_on_packets(serving: Serving, before: bytes, size: int) -> None:
     for name, sent in REFUSED.items():
-        with closing(connect(serving.port)) as client:
+        with Client(serving.port) as client:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             trickle(client, before + sent, 0.0, size)
-            reader = Answers(client)
             statuses = []
             try:
                 while True:
-                    statuses.append(reader.read()[0])
+                    statuses.append(client.read()[0])
             except (EOFError, ConnectionResetError):
                 pass
         # A line of another protocol is searched for in whole packets, so it may refuse the request before it, too.
@@ -1055,6 +1050,7 @@ def test_a_refusal_does_not_depend_on_packets(serving: Serving, before: bytes, s
         assert statuses in expected, name
 
 
+@on_default_loop
 @pytest.mark.parametrize(
     "sent",
     [
@@ -1063,10 +1059,8 @@ def test_a_refusal_does_not_depend_on_packets(serving: Serving, before: bytes, s
         b"GET / HTTP/1.0\r\nx: a/ RTSP/ b\r\n\r\n",
     ],
 )
-def test_what_a_request_says_of_other_protocols_is_no_fault(serving: Serving, sent: bytes) -> None:
-    with closing(connect(serving.port)) as client:
-        client.sendall(sent)
-        assert Answers(client).read()[0] == 200
+def test_what_a_request_says_of_other_protocols_is_no_fault(serving: Serving, client: Client, sent: bytes) -> None:
+    assert client.ask(sent)[0] == 200
 
 
 UNSUPPORTED = {
@@ -1081,15 +1075,14 @@ UNSUPPORTED = {
 }
 
 
+@on_default_loop
 @pytest.mark.parametrize(("sent", "status"), UNSUPPORTED.values(), ids=UNSUPPORTED.keys())
-def test_what_the_server_does_not_support_is_refused(
-    client: socket.socket, answers: Answers, sent: bytes, status: int
-) -> None:
-    client.sendall(sent + GET)
-    assert answers.read()[0] == status
-    assert answers.end()
+def test_what_the_server_does_not_support_is_refused(client: Client, sent: bytes, status: int) -> None:
+    assert client.ask(sent + GET)[0] == status
+    assert client.end()
 
 
+@on_default_loop
 @pytest.mark.parametrize(
     "sent",
     [
@@ -1102,38 +1095,35 @@ def test_what_the_server_does_not_support_is_refused(
         ),
     ],
 )
-def test_a_request_with_a_proper_host_is_served(client: socket.socket, answers: Answers, sent: bytes) -> None:
-    client.sendall(sent)
-    assert answers.read()[2] == b"GET / "
+def test_a_request_with_a_proper_host_is_served(client: Client, sent: bytes) -> None:
+    assert client.ask(sent)[2] == b"GET / "
 
 
-def test_a_body_that_speaks_of_other_protocols_is_a_body(client: socket.socket, answers: Answers) -> None:
+def test_a_body_that_speaks_of_other_protocols_is_a_body(client: Client) -> None:
     body = b"GET /b RTSP/1.0\r\n  /b HTTP/1.1\r\n"
     client.sendall(GET + post(body, "/a") + GET)
-    assert [answers.read()[2] for _ in range(3)] == [b"GET / ", b"POST /a " + body, b"GET / "]
+    assert [client.read()[2] for _ in range(3)] == [b"GET / ", b"POST /a " + body, b"GET / "]
 
 
-def test_the_host_of_a_url_is_the_one_that_counts(
-    serving: Serving, client: socket.socket, answers: Answers, seen: Seen
-) -> None:
+def test_the_host_of_a_url_is_the_one_that_counts(serving: Serving, client: Client, seen: Seen) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.put(scope["headers"])
         await answer(send, b"")
 
-    serving.app = app
-    client.sendall(request("GET", "http://other:80/path", "a: b"))
-    assert answers.read()[0] == 200
+    assert client.ask(request("GET", "http://other:80/path", "a: b"))[0] == 200
     assert next_of(seen) == [(b"host", b"other:80"), (b"a", b"b")]
 
 
+@on_default_loop
 @pytest.mark.parametrize("sent", REFUSED.values(), ids=REFUSED.keys())
-def test_what_may_be_read_in_two_ways_is_refused(client: socket.socket, answers: Answers, sent: bytes) -> None:
-    client.sendall(sent + GET)
-    status, headers, body = answers.read()
+def test_what_may_be_read_in_two_ways_is_refused(client: Client, sent: bytes) -> None:
+    status, headers, body = client.ask(sent + GET)
     assert (status, headers["connection"], body) == (400, "close", b'{"detail":"Bad Request"}')
-    assert answers.end()
+    assert client.end()
 
 
+@on_default_loop
 @pytest.mark.parametrize(
     ("target", "path", "raw", "query"),
     [
@@ -1154,34 +1144,30 @@ def test_what_may_be_read_in_two_ways_is_refused(client: socket.socket, answers:
 )
 def test_targets(
     serving: Serving,
-    client: socket.socket,
-    answers: Answers,
+    client: Client,
     seen: Seen,
     target: str,
     path: str,
     raw: bytes,
     query: bytes,
 ) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.put((scope["path"], scope["raw_path"], scope["query_string"]))
         await answer(send, b"")
 
-    serving.app = app
-    client.sendall(request("OPTIONS", target))
-    assert answers.read()[0] == 200
+    assert client.ask(request("OPTIONS", target))[0] == 200
     assert next_of(seen) == (path, raw, query)
 
 
-def test_an_app_is_told_what_asgi_promises(
-    serving: Serving, client: socket.socket, answers: Answers, seen: Seen
-) -> None:
+def test_an_app_is_told_what_asgi_promises(serving: Serving, client: Client, seen: Seen) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.put(scope)
         await answer(send, b"")
 
-    serving.app = app
     client.sendall(request("DELETE", "/%61?b", "X-Twice: 1", "x-twice: 2"))
-    answers.read()
+    client.read()
     scope = next_of(seen)
     assert set(scope.pop("extensions")) == {EXTENSION}
     assert scope == {
@@ -1201,14 +1187,14 @@ def test_an_app_is_told_what_asgi_promises(
     }
 
 
-def test_a_scope_may_be_copied_deeply(serving: Serving, client: socket.socket, answers: Answers, seen: Seen) -> None:
+def test_a_scope_may_be_copied_deeply(serving: Serving, client: Client, seen: Seen) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.put(deepcopy(scope)["path"])
         await answer(send, b"")
 
-    serving.app = app
     client.sendall(request("GET", "/a"))
-    answers.read()
+    client.read()
     assert next_of(seen) == "/a"
 
 
@@ -1218,10 +1204,9 @@ def test_a_root_path_stands_before_the_path(loop: str, seen: Seen) -> None:
         seen.put((scope["root_path"], scope["path"], scope["raw_path"]))
         await answer(send, b"")
 
-    with Serving(loop, root_path="/bot") as serving, closing(connect(serving.port)) as client:
+    with Serving(loop, root_path="/bot") as serving, Client(serving.port) as client:
         serving.app = app
-        client.sendall(request("GET", "/%61?b"))
-        assert Answers(client).read()[0] == 200
+        assert client.ask(request("GET", "/%61?b"))[0] == 200
     assert next_of(seen) == ("/bot", "/bot/a", b"/bot/%61")
 
 
@@ -1240,6 +1225,7 @@ HANDSHAKE = (
 )
 
 
+@on_default_loop
 @pytest.mark.parametrize(
     ("sent", "body"),
     [
@@ -1253,24 +1239,21 @@ HANDSHAKE = (
 )
 @pytest.mark.parametrize("size", [1, 10_000])
 def test_an_offered_upgrade_is_left_alone_and_the_body_is_read(
-    client: socket.socket, answers: Answers, sent: bytes, body: bytes, size: int
+    client: Client, sent: bytes, body: bytes, size: int
 ) -> None:
     both = sent + sent + GET
-    for place in range(0, len(both), size):
-        client.sendall(both[place : place + size])
-    assert [answers.read()[2] for _ in range(3)] == [body, body, b"GET / "]
+    trickle(client, both, 0.0, size)
+    assert [client.read()[2] for _ in range(3)] == [body, body, b"GET / "]
 
 
-def test_an_app_sees_that_an_upgrade_was_offered(
-    serving: Serving, client: socket.socket, answers: Answers, seen: Seen
-) -> None:
+def test_an_app_sees_that_an_upgrade_was_offered(serving: Serving, client: Client, seen: Seen) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.put(sorted(scope["headers"]))
         await answer(send, b"")
 
-    serving.app = app
     client.sendall(request("GET", "/", "connection: upgrade", "upgrade: h2c") + GET)
-    assert [answers.read()[0] for _ in range(2)] == [200, 200]
+    assert [client.read()[0] for _ in range(2)] == [200, 200]
     assert next_of(seen) == [(b"connection", b"upgrade"), (b"host", b"test"), (b"upgrade", b"h2c")]
     assert next_of(seen) == [(b"host", b"test")]
 
@@ -1290,27 +1273,25 @@ def frame(text: str) -> bytes:
     return Frame(Opcode.TEXT, text.encode()).serialize(mask=True)
 
 
-def said(answers: Answers) -> bytes:
+def said(client: Client) -> bytes:
     """What the server says in one, if it is short."""
-    start, length = answers.take(2)
+    start, length = client.take(2)
     assert start == 0x81
-    return answers.take(length)
+    return client.take(length)
 
 
 @pytest.mark.parametrize("size", [1, 10_000])
-def test_a_handshake_and_its_first_frames_may_come_at_once(
-    serving: Serving, client: socket.socket, answers: Answers, size: int
-) -> None:
+def test_a_handshake_and_its_first_frames_may_come_at_once(serving: Serving, client: Client, size: int) -> None:
     serving.app = websocket
     sent = request("GET", "/ws", *HANDSHAKE) + frame("one") + frame("two")
-    for place in range(0, len(sent), size):
-        client.sendall(sent[place : place + size])
-    assert answers.head()[0] == 101
+    trickle(client, sent, 0.0, size)
+    assert client.head()[0] == 101
     client.sendall(frame("three"))
-    assert [said(answers) for _ in range(3)] == [b"/ws one", b"/ws two", b"/ws three"]
+    assert [said(client) for _ in range(3)] == [b"/ws one", b"/ws two", b"/ws three"]
     client.sendall(Frame(Opcode.CLOSE, Close(1000, "").serialize()).serialize(mask=True))
 
 
+@on_default_loop
 @pytest.mark.parametrize(
     "sent",
     [
@@ -1322,13 +1303,11 @@ def test_a_handshake_and_its_first_frames_may_come_at_once(
     ],
     ids=["no key", "a body", "chunks", "two keys", "a bad target"],
 )
-def test_a_handshake_that_cannot_be_read_is_refused(
-    serving: Serving, client: socket.socket, answers: Answers, sent: bytes
-) -> None:
+def test_a_handshake_that_cannot_be_read_is_refused(serving: Serving, client: Client, sent: bytes) -> None:
     serving.app = websocket
-    client.sendall(sent)
-    assert answers.read()[0] == 400
-    assert answers.end()
+    assert client.ask(sent)[0] == 400
+    assert client.end()
+    client.close()
     eventually(lambda: not serving.connections)
 
 
@@ -1357,36 +1336,34 @@ async def websocket_scope(scope: Scope, receive: Receive, send: Send) -> None:
 def test_a_handshake_may_be_as_large_as_other_requests(
     implementation: str, fields: tuple[str, ...], seen: bytes
 ) -> None:
-    with Serving("asyncio", ws=implementation) as serving, closing(connect(serving.port)) as client:
+    with Serving("asyncio", ws=implementation) as serving, Client(serving.port) as client:
         serving.app = websocket_scope
         client.sendall(request("GET", "/w%20s?q", *HANDSHAKE, *fields))
-        answers = Answers(client)
-        assert answers.head()[0] == 101
-        kind, length = answers.take(2)
+        assert client.head()[0] == 101
+        kind, length = client.take(2)
         assert kind == 0x82
         if length == 126:
-            length = int.from_bytes(answers.take(2), "big")
-        assert answers.take(length) == b"/w s /w%20s q host=4 connection=19 upgrade=9" + seen
+            length = int.from_bytes(client.take(2), "big")
+        assert client.take(length) == b"/w s /w%20s q host=4 connection=19 upgrade=9" + seen
 
 
-def test_the_fields_of_a_handshake_itself_have_8_kib(serving: Serving, client: socket.socket, answers: Answers) -> None:
+def test_the_fields_of_a_handshake_itself_have_8_kib(serving: Serving, client: Client) -> None:
     serving.app = websocket
-    client.sendall(request("GET", "/ws", *HANDSHAKE, f"sec-websocket-protocol: {'p' * 8_192}"))
-    assert answers.read()[0] == 431
-    assert answers.end()
-    with closing(connect(serving.port)) as other:
+    assert client.ask(request("GET", "/ws", *HANDSHAKE, f"sec-websocket-protocol: {'p' * 8_192}"))[0] == 431
+    assert client.end()
+    with Client(serving.port) as other:
         other.sendall(request("GET", "/ws", *HANDSHAKE, f"sec-websocket-protocol: {'p' * 7_900}"))
-        assert Answers(other).head()[0] == 101
+        assert other.head()[0] == 101
 
 
 @pytest.mark.parametrize("behind", [b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", b"\xff" * 1000], ids=["a request", "rubbish"])
 def test_what_is_no_frame_behind_a_handshake_closes_the_websocket_and_nothing_of_it_remains(
-    serving: Serving, client: socket.socket, answers: Answers, behind: bytes
+    serving: Serving, client: Client, behind: bytes
 ) -> None:
     serving.app = websocket
     client.sendall(request("GET", "/ws", *HANDSHAKE) + behind)
-    assert answers.head()[0] == 101
-    assert answers.take(4)[2:] == (1002).to_bytes(2, "big")
+    assert client.head()[0] == 101
+    assert client.take(4)[2:] == (1002).to_bytes(2, "big")
     client.close()
     eventually(lambda: not serving.connections)
 
@@ -1395,12 +1372,12 @@ def test_what_is_no_frame_behind_a_handshake_closes_the_websocket_and_nothing_of
 @pytest.mark.parametrize("refusal", ["an answer", "a close"])
 def test_a_refused_handshake_is_no_error_and_nothing_of_it_remains(
     serving: Serving,
-    client: socket.socket,
-    answers: Answers,
+    client: Client,
     caplog: pytest.LogCaptureFixture,
     refusal: str,
     behind: bytes,
 ) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         if refusal == "a close":
@@ -1408,19 +1385,19 @@ def test_a_refused_handshake_is_no_error_and_nothing_of_it_remains(
         await send({"type": "websocket.http.response.start", "status": 403, "headers": [(b"x", b"y")]})
         await send({"type": "websocket.http.response.body", "body": b"no"})
 
-    serving.app = app
     client.sendall(request("GET", "/ws", *HANDSHAKE) + behind)
-    assert answers.head()[0] == 403
+    assert client.head()[0] == 403
     eventually(lambda: not serving.connections)
     assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
 
 
 @pytest.mark.parametrize("ends_first", ["the client", "the app"])
 def test_an_ended_websocket_leaves_nothing_to_the_garbage_collector(
-    serving: Serving, client: socket.socket, answers: Answers, ends_first: str
+    serving: Serving, client: Client, ends_first: str
 ) -> None:
     kept: list[weakref.ref[_Kept]] = []
 
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         scope["kept"] = _Kept()
         kept.append(weakref.ref(scope["kept"]))
@@ -1432,54 +1409,46 @@ def test_an_ended_websocket_leaves_nothing_to_the_garbage_collector(
             while (await receive())["type"] != "websocket.disconnect":
                 pass
 
-    serving.app = app
-    gc.disable()
-    try:
-        client.sendall(request("GET", "/ws", *HANDSHAKE))
-        assert answers.head()[0] == 101
+    with without_garbage_collector():
+        client.upgrade()
         if ends_first == "the app":
-            answers.take(4)
+            client.take(4)
         client.shutdown(socket.SHUT_RDWR)
         eventually(lambda: kept[0]() is None)
-    finally:
-        gc.enable()
 
 
-def test_an_app_that_answers_late_gets_what_came_before_its_answer(
-    serving: Serving, client: socket.socket, answers: Answers
-) -> None:
+def test_an_app_that_answers_late_gets_what_came_before_its_answer(serving: Serving, client: Client) -> None:
     accept = asyncio.Event()
 
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await accept.wait()
         await websocket(scope, receive, send)
 
-    serving.app = app
     client.sendall(request("GET", "/ws", *HANDSHAKE) + frame("x" * 100))
     for _ in range(20):
         client.sendall(frame("y" * 100) * 100)  # more than is kept
     serving.do(accept.set)
-    assert answers.head()[0] == 101
-    assert [said(answers) for _ in range(2001)] == [b"/ws " + b"x" * 100, *[b"/ws " + b"y" * 100] * 2000]
+    assert client.head()[0] == 101
+    assert [said(client) for _ in range(2001)] == [b"/ws " + b"x" * 100, *[b"/ws " + b"y" * 100] * 2000]
 
 
 def test_a_client_that_reads_nothing_does_not_keep_its_closed_websocket_open(
-    serving: Serving, client: socket.socket, answers: Answers, monkeypatch: pytest.MonkeyPatch
+    serving: Serving, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backlog, "CHECK_RATE_EVERY", 0.2)
 
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "websocket.accept"})
         await send({"type": "websocket.send", "bytes": b"x" * 20_000_000})
 
-    serving.app = app
-    client.sendall(request("GET", "/ws", *HANDSHAKE))
-    assert answers.head()[0] == 101
+    client.upgrade()
     eventually(lambda: not serving.connections)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", DEFAULT_LOOP)
 def test_a_websocket_whose_client_reads_steadily_outlasts_the_times_of_messages_and_pings(loop: str) -> None:
     app = App()
 
@@ -1492,20 +1461,18 @@ def test_a_websocket_whose_client_reads_steadily_outlasts_the_times_of_messages_
 
     with (
         Serving(loop, ws_ping_interval=0.2, ws_ping_timeout=0.6) as serving,
-        closing(small(serving.port, 65_536)) as client,
+        SteadyClient(serving.port, kept=65_536) as client,
     ):
         serving.app = app
-        client.sendall(request("GET", "/ws", *HANDSHAKE))
-        reader = Answers(Steady(client))
-        assert reader.head()[0] == 101
+        client.upgrade()
         read = 0
         while read < 32_000_000:
-            start, length = reader.take(2)
+            start, length = client.take(2)
             if start == 0x89:  # a ping that the client reads late, and does not answer
                 assert length == 0
                 continue
             assert (start, length) == (0x82, 127)
-            read += len(reader.take(int.from_bytes(reader.take(8))))
+            read += len(client.take(int.from_bytes(client.take(8))))
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -1522,10 +1489,9 @@ def test_a_websocket_whose_client_reads_nothing_is_cut(loop: str, seen: Seen) ->
         finally:
             seen.put("ended")
 
-    with Serving(loop) as serving, closing(small(serving.port)) as client:
+    with Serving(loop) as serving, Client(serving.port, kept=4096) as client:
         serving.app = app
-        client.sendall(request("GET", "/ws", *HANDSHAKE))
-        assert Answers(client).head()[0] == 101
+        client.upgrade()
         assert next_of(seen) == "ended"
         eventually(lambda: not serving.connections)
 
@@ -1539,10 +1505,9 @@ def test_a_websocket_whose_client_sends_but_does_not_read_is_closed_by_a_ping(lo
         while (await receive())["type"] != "websocket.disconnect":
             pass
 
-    with Serving(loop, ws_ping_interval=0.1, ws_ping_timeout=0.2) as serving, closing(small(serving.port)) as client:
+    with Serving(loop, ws_ping_interval=0.1, ws_ping_timeout=0.2) as serving, Client(serving.port, kept=4096) as client:
         serving.app = app
-        client.sendall(request("GET", "/ws", *HANDSHAKE))
-        assert Answers(client).head()[0] == 101
+        client.upgrade()
 
         def is_closed() -> bool:
             try:
@@ -1555,13 +1520,12 @@ def test_a_websocket_whose_client_sends_but_does_not_read_is_closed_by_a_ping(lo
         eventually(lambda: not serving.connections)
 
 
-def test_a_handshake_after_an_answered_request(serving: Serving, client: socket.socket, answers: Answers) -> None:
+def test_a_handshake_after_an_answered_request(serving: Serving, client: Client) -> None:
     serving.app = websocket
-    client.sendall(post(b"hello"))
-    assert answers.read()[2] == b"POST / hello"
+    assert client.ask(post(b"hello"))[2] == b"POST / hello"
     client.sendall(request("GET", "/ws", *HANDSHAKE) + frame("one"))
-    assert answers.head()[0] == 101
-    assert said(answers) == b"/ws one"
+    assert client.head()[0] == 101
+    assert said(client) == b"/ws one"
 
 
 def test_a_handshake_behind_an_answer_that_is_read_slowly_opens_a_websocket_that_stays(
@@ -1570,98 +1534,89 @@ def test_a_handshake_behind_an_answer_that_is_read_slowly_opens_a_websocket_that
     monkeypatch.setattr(backlog, "CHECK_RATE_EVERY", 1.0)
     monkeypatch.setattr(backlog, "MIN_READ_RATE", 1_000_000_000)  # nobody reads so fast
 
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             return await answer(send, b"x" * 20_000_000)
         await websocket(scope, receive, send)
 
-    serving.app = app
-    with closing(small(serving.port)) as client:
+    with Client(serving.port, kept=4096) as client:
         client.sendall(GET)
         eventually(lambda: any(getattr(one, "blocked", None) for one in serving.connections))
         client.sendall(request("GET", "/ws", *HANDSHAKE))
         eventually(lambda: not any(isinstance(one, Http1Protocol) for one in serving.connections))
         time.sleep(1.2)  # longer than `CHECK_RATE_EVERY`
-        reader = Answers(client)
-        assert reader.read()[2] == b"x" * 20_000_000
-        assert reader.head()[0] == 101
+        assert client.read()[2] == b"x" * 20_000_000
+        assert client.head()[0] == 101
         client.sendall(frame("one"))
-        assert said(reader) == b"/ws one"
+        assert said(client) == b"/ws one"
 
 
 @pytest.mark.parametrize("requests", [1, 3])
 @pytest.mark.parametrize("size", [7, 10_000])
 def test_a_handshake_behind_requests_opens_a_websocket_when_they_are_answered(
-    serving: Serving, client: socket.socket, answers: Answers, seen: Seen, requests: int, size: int
+    serving: Serving, gate: Gate, client: Client, seen: Seen, requests: int, size: int
 ) -> None:
-    gate = Gate(serving)
-
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.put(scope["type"])
         if scope["type"] == "http":
             await gate.wait()
         await websocket(scope, receive, send)
 
-    serving.app = app
     sent = GET * requests + request("GET", "/ws", *HANDSHAKE) + frame("one") + frame("two")
-    for place in range(0, len(sent), size):
-        client.sendall(sent[place : place + size])
+    trickle(client, sent, 0.0, size)
     assert next_of(seen) == "http"
     # While a request waits behind another the server reads no further, unless both came in one packet.
     eventually(lambda: any(one._handshake or one.pipelined for one in serving.connections))
     assert seen.empty()
     gate.open()
-    assert [answers.read()[2] for _ in range(requests)] == [b"GET / "] * requests
-    assert answers.head()[0] == 101
+    assert [client.read()[2] for _ in range(requests)] == [b"GET / "] * requests
+    assert client.head()[0] == 101
     client.sendall(frame("three"))
-    assert [said(answers) for _ in range(3)] == [b"/ws one", b"/ws two", b"/ws three"]
+    assert [said(client) for _ in range(3)] == [b"/ws one", b"/ws two", b"/ws three"]
 
 
+@on_default_loop
 @pytest.mark.parametrize("fault", [HANDSHAKE[:3], (*HANDSHAKE, "content-length: 5")], ids=["no key", "a body"])
 def test_a_faulty_handshake_behind_a_request_is_refused_when_that_is_answered(
-    serving: Serving, client: socket.socket, answers: Answers, fault: tuple[str, ...]
+    serving: Serving, client: Client, fault: tuple[str, ...]
 ) -> None:
     serving.app = websocket
-    client.sendall(GET + request("GET", "/ws", *fault))
-    assert answers.read()[2] == b"GET / "
-    assert answers.read()[0] == 400
-    assert answers.end()
+    assert client.ask(GET + request("GET", "/ws", *fault))[2] == b"GET / "
+    assert client.read()[0] == 400
+    assert client.end()
+    client.close()
     eventually(lambda: not serving.connections)
 
 
-def test_a_handshake_behind_the_last_answer_is_dropped(
-    serving: Serving, client: socket.socket, answers: Answers
-) -> None:
+def test_a_handshake_behind_the_last_answer_is_dropped(serving: Serving, client: Client) -> None:
     serving.app = websocket
-    client.sendall(request("GET", "/", "connection: close") + request("GET", "/ws", *HANDSHAKE))
-    assert answers.read()[2] == b"GET / "
-    assert answers.end()
+    assert client.ask(request("GET", "/", "connection: close") + request("GET", "/ws", *HANDSHAKE))[2] == b"GET / "
+    assert client.end()
 
 
+@on_default_loop
 def test_a_websocket_is_not_subject_to_the_times_of_requests(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.5)
     monkeypatch.setattr(serving.config, "timeout_keep_alive", 0.5)
     serving.app = websocket
-    with closing(connect(serving.port)) as client:
-        client.sendall(request("GET", "/ws", *HANDSHAKE))
-        reader = Answers(client)
-        assert reader.head()[0] == 101
+    with Client(serving.port) as client:
+        client.upgrade()
         time.sleep(1.5)
         client.sendall(frame("one"))
-        assert said(reader) == b"/ws one"
+        assert said(client) == b"/ws one"
 
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_websocket_that_answers_no_ping_is_closed(loop: str) -> None:
     with (
         Serving(loop, ws_ping_interval=0.05, ws_ping_timeout=0.05) as serving,
-        closing(connect(serving.port)) as client,
+        Client(serving.port) as client,
     ):
         serving.app = websocket
-        client.sendall(request("GET", "/ws", *HANDSHAKE))
-        reader = Answers(client)
-        assert reader.head()[0] == 101
-        assert reader.take(1) == b"\x89"
+        client.upgrade()
+        assert client.take(1) == b"\x89"
         eventually(lambda: not serving.connections)
 
 
@@ -1684,7 +1639,7 @@ def test_a_handler_that_sends_while_the_server_closes_its_websocket_sees_a_clien
     # uvicorn's own protocol closes a WebSocket whose client reads and answers no ping; ours does not.
     with (
         Serving(loop, http="h11", ws_ping_interval=0.05, ws_ping_timeout=0.05) as serving,
-        closing(connect(serving.port)) as client,
+        Client(serving.port) as client,
     ):
         serving.app = app
         client.sendall(request("GET", "/ws", *HANDSHAKE))
@@ -1696,30 +1651,35 @@ def test_a_handler_that_sends_while_the_server_closes_its_websocket_sees_a_clien
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_without_an_implementation_of_websockets_a_handshake_is_a_request(loop: str) -> None:
-    with Serving(loop, ws="none") as serving, closing(connect(serving.port)) as client:
+    with Serving(loop, ws="none") as serving, Client(serving.port) as client:
         client.sendall(request("GET", "/ws", *HANDSHAKE) + GET)
-        reader = Answers(client)
-        assert [reader.read()[2] for _ in range(2)] == [b"GET /ws ", b"GET / "]
+        assert [client.read()[2] for _ in range(2)] == [b"GET /ws ", b"GET / "]
 
 
 # Apps that go wrong.
 
 
-async def raises_before(scope: Scope, receive: Receive, send: Send) -> None:
-    raise ValueError("oops")
+def begins(length: int) -> Message:
+    """The beginning of an answer."""
+    headers = [(b"content-length", b"%d" % length)]
+    return {"type": "http.response.start", "status": 200, "headers": headers}
 
 
-async def raises_after_the_start(scope: Scope, receive: Receive, send: Send) -> None:
-    await start(send, 200, [(b"content-length", b"5")])
-    raise ValueError("oops")
+def ends(body: object) -> Message:
+    """The end of an answer."""
+    return {"type": "http.response.body", "body": body}
 
 
-async def returns_before(scope: Scope, receive: Receive, send: Send) -> None:
-    pass
+def sends(*messages: Message, error: Exception | None = None) -> ASGIApp:
+    """An app that sends just this, and raises the error."""
 
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for message in messages:
+            await send(message)
+        if error is not None:
+            raise error
 
-async def returns_after_the_start(scope: Scope, receive: Receive, send: Send) -> None:
-    await start(send, 200, [(b"content-length", b"5")])
+    return app
 
 
 async def exits(scope: Scope, receive: Receive, send: Send) -> None:
@@ -1732,34 +1692,6 @@ class Panic(BaseException):
 
 async def panics(scope: Scope, receive: Receive, send: Send) -> None:
     raise Panic
-
-
-async def sends_the_body_first(scope: Scope, receive: Receive, send: Send) -> None:
-    await go_on(send, b"body")
-
-
-async def starts_twice(scope: Scope, receive: Receive, send: Send) -> None:
-    await start(send, 200, [(b"content-length", b"0")])
-    await start(send, 200, [(b"content-length", b"0")])
-
-
-async def sends_text(scope: Scope, receive: Receive, send: Send) -> None:
-    await start(send, 200, [(b"content-length", b"100000")])
-    await go_on(send, "x" * 100_000)  # type: ignore[arg-type] # on purpose
-
-
-async def sends_too_much(scope: Scope, receive: Receive, send: Send) -> None:
-    await start(send, 200, [(b"content-length", b"4")])
-    await go_on(send, b"hello")
-
-
-async def sends_too_little(scope: Scope, receive: Receive, send: Send) -> None:
-    await start(send, 200, [(b"content-length", b"6")])
-    await go_on(send, b"hello")
-
-
-async def sends_a_message_of_no_kind(scope: Scope, receive: Receive, send: Send) -> None:
-    await send({"type": "http.response.trailers", "headers": []})
 
 
 async def cancels_itself(scope: Scope, receive: Receive, send: Send) -> None:
@@ -1784,23 +1716,18 @@ def with_status(status: int) -> ASGIApp:
 
 
 FAULTY: dict[str, ASGIApp] = {
-    **{
-        app.__name__: app
-        for app in (
-            raises_before,
-            raises_after_the_start,
-            returns_before,
-            returns_after_the_start,
-            exits,
-            panics,
-            sends_the_body_first,
-            starts_twice,
-            sends_text,
-            sends_too_much,
-            sends_too_little,
-            sends_a_message_of_no_kind,
-        )
-    },
+    "an error before the start": sends(error=ValueError("oops")),
+    "an error after the start": sends(begins(5), error=ValueError("oops")),
+    "nothing": sends(),
+    "a start alone": sends(begins(5)),
+    "an exit": exits,
+    "a panic": panics,
+    "the body first": sends(ends(b"body")),
+    "two starts": sends(begins(0), begins(0)),
+    "text for a body": sends(begins(100_000), ends("x" * 100_000)),
+    "too much": sends(begins(4), ends(b"hello")),
+    "too little": sends(begins(6), ends(b"hello")),
+    "a message of no kind": sends({"type": "http.response.trailers", "headers": []}),
     "CR in a value": with_header(b"x", b"a\rb"),
     "LF in a value": with_header(b"x", b"a\nset-cookie: b"),
     "CRLF in a value": with_header(b"x", b"a\r\nset-cookie: b"),
@@ -1821,50 +1748,49 @@ FAULTY: dict[str, ASGIApp] = {
 }
 
 
+@on_default_loop
 @pytest.mark.parametrize("app", FAULTY.values(), ids=FAULTY.keys())
 def test_a_fault_of_an_app_is_500_and_told(
-    serving: Serving, client: socket.socket, answers: Answers, app: ASGIApp, caplog: pytest.LogCaptureFixture
+    serving: Serving, client: Client, app: ASGIApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     serving.app = app
-    client.sendall(post(b"hello") + GET)
-    status, headers, body = answers.read()
+    status, headers, body = client.ask(post(b"hello") + GET)
     assert (status, headers["connection"], body) == (500, "close", b"Internal Server Error")
-    assert answers.end()
+    assert client.end()
     assert len([record for record in caplog.records if record.name == "uvicorn.error"]) == 1
 
 
+@on_default_loop
 @pytest.mark.parametrize("length", ["+4", " 4", "4_0", "-1", "0x4", "", "four"])
-def test_a_length_is_a_number(serving: Serving, client: socket.socket, answers: Answers, length: str) -> None:
+def test_a_length_is_a_number(serving: Serving, client: Client, length: str) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await start(send, 200, [(b"content-length", length.encode())])
         await go_on(send, b"four")
 
-    serving.app = app
-    client.sendall(GET)
-    assert answers.read()[0] == 500
+    assert client.ask(GET)[0] == 500
 
 
-def test_an_app_may_mend_a_start_that_was_refused(serving: Serving, client: socket.socket, answers: Answers) -> None:
+def test_an_app_may_mend_a_start_that_was_refused(serving: Serving, client: Client) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         with pytest.raises(RuntimeError, match="line break"):
             await start(send, 200, [(b"x", b"a\r\nb: c")])
         await answer(send, b"mended")
 
-    serving.app = app
-    client.sendall(GET)
-    assert answers.read()[2] == b"mended"
+    assert client.ask(GET)[2] == b"mended"
 
 
+@on_default_loop
 @pytest.mark.parametrize(
     "fault", ["raises", "returns", "exits", "panics", "sends too much", "sends too little", "is cancelled"]
 )
 @pytest.mark.parametrize("framing", ["length", "chunks", "end"])
-def test_a_fault_in_mid_answer_cuts_it(
-    serving: Serving, client: socket.socket, answers: Answers, fault: str, framing: str
-) -> None:
+def test_a_fault_in_mid_answer_cuts_it(serving: Serving, client: Client, fault: str, framing: str) -> None:
     if framing != "length" and fault.startswith("sends"):
         fault = "raises"
 
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await start(send, 200, [(b"content-length", b"10")] if framing == "length" else [])
         await go_on(send, b"hello", more=True)
@@ -1882,26 +1808,19 @@ def test_a_fault_in_mid_answer_cuts_it(
             case "is cancelled":
                 await cancels_itself(scope, receive, send)
 
-    serving.app = app
     client.sendall((b"GET / HTTP/1.0\r\n\r\n" if framing == "end" else GET) + GET)
     with pytest.raises((EOFError, ValueError, ConnectionResetError)):  # ValueError: no size of a chunk
-        answers.read()
+        client.read()
 
 
-def test_a_task_that_is_cancelled_before_it_answers_is_500(
-    serving: Serving, client: socket.socket, answers: Answers
-) -> None:
+def test_a_task_that_is_cancelled_before_it_answers_is_500(serving: Serving, client: Client) -> None:
     serving.app = cancels_itself
-    client.sendall(GET)
-    assert answers.read()[0] == 500
-    assert answers.end()
+    assert client.ask(GET)[0] == 500
+    assert client.end()
 
 
-def test_an_app_may_work_on_after_its_answer(
-    serving: Serving, client: socket.socket, answers: Answers, seen: Seen
-) -> None:
-    gate = Gate(serving)
-
+def test_an_app_may_work_on_after_its_answer(serving: Serving, gate: Gate, client: Client, seen: Seen) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, b"done")
         await gate.wait()
@@ -1913,21 +1832,18 @@ def test_an_app_may_work_on_after_its_answer(
         seen.put("ended")
         raise ValueError("too late to be told to the client")
 
-    serving.app = app
-    client.sendall(GET)
-    assert answers.read()[2] == b"done"
+    assert client.ask(GET)[2] == b"done"
     serving.app = echo
-    client.sendall(GET)
-    assert answers.read()[2] == b"GET / "
+    assert client.ask(GET)[2] == b"GET / "
     gate.open()
     assert [next_of(seen), next_of(seen)] == ["http.disconnect", "ended"]
-    client.sendall(GET)
-    assert answers.read()[2] == b"GET / "
+    assert client.ask(GET)[2] == b"GET / "
 
 
 def test_who_waits_for_the_end_is_told_when_the_answer_is_complete(
-    serving: Serving, client: socket.socket, answers: Answers, seen: Seen
+    serving: Serving, client: Client, seen: Seen
 ) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await read(receive)
         watching = asyncio.ensure_future(receive())
@@ -1938,15 +1854,14 @@ def test_who_waits_for_the_end_is_told_when_the_answer_is_complete(
         await go_on(send, b"")
         seen.put((await watching)["type"])
 
-    serving.app = app
-    client.sendall(GET)
-    assert answers.read()[2] == b"part"
+    assert client.ask(GET)[2] == b"part"
     assert next_of(seen) == "http.disconnect"
 
 
 def test_who_waits_for_the_end_is_told_even_if_another_stopped_to_wait(
-    serving: Serving, client: socket.socket, answers: Answers, seen: Seen
+    serving: Serving, client: Client, seen: Seen
 ) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await read(receive)
         waiting = [asyncio.ensure_future(receive()) for _ in range(3)]
@@ -1957,9 +1872,7 @@ def test_who_waits_for_the_end_is_told_even_if_another_stopped_to_wait(
         for told in (waiting[0], waiting[2]):
             seen.put((await told)["type"])
 
-    serving.app = app
-    client.sendall(GET)
-    assert answers.read()[2] == b"done"
+    assert client.ask(GET)[2] == b"done"
     assert [next_of(seen), next_of(seen)] == ["http.disconnect"] * 2
 
 
@@ -1972,6 +1885,7 @@ def watched(serving: Serving, seen: Seen, handler: Any, admit: Any = None) -> No
     app.get("/", public=admit is None, cancel_on_disconnect=True)(handler)
     app.on_request.append(lambda record: seen.put(record.status))
 
+    @serving.serves
     async def outer(scope: Scope, receive: Receive, send: Send) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -1983,7 +1897,12 @@ def watched(serving: Serving, seen: Seen, handler: Any, admit: Any = None) -> No
         finally:
             seen.put(task.cancelling())
 
-    serving.app = outer
+
+def leave_while_it_waits(client: Client, seen: Seen, sent: bytes = GET) -> None:
+    """Ask, and leave when the handler `waits`."""
+    client.sendall(sent)
+    assert next_of(seen) == "waits"
+    client.close()
 
 
 async def waits(seen: Seen) -> None:
@@ -1992,21 +1911,19 @@ async def waits(seen: Seen) -> None:
 
 
 def test_a_handler_whose_client_leaves_is_cancelled_and_its_task_goes_on(
-    serving: Serving, client: socket.socket, seen: Seen
+    serving: Serving, client: Client, seen: Seen
 ) -> None:
     async def handler(request: Request) -> Response:
         await waits(seen)
         raise AssertionError
 
     watched(serving, seen, handler)
-    client.sendall(GET)
-    assert next_of(seen) == "waits"
-    client.close()
+    leave_while_it_waits(client, seen)
     assert [next_of(seen), next_of(seen)] == [CLIENT_GONE, 0]
 
 
 def test_a_handler_that_suppresses_its_cancellation_is_recorded_as_left_by_its_client(
-    serving: Serving, client: socket.socket, seen: Seen
+    serving: Serving, client: Client, seen: Seen
 ) -> None:
     async def handler(request: Request) -> Response:
         with suppress(asyncio.CancelledError):
@@ -2014,14 +1931,12 @@ def test_a_handler_that_suppresses_its_cancellation_is_recorded_as_left_by_its_c
         return Response("nobody reads this")
 
     watched(serving, seen, handler)
-    client.sendall(GET)
-    assert next_of(seen) == "waits"
-    client.close()
+    leave_while_it_waits(client, seen)
     assert [next_of(seen), next_of(seen)] == [CLIENT_GONE, 0]
 
 
 def test_what_a_cancelled_handler_raises_is_logged_and_its_task_goes_on(
-    serving: Serving, client: socket.socket, seen: Seen, caplog: pytest.LogCaptureFixture
+    serving: Serving, client: Client, seen: Seen, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def handler(request: Request) -> Response:
         try:
@@ -2030,16 +1945,12 @@ def test_what_a_cancelled_handler_raises_is_logged_and_its_task_goes_on(
             raise LookupError("in its cleanup")
 
     watched(serving, seen, handler)
-    client.sendall(GET)
-    assert next_of(seen) == "waits"
-    client.close()
+    leave_while_it_waits(client, seen)
     assert [next_of(seen), next_of(seen)] == [500, 0]
     assert "in its cleanup" in caplog.text
 
 
-def test_another_cancellation_of_the_handler_s_task_goes_on(
-    serving: Serving, client: socket.socket, seen: Seen
-) -> None:
+def test_another_cancellation_of_the_handler_s_task_goes_on(serving: Serving, client: Client, seen: Seen) -> None:
     async def handler(request: Request) -> Response:
         try:
             await waits(seen)
@@ -2050,15 +1961,11 @@ def test_another_cancellation_of_the_handler_s_task_goes_on(
         raise AssertionError
 
     watched(serving, seen, handler)
-    client.sendall(GET)
-    assert next_of(seen) == "waits"
-    client.close()
+    leave_while_it_waits(client, seen)
     assert [next_of(seen), next_of(seen)] == ["cancelled", 1]
 
 
-def test_a_handler_whose_client_has_left_already_does_not_begin(
-    serving: Serving, client: socket.socket, seen: Seen
-) -> None:
+def test_a_handler_whose_client_has_left_already_does_not_begin(serving: Serving, client: Client, seen: Seen) -> None:
     async def admit(request: Request, route: Any) -> object:
         seen.put("admits")
         while (await request.receive())["type"] != "http.disconnect":
@@ -2077,7 +1984,7 @@ def test_a_handler_whose_client_has_left_already_does_not_begin(
 
 
 def test_a_client_that_leaves_a_stream_of_a_watched_handler_cancels_its_task_once(
-    serving: Serving, client: socket.socket, seen: Seen
+    serving: Serving, client: Client, seen: Seen
 ) -> None:
     async def parts() -> AsyncIterator[bytes]:
         while True:
@@ -2105,7 +2012,7 @@ async def until_the_end(work: Coroutine[Any, Any, None]) -> None:
 
 @pytest.mark.parametrize("run", [in_a_group, until_the_end])
 def test_a_handler_that_a_wrapper_runs_in_another_task_is_cancelled_and_the_wrapper_is_not(
-    serving: Serving, client: socket.socket, seen: Seen, run: Callable[[Coroutine[Any, Any, None]], Awaitable[None]]
+    serving: Serving, client: Client, seen: Seen, run: Callable[[Coroutine[Any, Any, None]], Awaitable[None]]
 ) -> None:
     async def handler(request: Request) -> Response:
         await waits(seen)
@@ -2114,6 +2021,7 @@ def test_a_handler_that_a_wrapper_runs_in_another_task_is_cancelled_and_the_wrap
     watched(serving, seen, handler)
     app = serving.app
 
+    @serving.serves
     async def wrapper(scope: Scope, receive: Receive, send: Send) -> None:
         async def work() -> None:
             await app(scope, receive, send)
@@ -2122,10 +2030,7 @@ def test_a_handler_that_a_wrapper_runs_in_another_task_is_cancelled_and_the_wrap
         await asyncio.sleep(0)
         seen.put("the wrapper goes on")
 
-    serving.app = wrapper
-    client.sendall(GET)
-    assert next_of(seen) == "waits"
-    client.close()
+    leave_while_it_waits(client, seen)
     assert [next_of(seen) for _ in range(3)] == [CLIENT_GONE, 0, "the wrapper goes on"]
 
 
@@ -2137,11 +2042,11 @@ class InAnotherTask(App):
 
 
 @contextmanager
-def serving_itself(app: App, seen: Seen) -> Iterator[socket.socket]:
+def serving_itself(app: App, seen: Seen) -> Iterator[Client]:
     """Serve an app that nothing is in front of, and yield a client. Tasks of the test end with "goes on" if they do."""
     app.get("/")(answers_at_once)
     app.on_request.append(lambda record: None if record.path == "/" else seen.put(record.status))
-    with Serving("asyncio", root=app, proxy_headers=False) as serving, closing(connect(serving.port)) as client:
+    with Serving("asyncio", root=app, proxy_headers=False) as serving, Client(serving.port) as client:
         yield client
 
 
@@ -2161,9 +2066,7 @@ def waiting_app(app: App, seen: Seen) -> App:
 @pytest.mark.parametrize("kind", [App, InAnotherTask])
 def test_a_handler_of_an_app_that_the_server_calls_itself_is_cancelled(seen: Seen, kind: type[App]) -> None:
     with serving_itself(waiting_app(kind(), seen), seen) as client:
-        client.sendall(request("GET", "/waiting"))
-        assert next_of(seen) == "waits"
-        client.close()
+        leave_while_it_waits(client, seen, request("GET", "/waiting"))
         assert next_of(seen) == CLIENT_GONE
 
 
@@ -2187,9 +2090,7 @@ def test_wrappers_of_an_app_that_the_server_calls_itself_are_not_cancelled(
 
     app.wrap(wrapper)
     with serving_itself(app, seen) as client:
-        client.sendall(request("GET", "/waiting"))
-        assert next_of(seen) == "waits"
-        client.close()
+        leave_while_it_waits(client, seen, request("GET", "/waiting"))
         assert [next_of(seen), next_of(seen)] == [CLIENT_GONE, "the wrapper goes on"]
 
 
@@ -2206,9 +2107,7 @@ def test_a_handler_that_calls_another_app_in_a_task_is_not_cancelled_for_it(seen
         return Response("nobody reads this")
 
     with serving_itself(outer, seen) as client:
-        client.sendall(request("GET", "/waiting"))
-        assert next_of(seen) == "waits"
-        client.close()
+        leave_while_it_waits(client, seen, request("GET", "/waiting"))
         assert [next_of(seen), next_of(seen)] == [CLIENT_GONE, "the outer handler goes on"]
 
 
@@ -2217,6 +2116,7 @@ def test_streams_that_are_sent_at_once_each_have_their_own_parts_in_order(servin
     everybody = asyncio.Event()
     waiting: list[Scope] = []
 
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         waiting.append(scope)
         if len(waiting) == number:
@@ -2229,14 +2129,13 @@ def test_streams_that_are_sent_at_once_each_have_their_own_parts_in_order(servin
                 await asyncio.sleep(0)
         await go_on(send, b"")
 
-    serving.app = app
     with ExitStack() as stack:
-        clients = [stack.enter_context(closing(connect(serving.port))) for _ in range(number)]
+        clients = [stack.enter_context(Client(serving.port)) for _ in range(number)]
         for index, client in enumerate(clients):
             client.sendall(request("GET", f"/{index}"))
         for index, client in enumerate(clients):
             expected = b"".join(b"/%d %d;" % (index, part) for part in range(200))
-            assert Answers(client).read()[2] == expected
+            assert client.read()[2] == expected
 
 
 # Clients that leave.
@@ -2245,6 +2144,7 @@ def test_streams_that_are_sent_at_once_each_have_their_own_parts_in_order(servin
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("begun", [False, True])
 def test_an_app_is_told_that_the_client_left(serving: Serving, seen: Seen, reset: bool, begun: bool) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if begun:
             await start(send)
@@ -2257,8 +2157,7 @@ def test_an_app_is_told_that_the_client_left(serving: Serving, seen: Seen, reset
         await go_on(send, b"for nobody", more=True)
         seen.put("sent")
 
-    serving.app = app
-    client = connect(serving.port)
+    client = Client(serving.port)
     client.sendall(post(b"hello"))
     assert next_of(seen) == "read"
     if reset:
@@ -2268,41 +2167,40 @@ def test_an_app_is_told_that_the_client_left(serving: Serving, seen: Seen, reset
 
 
 def test_an_app_is_told_that_the_rest_of_a_body_will_not_come(serving: Serving, seen: Seen) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         while (message := await receive())["type"] == "http.request":
             assert message["more_body"]
         seen.put(message["type"])
 
-    serving.app = app
-    with closing(connect(serving.port)) as client:
+    with Client(serving.port) as client:
         client.sendall(post(b"hello")[:-1])
     assert next_of(seen) == "http.disconnect"
 
 
 def test_what_was_answered_reaches_a_client_that_only_hears(serving: Serving) -> None:
     for _ in range(50):
-        with closing(connect(serving.port)) as client:
+        with Client(serving.port) as client:
             client.sendall(GET)
             client.shutdown(socket.SHUT_WR)
-            reader = Answers(client)
             try:
-                assert reader.read()[2] == b"GET / "
+                assert client.read()[2] == b"GET / "
             except EOFError:
                 pytest.fail("the answer was dropped")
-            assert reader.end()
+            assert client.end()
 
 
 def test_a_client_that_hears_only_gets_an_answer_as_a_whole_or_none(serving: Serving, seen: Seen) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await read(receive)
         seen.put((await receive())["type"])
         await answer(send, b"late")
 
-    serving.app = app
-    with closing(connect(serving.port)) as client:
+    with Client(serving.port) as client:
         client.sendall(GET)
         client.shutdown(socket.SHUT_WR)
-        assert Answers(client).end()
+        assert client.end()
     assert next_of(seen) == "http.disconnect"
 
 
@@ -2325,7 +2223,7 @@ def streaming(content: Callable[[], AsyncIterator[bytes]], send_timeout: float =
 
 def ask_and_leave(serving: Serving, seen: Seen) -> Any:
     """Ask, and leave once the app has told something, which is returned when the server knows that the client left."""
-    with closing(connect(serving.port)) as client:
+    with Client(serving.port) as client:
         client.sendall(GET)
         told = next_of(seen)
         [connection] = serving.connections
@@ -2341,21 +2239,16 @@ def test_a_stream_s_content_is_cancelled_when_its_client_leaves_and_needs_no_tas
         yield b"part"
         await asyncio.sleep(0.01)
         seen.put(len(asyncio.all_tasks()) - before)
-        try:
-            await asyncio.Event().wait()
-        finally:
-            seen.put("cancelled")
+        await wait_until_cancelled(seen)
 
     serving.app = streaming(content)
-    with closing(connect(serving.port)) as client:
+    with Client(serving.port) as client:
         client.sendall(GET)
         assert next_of(seen) == 0
     assert next_of(seen) == "cancelled"
 
 
-def test_a_stream_whose_client_has_left_before_it_begins_is_cancelled(serving: Serving, seen: Seen) -> None:
-    gate = Gate(serving)
-
+def test_a_stream_whose_client_has_left_before_it_begins_is_cancelled(serving: Serving, gate: Gate, seen: Seen) -> None:
     async def content() -> AsyncIterator[bytes]:
         try:
             yield b"part"
@@ -2363,26 +2256,25 @@ def test_a_stream_whose_client_has_left_before_it_begins_is_cancelled(serving: S
         finally:
             seen.put("cancelled")
 
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.put("asked")
         await gate.wait()
         await streaming(content)(scope, receive, send)
 
-    serving.app = app
     assert ask_and_leave(serving, seen) == "asked"
     gate.open()
     assert next_of(seen) == "cancelled"
 
 
 def test_who_works_on_after_a_stream_failed_is_not_cancelled_when_the_client_leaves(
-    serving: Serving, seen: Seen
+    serving: Serving, gate: Gate, seen: Seen
 ) -> None:
-    gate = Gate(serving)
-
     async def content() -> AsyncIterator[bytes]:
         yield b"part"
         raise ValueError("no more")
 
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         with pytest.raises(ValueError, match="no more"):
             await streaming(content)(scope, receive, send)
@@ -2390,7 +2282,6 @@ def test_who_works_on_after_a_stream_failed_is_not_cancelled_when_the_client_lea
         await gate.wait()
         seen.put("went on")
 
-    serving.app = app
     assert ask_and_leave(serving, seen) == "failed"
     gate.open()
     assert next_of(seen) == "went on"
@@ -2416,7 +2307,7 @@ def test_a_stream_whose_request_s_body_nobody_reads_is_cancelled_when_its_client
             seen.put("cancelled")
 
     serving.app = streaming(content)
-    with closing(connect(serving.port)) as client:
+    with Client(serving.port) as client:
         client.sendall(sent)
         assert next_of(seen) == "begun"
     assert next_of(seen) == "cancelled"
@@ -2434,12 +2325,12 @@ def test_a_stream_that_its_client_does_not_read_is_cut_at_once_and_does_not_look
             seen.put("closed")
 
     serving.app = streaming(content, send_timeout=0.1)
-    with closing(small(serving.port)) as client:
+    with Client(serving.port, kept=4096) as client:
         client.sendall(f"GET / HTTP/{version}\r\nhost: test\r\n\r\n".encode())
         assert next_of(seen) == "closed"
         eventually(lambda: not serving.connections)
         with pytest.raises((EOFError, ValueError, ConnectionResetError)):
-            Answers(client).read()
+            client.read()
 
 
 def wrapped(app: ASGIApp) -> ASGIApp:
@@ -2466,31 +2357,26 @@ def test_a_stream_within_a_wrapper_is_cut_at_once_too_if_its_client_does_not_rea
             seen.put("closed")
 
     serving.app = wrapped(streaming(content, send_timeout=0.1))
-    with closing(small(serving.port)) as client:
+    with Client(serving.port, kept=4096) as client:
         client.sendall(GET)
         assert next_of(seen) == "closed"
         eventually(lambda: not serving.connections)
 
 
-def test_a_stream_hears_from_a_wrapper_that_its_client_has_left(
-    serving: Serving, client: socket.socket, answers: Answers, seen: Seen
-) -> None:
+def test_a_stream_hears_from_a_wrapper_that_its_client_has_left(serving: Serving, client: Client, seen: Seen) -> None:
     async def content() -> AsyncIterator[bytes]:
         yield b"part"
-        try:
-            await asyncio.Event().wait()
-        finally:
-            seen.put("cancelled")
+        await wait_until_cancelled(seen)
 
+    @serving.serves
     async def wrapper(scope: Scope, receive: Receive, send: Send) -> None:
         async def receive_here() -> Message:
             return {"type": "http.disconnect"}
 
         await streaming(content)(scope, receive_here, send)
 
-    serving.app = wrapper
     client.sendall(GET)
-    assert answers.head()[0] == 200
+    assert client.head()[0] == 200
     assert next_of(seen) == "cancelled"
 
 
@@ -2507,10 +2393,11 @@ def whole(body: bytes, called: Callable[[], None] = lambda: None) -> App:
 
 
 def test_a_wrapper_that_replaces_send_gets_the_messages_of_a_whole_answer(
-    serving: Serving, client: socket.socket, answers: Answers, seen: Seen
+    serving: Serving, client: Client, seen: Seen
 ) -> None:
     app = whole(b"hi")
 
+    @serving.serves
     async def wrapper(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_here(message: Message) -> None:
             seen.put(message["type"])
@@ -2520,9 +2407,7 @@ def test_a_wrapper_that_replaces_send_gets_the_messages_of_a_whole_answer(
 
         await app(scope, receive, send_here)
 
-    serving.app = wrapper
-    client.sendall(GET)
-    status, headers, body = answers.read()
+    status, headers, body = client.ask(GET)
     assert (status, headers["x-wrapped"], body) == (200, "yes", b"hi")
     assert [next_of(seen), next_of(seen)] == ["http.response.start", "http.response.body"]
 
@@ -2535,21 +2420,19 @@ def test_whole_answers_wait_for_a_client_that_reads_slowly(serving: Serving) -> 
         called += 1
 
     serving.app = whole(b"x" * 2_000_000, count)
-    with closing(small(serving.port)) as client:
+    with Client(serving.port, kept=4096) as client:
         client.sendall(10 * GET)
         eventually(lambda: any(one.blocked for one in serving.connections))
-        reader = Answers(client)
-        assert reader.head()[0] == 200
+        assert client.head()[0] == 200
         assert called <= 3  # one is read, one may be in the system's buffers, and one waits
-        assert reader.take(2_000_000) == b"x" * 2_000_000
+        assert client.take(2_000_000) == b"x" * 2_000_000
         for _ in range(9):
-            assert reader.read()[2] == b"x" * 2_000_000
+            assert client.read()[2] == b"x" * 2_000_000
     assert called == 10
 
 
-def test_a_whole_answer_for_a_client_that_has_left_is_dropped(serving: Serving, seen: Seen) -> None:
-    gate = Gate(serving)
-
+def test_a_whole_answer_for_a_client_that_has_left_is_dropped(serving: Serving, gate: Gate, seen: Seen) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         exchange = scope["extensions"][EXTENSION]
         seen.put("called")
@@ -2557,8 +2440,7 @@ def test_a_whole_answer_for_a_client_that_has_left_is_dropped(serving: Serving, 
         await exchange.respond(200, [(b"content-length", b"2")], b"hi")
         seen.put((exchange.gone, exchange.started))
 
-    serving.app = app
-    with closing(connect(serving.port)) as client:
+    with Client(serving.port) as client:
         client.sendall(GET)
         assert next_of(seen) == "called"
     eventually(lambda: not serving.connections)
@@ -2566,9 +2448,8 @@ def test_a_whole_answer_for_a_client_that_has_left_is_dropped(serving: Serving, 
     assert next_of(seen) == (True, False)
 
 
-def test_a_whole_answer_after_another_is_a_fault_of_the_app(
-    serving: Serving, client: socket.socket, answers: Answers, seen: Seen
-) -> None:
+def test_a_whole_answer_after_another_is_a_fault_of_the_app(serving: Serving, client: Client, seen: Seen) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         exchange = scope["extensions"][EXTENSION]
         await exchange.respond(200, [(b"content-length", b"2")], b"hi")
@@ -2577,20 +2458,17 @@ def test_a_whole_answer_after_another_is_a_fault_of_the_app(
         except RuntimeError as error:
             seen.put(str(error))
 
-    serving.app = app
-    client.sendall(GET)
-    assert answers.read()[2] == b"hi"
+    assert client.ask(GET)[2] == b"hi"
     assert next_of(seen) == "the request has an answer already"
-    client.sendall(GET)
-    assert answers.read()[2] == b"hi"
+    assert client.ask(GET)[2] == b"hi"
 
 
 def test_an_app_that_works_on_after_its_answer_cannot_abort_the_answer_to_the_next_request(
-    serving: Serving, client: socket.socket, answers: Answers
+    serving: Serving, gate: Gate, client: Client
 ) -> None:
-    gate = Gate(serving)
     connections: list[Any] = []
 
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         connections.append(scope["extensions"][EXTENSION])
         if scope["path"] == "/second":
@@ -2600,33 +2478,25 @@ def test_an_app_that_works_on_after_its_answer_cannot_abort_the_answer_to_the_ne
             await gate.wait()
             connections[0].abort()
 
-    serving.app = app
-    client.sendall(request("GET", "/first") + request("GET", "/second"))
-    assert answers.read()[2] == b"GET /first "
+    assert client.ask(request("GET", "/first") + request("GET", "/second"))[2] == b"GET /first "
     eventually(lambda: len(connections) == 2)
     gate.open()
-    assert answers.read()[2] == b"GET /second "
+    assert client.read()[2] == b"GET /second "
     assert connections[0] is not connections[1]
 
 
-def test_an_answered_request_leaves_nothing_to_the_garbage_collector(
-    serving: Serving, client: socket.socket, answers: Answers
-) -> None:
+def test_an_answered_request_leaves_nothing_to_the_garbage_collector(serving: Serving, client: Client) -> None:
     kept: list[weakref.ref[_Kept]] = []
 
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         scope["kept"] = _Kept()
         kept.append(weakref.ref(scope["kept"]))
         await echo(scope, receive, send)
 
-    serving.app = app
-    gc.disable()
-    try:
-        client.sendall(GET)
-        assert answers.read()[0] == 200
+    with without_garbage_collector():
+        assert client.ask(GET)[0] == 200
         eventually(lambda: kept[0]() is None)
-    finally:
-        gc.enable()
 
 
 def test_a_part_may_take_longer_than_its_timeout_as_long_as_the_client_reads(serving: Serving) -> None:
@@ -2635,14 +2505,11 @@ def test_a_part_may_take_longer_than_its_timeout_as_long_as_the_client_reads(ser
         yield b"x"
 
     serving.app = streaming(content, send_timeout=0.4)
-    with closing(small(serving.port, 65_536)) as client:
-        client.sendall(GET)
-        assert Answers(Steady(client)).read()[2] == b"x" * 12_000_001
+    with SteadyClient(serving.port, kept=65_536) as client:
+        assert client.ask(GET)[2] == b"x" * 12_000_001
 
 
-def test_an_ended_stream_leaves_nothing_to_the_garbage_collector(
-    serving: Serving, client: socket.socket, answers: Answers
-) -> None:
+def test_an_ended_stream_leaves_nothing_to_the_garbage_collector(serving: Serving, client: Client) -> None:
     made: list[weakref.ref[Any]] = []
 
     async def parts() -> AsyncIterator[bytes]:
@@ -2655,70 +2522,33 @@ def test_an_ended_stream_leaves_nothing_to_the_garbage_collector(
         return items
 
     serving.app = streaming(content)
-    gc.disable()
-    try:
-        client.sendall(GET)
-        assert answers.read()[2] == b"part"
+    with without_garbage_collector():
+        assert client.ask(GET)[2] == b"part"
         eventually(lambda: made[0]() is None)
-    finally:
-        gc.enable()
 
 
 def test_a_stream_waits_with_no_timer_of_its_connection(
-    serving: Serving, client: socket.socket, answers: Answers, seen: Seen
+    serving: Serving, gate: Gate, client: Client, seen: Seen
 ) -> None:
-    gate = Gate(serving)
-
     async def content() -> AsyncIterator[bytes]:
         yield b"part"
         await gate.wait()
 
     serving.app = streaming(content)
     client.sendall(GET)
-    answers.head()
-    assert answers.chunk() == b"part"
+    client.head()
+    assert client.chunk() == b"part"
     [connection] = serving.connections
     assert connection._timer is None
     gate.open()
-    assert answers.chunk() == b""
+    assert client.chunk() == b""
     eventually(lambda: connection._timer is not None)  # for the next request
-
-
-def small(port: int, kept: int = 4096) -> socket.socket:
-    """A connection whose client's side keeps little that it did not read."""
-    client = socket.socket()
-    client.settimeout(TIMEOUT)
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, kept)
-    client.connect(("127.0.0.1", port))
-    return client
-
-
-class Steady:
-    """A socket that is read in small pieces, one each 5 ms."""
-
-    def __init__(self, client: socket.socket) -> None:
-        self._client = client
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        """As a socket has it."""
-        return io.BufferedReader(_SteadyReader(self._client), 50_000)
-
-
-class _SteadyReader(io.RawIOBase):
-    def __init__(self, client: socket.socket) -> None:
-        self._client = client
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        time.sleep(0.005)
-        return self._client.recv_into(memoryview(buffer)[:50_000])
 
 
 def test_an_app_waits_for_a_client_that_reads_slowly(serving: Serving, seen: Seen) -> None:
     sent = 0
 
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         nonlocal sent
         await start(send)
@@ -2727,14 +2557,12 @@ def test_an_app_waits_for_a_client_that_reads_slowly(serving: Serving, seen: See
             sent += 1
         await go_on(send, b"")
 
-    serving.app = app
-    with closing(small(serving.port)) as client:
+    with Client(serving.port, kept=4096) as client:
         client.sendall(GET)
-        reader = Answers(client)
-        assert reader.head()[0] == 200
+        assert client.head()[0] == 200
         eventually(lambda: any(one.blocked for one in serving.connections))
         assert sent < 400
-        assert b"".join(iter(reader.chunk, b"")) == b"x" * 20_000_000
+        assert b"".join(iter(client.chunk, b"")) == b"x" * 20_000_000
 
 
 @pytest.mark.parametrize("how", ["stream", "HTTP/1.0 stream", "answer", "closing answer"])
@@ -2744,6 +2572,7 @@ def test_a_client_that_takes_nothing_is_cut(
     monkeypatch.setattr(backlog, "CHECK_RATE_EVERY", 0.1)
     monkeypatch.setattr(serving.config, "timeout_keep_alive", 0.05)
 
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if how.endswith("stream"):
             await start(send)
@@ -2753,13 +2582,12 @@ def test_a_client_that_takes_nothing_is_cut(
             await answer(send, b"x" * 20_000_000, 200, [(b"connection", b"close")] if how != "answer" else [])
         seen.put((await receive())["type"])
 
-    serving.app = app
-    with closing(small(serving.port)) as client:
+    with Client(serving.port, kept=4096) as client:
         client.sendall(b"GET / HTTP/1.0\r\n\r\n" if how.startswith("HTTP/1.0") else GET)
         assert next_of(seen) == "http.disconnect"
         eventually(lambda: not serving.connections)
         with pytest.raises((EOFError, ValueError, ConnectionResetError)):
-            Answers(client).read()
+            client.read()
 
 
 def test_of_many_clients_that_do_not_read_the_slowest_are_cut(
@@ -2768,13 +2596,13 @@ def test_of_many_clients_that_do_not_read_the_slowest_are_cut(
     monkeypatch.setattr(backlog, "CHECK_EVERY", 600.0)  # so it does not wait for that
     monkeypatch.setattr(backlog, "MAX_UNREAD", 20_000_000)
 
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, b"x" * 10_000_000)
 
-    serving.app = app
     with ExitStack() as stack:
-        stuck = [stack.enter_context(closing(small(serving.port))) for _ in range(6)]
-        reader = stack.enter_context(closing(small(serving.port)))
+        stuck = [stack.enter_context(Client(serving.port, kept=4096)) for _ in range(6)]
+        reader = stack.enter_context(Client(serving.port, kept=4096))
         for client in (reader, *stuck):
             client.sendall(GET)
         left = 10_000_000
@@ -2816,24 +2644,21 @@ def test_the_memory_of_connections_is_given_back_after_they_have_ended() -> None
 
 
 def test_what_a_client_sent_of_a_body_is_forgotten_once_the_request_is_answered(
-    serving: Serving, client: socket.socket, answers: Answers
+    serving: Serving, client: Client
 ) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, b"no", 401)
 
-    serving.app = app
-    client.sendall(post(b"x" * 60_000)[:-1])
-    assert answers.read()[0] == 401
+    assert client.ask(post(b"x" * 60_000)[:-1])[0] == 401
     [connection] = serving.connections
     assert connection.reading is not None
     assert connection.reading._chunks is None
-    client.sendall(b"x" + GET)
-    assert answers.read()[0] == 401
+    assert client.ask(b"x" + GET)[0] == 401
 
 
-def test_a_refused_connection_that_stays_keeps_no_head(serving: Serving, client: socket.socket) -> None:
-    client.sendall(b"GET / HTTP/1.1\r\n" + b"a:\r\n" * (head.MAX_FIELDS + 2))
-    assert Answers(client).read()[0] == 431
+def test_a_refused_connection_that_stays_keeps_no_head(serving: Serving, client: Client) -> None:
+    assert client.ask(b"GET / HTTP/1.1\r\n" + b"a:\r\n" * (head.MAX_FIELDS + 2))[0] == 431
     [connection] = serving.connections
     assert (connection._headers, connection._url, connection._parser) == ([], b"", None)
 
@@ -2844,12 +2669,12 @@ def test_a_client_that_takes_less_than_the_rate_is_cut(
     monkeypatch.setattr(backlog, "CHECK_RATE_EVERY", 0.3)
     monkeypatch.setattr(backlog, "MIN_READ_RATE", 50_000_000)
 
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, b"x" * 30_000_000)
         seen.put((await receive())["type"])
 
-    serving.app = app
-    with closing(small(serving.port)) as client:
+    with Client(serving.port, kept=4096) as client:
         client.sendall(GET)
         while not seen.qsize():
             assert client.recv(4096)  # some 400,000 bytes a second
@@ -2857,19 +2682,18 @@ def test_a_client_that_takes_less_than_the_rate_is_cut(
         assert next_of(seen) == "http.disconnect"
 
 
-def test_a_client_that_sends_on_gets_the_last_answer(serving: Serving, client: socket.socket, answers: Answers) -> None:
+def test_a_client_that_sends_on_gets_the_last_answer(serving: Serving, client: Client) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await answer(send, b"too long", 413, [(b"connection", b"close")])
 
-    serving.app = app
-    client.sendall(post(b"x" * 3_000_000) + GET)
-    assert answers.read()[::2] == (413, b"too long")
-    assert answers.end()
+    assert client.ask(post(b"x" * 3_000_000) + GET)[::2] == (413, b"too long")
+    assert client.end()
 
 
 def test_a_client_that_sends_on_and_on_after_the_last_answer_is_cut(
-    serving: Serving, client: socket.socket, monkeypatch: pytest.MonkeyPatch
+    serving: Serving, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_module, "LINGER_FOR", 600.0)
     client.sendall(b"RUBBISH\r\n\r\n")
@@ -2880,12 +2704,11 @@ def test_a_client_that_sends_on_and_on_after_the_last_answer_is_cut(
 
 @pytest.mark.parametrize("sent", [b"RUBBISH\r\n\r\n", GET + b"RUBBISH\r\n\r\n"])
 def test_a_client_that_stays_after_the_last_answer_is_cut(
-    serving: Serving, client: socket.socket, answers: Answers, sent: bytes, monkeypatch: pytest.MonkeyPatch
+    serving: Serving, client: Client, sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_module, "LINGER_FOR", 0.02)
-    client.sendall(sent)
-    assert answers.read()[0] in (200, 400)
-    assert answers.end()
+    assert client.ask(sent)[0] in (200, 400)
+    assert client.end()
     eventually(lambda: not serving.connections)
 
 
@@ -2893,6 +2716,7 @@ def test_a_client_that_stays_after_the_last_answer_is_cut(
 
 
 def test_answers_of_many_connections_keep_to_their_own_and_in_order(serving: Serving) -> None:
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         name = scope["raw_path"]
         await start(send)
@@ -2903,15 +2727,14 @@ def test_answers_of_many_connections_keep_to_their_own_and_in_order(serving: Ser
         await go_on(send, name * 30_000, more=True)
         await go_on(send, b"end")
 
-    serving.app = app
-    clients = [connect(serving.port) for _ in range(10)]
+    clients = [Client(serving.port) for _ in range(10)]
     try:
         for number, client in enumerate(clients):
             client.sendall(request("GET", f"/{number}", "connection: close"))
         for number, client in enumerate(clients):
             name = b"/%d" % number
             parts = b"".join(b"%b %d," % (name, part) for part in range(200))
-            assert Answers(client).read()[2] == parts + name * 30_000 + b"end"
+            assert client.read()[2] == parts + name * 30_000 + b"end"
     finally:
         for client in clients:
             client.close()
@@ -2920,14 +2743,14 @@ def test_answers_of_many_connections_keep_to_their_own_and_in_order(serving: Ser
 def test_an_app_that_never_pauses_is_held_up_by_its_client(serving: Serving, seen: Seen) -> None:
     leaving = threading.Event()
 
+    @serving.serves
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await start(send)
         while not leaving.is_set():
             await go_on(send, b"x" * 1000, more=True)
 
-    serving.app = app
     eventually(lambda: not serving.connections)
-    with closing(small(serving.port)) as client:
+    with Client(serving.port, kept=4096) as client:
         client.sendall(GET)
         eventually(lambda: any(one.blocked for one in serving.connections))
         serving.do(lambda: seen.put("the loop is free"))
@@ -2947,11 +2770,11 @@ def test_an_app_makes_the_next_part_only_when_the_client_has_room_for_it(serving
 
     eventually(lambda: not serving.connections)
     serving.app = app
-    with closing(small(serving.port)) as client:
+    with Client(serving.port, kept=4096) as client:
         client.sendall(GET)
         eventually(lambda: any(one.blocked for one in serving.connections))
         assert len(made) == 1
-        assert len(Answers(client).read()[2]) == 20_000_000
+        assert len(client.read()[2]) == 20_000_000
 
 
 # Shutdown.
@@ -2966,9 +2789,8 @@ def test_a_shutdown_answers_what_was_asked_and_closes_the_rest(loop: str) -> Non
             await gate.wait()
             await echo(scope, receive, send)
 
-        idle, busy, pipelined, half, kept = (connect(serving.port) for _ in range(5))
-        kept.sendall(GET)
-        assert Answers(kept).read()[0] == 200
+        idle, busy, pipelined, half, kept = (Client(serving.port) for _ in range(5))
+        assert kept.ask(GET)[0] == 200
         serving.app = app
         busy.sendall(GET)
         pipelined.sendall(request("GET", "/0") + request("GET", "/1") + request("GET", "/2"))
@@ -2979,13 +2801,12 @@ def test_a_shutdown_answers_what_was_asked_and_closes_the_rest(loop: str) -> Non
         serving.stop()
         assert [ended(one) for one in (idle, half, kept)] == [True, True, True]
         gate.open()
-        _, headers, body = Answers(busy).read()
+        _, headers, body = busy.read()
         assert (headers["connection"], body) == ("close", b"GET / ")
-        reader = Answers(pipelined)
-        got = [reader.read() for _ in range(3)]
+        got = [pipelined.read() for _ in range(3)]
         assert [body for _, _, body in got] == [b"GET /0 ", b"GET /1 ", b"GET /2 "]
         assert [headers.get("connection") for _, headers, _ in got] == [None, None, "close"]
-        assert reader.end()
+        assert pipelined.end()
         serving.join()
         for client in (idle, busy, pipelined, half, kept):
             client.close()
@@ -2996,9 +2817,10 @@ def test_a_shutdown_answers_what_was_asked_and_closes_the_rest(loop: str) -> Non
 def test_a_shutdown_refuses_a_request_whose_body_does_not_come_and_is_no_error(
     loop: str, before: bytes, seen: Seen, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Serving(loop) as serving, closing(connect(serving.port)) as client:
+    with Serving(loop) as serving, Client(serving.port) as client:
         gate = Gate(serving)
 
+        @serving.serves
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["method"] == "GET":
                 await gate.wait()
@@ -3007,31 +2829,28 @@ def test_a_shutdown_refuses_a_request_whose_body_does_not_come_and_is_no_error(
                 pass
             seen.put(message["type"])
 
-        serving.app = app
         client.sendall(before + post(b"hello")[:-1])
         eventually(lambda: any(one.reading is not None for one in serving.connections))
         serving.stop()
         gate.open()
-        answers = Answers(client)
         if before:
-            assert answers.read()[2] == b"GET / "
-        status, headers, _ = answers.read()
+            assert client.read()[2] == b"GET / "
+        status, headers, _ = client.read()
         assert (status, headers["connection"]) == (503, "close")
         assert next_of(seen) == "http.disconnect"
-        assert answers.end()
+        assert client.end()
         serving.join()  # though the client keeps its side open
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_shutdown_answers_a_request_whose_body_comes_within_half_a_second(loop: str) -> None:
-    with Serving(loop) as serving, closing(connect(serving.port)) as client:
+    with Serving(loop) as serving, Client(serving.port) as client:
         client.sendall(post(b"hello")[:-1])
         eventually(lambda: any(one.exchange is not None for one in serving.connections))
         serving.stop()
         eventually(lambda: any(one.ending for one in serving.connections))
-        client.sendall(b"o")
-        status, headers, body = Answers(client).read()
+        status, headers, body = client.ask(b"o")
         assert (status, headers["connection"], body) == (200, "close", b"POST / hello")
 
 
@@ -3046,15 +2865,14 @@ def test_a_shutdown_cuts_an_answer_whose_request_does_not_come_whole(
             pass
         seen.put(message["type"])
 
-    with Serving(loop) as serving, closing(connect(serving.port)) as client:
+    with Serving(loop) as serving, Client(serving.port) as client:
         serving.app = app
         client.sendall(post(b"hello")[:-1])
-        answers = Answers(client)
-        assert answers.head()[0] == 200
-        assert answers.chunk() == b"begun"
+        assert client.head()[0] == 200
+        assert client.chunk() == b"begun"
         serving.stop()
         assert next_of(seen) == "http.disconnect"
-        assert answers.end()
+        assert client.end()
         serving.join()
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
@@ -3066,13 +2884,11 @@ def test_a_shutdown_does_not_wait_for_the_rest_of_a_body_that_is_answered(
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, b"early")
 
-    with Serving(loop) as serving, closing(connect(serving.port)) as client:
+    with Serving(loop) as serving, Client(serving.port) as client:
         serving.app = app
-        client.sendall(post(b"hello")[:-1])
-        answers = Answers(client)
-        assert answers.read()[2] == b"early"
+        assert client.ask(post(b"hello")[:-1])[2] == b"early"
         serving.stop()
-        assert answers.end()
+        assert client.end()
         serving.join()
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
@@ -3097,21 +2913,17 @@ def test_only_the_request_after_an_error_on_its_connection_waits_while_the_proce
         await send({"type": "http.response.start", "status": answer, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body", "body": b""})
 
-    with closing(connect(serving.port)) as other, closing(connect(serving.port)) as client:
+    with Client(serving.port) as other, Client(serving.port) as client:
         serving.app = app
-        answers = Answers(client)
-        client.sendall(request("GET", "/first"))
-        assert answers.read()[0] == status
+        assert client.ask(request("GET", "/first"))[0] == status
         client.sendall(request("GET", "/second"))
         if status == 200:
-            assert answers.read()[0] == 200
-        other.sendall(request("GET", "/other"))
-        assert Answers(other).read()[0] == 200
+            assert client.read()[0] == 200
+        assert other.ask(request("GET", "/other"))[0] == 200
         if status != 200:
-            assert answers.read()[0] == 200
+            assert client.read()[0] == 200
         always_busy(monkeypatch, 600.0)
-        client.sendall(request("GET", "/third"))
-        assert answers.read()[0] == 200  # what followed an error was none
+        assert client.ask(request("GET", "/third"))[0] == 200  # what followed an error was none
     assert asked == order
 
 
@@ -3127,20 +2939,16 @@ def test_a_request_that_waits_for_its_turn_leaves_nothing_when_its_client_leaves
     def alive() -> int:
         return sum(isinstance(each, Exchange | Http1Protocol) for each in gc.get_objects())
 
-    with closing(connect(serving.port)) as client:
+    with Client(serving.port) as client:
         serving.app = app
-        client.sendall(request("GET", "/first"))
-        assert Answers(client).read()[0] == 404
+        assert client.ask(request("GET", "/first"))[0] == 404
         gc.collect()
-        gc.disable()
-        try:
+        with without_garbage_collector():
             before = alive()
             client.sendall(request("POST", "/second", "content-length: 5", body=b"12345"))
             eventually(lambda: alive() == before + 1)
             client.close()
             eventually(lambda: alive() == before - 1)
-        finally:
-            gc.enable()
 
 
 @pytest.mark.parametrize("by_server", [False, True])
@@ -3160,15 +2968,11 @@ def test_what_a_request_leaves_behind_that_was_cut_is_collected(
             pass
 
     monkeypatch.setattr(memory, "TRIM_EVERY", 0.1)
-    gc.disable()
-    try:
-        with closing(connect(serving.port)) as client:
+    with without_garbage_collector():
+        with Client(serving.port) as client:
             serving.app = app
             client.sendall(request("POST", "/", "transfer-encoding: chunked"))
             eventually(lambda: left)
             if by_server:
-                client.sendall(b"no chunk\r\n")
-                assert Answers(client).read()[0] == 400
+                assert client.ask(b"no chunk\r\n")[0] == 400
         eventually(lambda: left[0]() is None)
-    finally:
-        gc.enable()
