@@ -8,11 +8,11 @@ import signal
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from time import monotonic, process_time, sleep
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import pytest
 import trustme
@@ -94,27 +94,31 @@ class Serving:
             asyncio.get_running_loop().call_soon(self._count)
 
 
+class Many(Protocol):
+    """Opens connections to a port, on each of which something may be sent."""
+
+    def __call__(self, port: int, number: int, sent: bytes = b"") -> list[socket.socket]: ...
+
+
 @pytest.fixture
-def many() -> Iterator[Callable[[int, int], list[socket.socket]]]:
-    """Opens connections to a port, which are closed in the end."""
+def many() -> Iterator[Many]:
+    """The connections are closed in the end."""
     with ExitStack() as stack:
 
-        def open_many(port: int, number: int) -> list[socket.socket]:
-            return [stack.enter_context(closing(connect(port))) for _ in range(number)]
+        def open_many(port: int, number: int, sent: bytes = b"") -> list[socket.socket]:
+            opened = [stack.enter_context(closing(connect(port))) for _ in range(number)]
+            for connection in opened:
+                connection.sendall(sent)
+            return opened
 
         yield open_many
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_probes_on_new_connections_overtake_others_that_wait(
-    many: Callable[[int, int], list[socket.socket]], loop: str
-) -> None:
+def test_probes_on_new_connections_overtake_others_that_wait(many: Many, loop: str) -> None:
     serving = Serving(loop)
-    others = many(serving.port, 400)
-    (probe,) = many(serving.port, 1)
-    for connection in others:
-        connection.sendall(OTHER)
-    probe.sendall(PROBE)
+    others = many(serving.port, 400, OTHER)
+    (probe,) = many(serving.port, 1, PROBE)
     with serving:
         assert read_answer(probe)[2] == b"/healthz"
         for connection in others:
@@ -123,13 +127,9 @@ def test_probes_on_new_connections_overtake_others_that_wait(
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_a_busy_loop_accepts_many_connections_in_each_of_its_passes(
-    many: Callable[[int, int], list[socket.socket]], loop: str
-) -> None:
+def test_a_busy_loop_accepts_many_connections_in_each_of_its_passes(many: Many, loop: str) -> None:
     serving = Serving(loop)
-    connections = many(serving.port, 400)
-    for connection in connections:
-        connection.sendall(OTHER)
+    connections = many(serving.port, 400, OTHER)
     with serving:
         for connection in connections:
             assert read_answer(connection)[2] == b"/other"
@@ -148,11 +148,8 @@ def test_a_client_that_does_not_end_its_tls_handshake_is_dropped(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(acceptor, "HANDSHAKE_WITHIN", 0.2)
-    authority = trustme.CA()
-    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    with Serving(ssl_certfile=tmp_path / "server.pem") as serving:
+    certificate, context = issued(tmp_path)
+    with Serving(ssl_certfile=certificate) as serving:
         with closing(connect(serving.port)) as silent, closing(connect(serving.port)) as plain:
             plain.sendall(PROBE)
             assert ended(silent)
@@ -167,7 +164,7 @@ def test_a_client_that_does_not_end_its_tls_handshake_is_dropped(
 
 
 def test_connections_without_a_descriptor_are_refused_and_later_ones_served(
-    many: Callable[[int, int], list[socket.socket]], caplog: pytest.LogCaptureFixture
+    many: Many, caplog: pytest.LogCaptureFixture
 ) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     held: list[int] = []
@@ -191,8 +188,7 @@ def test_connections_without_a_descriptor_are_refused_and_later_ones_served(
             for descriptor in held:
                 os.close(descriptor)
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        (last,) = many(serving.port, 1)
-        last.sendall(PROBE)
+        (last,) = many(serving.port, 1, PROBE)
         assert read_answer(last)[2] == b"/healthz"
     said = [record.getMessage() for record in caplog.records if record.name == "jimsapi"]
     assert len(said) == 1
@@ -220,38 +216,28 @@ def answered(client: socket.socket) -> int | str:
         return type(fault).__name__
 
 
-def test_a_stop_without_a_descriptor_answers_what_the_kernel_has_accepted_and_ends(
-    many: Callable[[int, int], list[socket.socket]], tmp_path: Path
-) -> None:
+def test_a_stop_without_a_descriptor_answers_what_the_kernel_has_accepted_and_ends(many: Many, tmp_path: Path) -> None:
     (tmp_path / "bot.py").write_text(HOARDING)
     with limited(Served("--app", "bot", folder=tmp_path), 128) as served:
         chat = b'{"contact_id":"ann","message":"hi"}'
         fields = ("content-type: application/json", f"content-length: {len(chat)}")
-        (chatting,) = many(served.port, 1)
-        chatting.sendall(request("POST", "/api/v1/chat", *fields, body=chat))
+        (chatting,) = many(served.port, 1, request("POST", "/api/v1/chat", *fields, body=chat))
         assert read_answer(chatting)[0] == 200
-        clients = many(served.port, 100)
-        for client in clients:
-            client.sendall(OTHER)
+        clients = many(served.port, 100, OTHER)
         began = monotonic()
         assert served.stop() == 0
         assert monotonic() - began < STOP_WITHIN / 3
         statuses = [answered(client) for client in clients]
         assert set(statuses) <= {404, 503}  # a few got the descriptors of idle connections
         assert statuses.count(503) > len(clients) / 2
-        assert served.stderr.count("descriptors run out") == 1
-        assert "Traceback" not in served.stderr
+        stop_and_check_log(served)
 
 
-def test_a_stop_does_not_wait_until_a_slow_loop_has_accepted_all(
-    many: Callable[[int, int], list[socket.socket]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stop_does_not_wait_until_a_slow_loop_has_accepted_all(many: Many, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acceptor, "ACCEPTED_AT_ONCE", 1)
     monkeypatch.setattr(acceptor, "FINISH_WITHIN", 0.2)
     serving = Serving(blocks=0.02)
-    clients = many(serving.port, 400)
-    for client in clients:
-        client.sendall(OTHER)
+    clients = many(serving.port, 400, OTHER)
     with serving:
         assert read_answer(clients[0])[0] == 200
         serving.server.should_exit = True
@@ -281,6 +267,13 @@ def limited(served: Served, descriptors: int) -> Served:
     return served
 
 
+def stop_and_check_log(served: Served) -> None:
+    """The server has said once that descriptors ran out, and nothing went wrong."""
+    served.stop()
+    assert served.stderr.count("descriptors run out") == 1
+    assert "Traceback" not in served.stderr
+
+
 def probed(port: int, path: str, pause: float = 0.0) -> int:
     """The status of a probe that is asked again if it is refused, as orchestrators do. The request follows the
     connection after a `pause`."""
@@ -296,7 +289,7 @@ def probed(port: int, path: str, pause: float = 0.0) -> int:
 
 
 def test_idle_connections_are_closed_to_make_room_for_new_ones(
-    many: Callable[[int, int], list[socket.socket]],
+    many: Many,
 ) -> None:
     with limited(Served(), 128) as served:
         idle = many(served.port, 200)
@@ -304,19 +297,15 @@ def test_idle_connections_are_closed_to_make_room_for_new_ones(
         eventually(lambda: asked(served.port, "/openapi.json") == 200, HEAD_WITHIN / 2)
         # Several were opened in the same moment, and none of them is the oldest.
         assert not all(map(is_open, idle[:16]))
-        served.stop()
-        assert served.stderr.count("descriptors run out") == 1
-        assert "Traceback" not in served.stderr
+        stop_and_check_log(served)
 
 
 def test_connections_whose_requests_have_arrived_are_not_closed_to_make_room(
-    many: Callable[[int, int], list[socket.socket]],
+    many: Many,
 ) -> None:
     with limited(Served(), 64) as served:
-        known = many(served.port, 30)
-        for connection in known:
-            connection.sendall(request("GET", "/healthz"))
-            assert read_answer(connection)[0] == 200
+        known = many(served.port, 30, request("GET", "/healthz"))
+        assert [read_answer(connection)[0] for connection in known] == [200] * len(known)
         sleep(2 * acceptor.SENDS_WITHIN)
         os.kill(served.pid, signal.SIGSTOP)  # as an event loop that is blocked for a while
         many(served.port, 30)
@@ -327,17 +316,15 @@ def test_connections_whose_requests_have_arrived_are_not_closed_to_make_room(
 
 
 def test_probes_are_answered_though_work_has_taken_all_connections(
-    many: Callable[[int, int], list[socket.socket]],
+    many: Many,
 ) -> None:
     half = request("POST", "/api/v1/chat", "content-type: application/json", "content-length: 10", body=b"{")
     with limited(Served("--root-path", "/bot"), 128) as served:
         for _ in range(150):
-            for connection in many(served.port, 1):
-                connection.sendall(half)
+            many(served.port, 1, half)
         with closing(Descriptors(128)) as descriptors:  # the rest is for probes, the store and the app
             eventually(lambda: len(os.listdir(f"/proc/{served.pid}/fd")) <= descriptors.exhausted, 5)
-        (other,) = many(served.port, 1)
-        other.sendall(OTHER)
+        (other,) = many(served.port, 1, OTHER)
         status, headers, _ = read_answer(other)
         assert (status, headers["connection"], headers["retry-after"]) == (503, "close", "1")
         # Connections that may turn out to be probes' keep their descriptors for a moment.
@@ -408,9 +395,7 @@ def is_open(connection: socket.socket | None) -> bool:
     return False
 
 
-def test_tls_handshakes_that_do_not_end_make_room_for_new_connections(
-    many: Callable[[int, int], list[socket.socket]], tmp_path: Path
-) -> None:
+def test_tls_handshakes_that_do_not_end_make_room_for_new_connections(many: Many, tmp_path: Path) -> None:
     certificate, tls = issued(tmp_path)
     with limited(Served("--ssl-certfile", str(certificate)), 128) as served:
         silent = many(served.port, 200)
@@ -418,9 +403,7 @@ def test_tls_handshakes_that_do_not_end_make_room_for_new_connections(
             lambda: asked(served.port, "/openapi.json", tls) == 200 and not is_open(silent[0]),
             acceptor.HANDSHAKE_WITHIN / 2,
         )
-        served.stop()
-        assert served.stderr.count("descriptors run out") == 1
-        assert "Traceback" not in served.stderr
+        stop_and_check_log(served)
 
 
 def crowds_out(client: socket.socket | None, port: int, stack: ExitStack, sent: bytes = b"") -> bool:
@@ -452,14 +435,10 @@ def test_websockets_that_have_sent_nothing_make_room_for_new_connections() -> No
         )
         assert silent[0] is not None
         assert silent[0].recv(3)[1:] == (1012).to_bytes(2, "big")  # `is_open` has read the first byte
-        served.stop()
-        assert served.stderr.count("descriptors run out") == 1
-        assert "Traceback" not in served.stderr
+        stop_and_check_log(served)
 
 
-def test_handshakes_of_tls_make_room_before_idle_connections_and_websockets(
-    many: Callable[[int, int], list[socket.socket]], tmp_path: Path
-) -> None:
+def test_handshakes_of_tls_make_room_before_idle_connections_and_websockets(many: Many, tmp_path: Path) -> None:
     certificate, tls = issued(tmp_path)
     with limited(Served("--ssl-certfile", str(certificate)), 128) as served, ExitStack() as stack:
         silent = many(served.port, 80)
@@ -476,7 +455,7 @@ def test_handshakes_of_tls_make_room_before_idle_connections_and_websockets(
         assert is_open(upgraded)
 
 
-def test_idle_connections_make_room_before_websockets(many: Callable[[int, int], list[socket.socket]]) -> None:
+def test_idle_connections_make_room_before_websockets(many: Many) -> None:
     with limited(Served(), 128) as served, ExitStack() as stack:
         upgraded = websocket(served.port, stack)
         assert upgraded is not None
@@ -528,9 +507,7 @@ def test_websockets_over_tls_need_not_answer_when_they_are_evicted(
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_a_connection_that_has_sent_nothing_when_the_server_ends_is_answered(
-    many: Callable[[int, int], list[socket.socket]], loop: str
-) -> None:
+def test_a_connection_that_has_sent_nothing_when_the_server_ends_is_answered(many: Many, loop: str) -> None:
     with Serving(loop) as serving:
         (fresh,) = many(serving.port, 1)
         eventually(lambda: serving.server.server_state.connections)

@@ -78,6 +78,12 @@ def trims() -> list[int]:
     return []
 
 
+def end(heap: Heap, *websockets: object) -> None:
+    """Tell of the end of WebSockets."""
+    for websocket in websockets:
+        heap.websocket_ended(websocket, 0)
+
+
 def joined() -> None:
     for thread in threading.enumerate():
         if thread.name == "heap trim":
@@ -86,16 +92,14 @@ def joined() -> None:
 
 def test_what_many_websockets_leave_is_collected_also_if_connections_go_on_to_end(loop: Loop, heap: Heap) -> None:
     left = weakref.ref(Left())
-    for _ in range(COLLECT_AFTER):
-        heap.websocket_ended(Left(), 0)
+    end(heap, *(Left() for _ in range(COLLECT_AFTER)))
     loop.pass_by(TRIM_EVERY / 2)
     assert left() is None
 
 
 def test_websockets_that_leave_nothing_cause_no_collection(loop: Loop, heap: Heap) -> None:
     other = weakref.ref(Left())
-    for _ in range(2 * COLLECT_AFTER):
-        heap.websocket_ended(Freed(), 0)
+    end(heap, *(Freed() for _ in range(2 * COLLECT_AFTER)))
     loop.pass_by(TRIM_EVERY / 2)
     assert other() is not None
 
@@ -103,18 +107,16 @@ def test_websockets_that_leave_nothing_cause_no_collection(loop: Loop, heap: Hea
 def test_websockets_that_are_freed_a_moment_after_their_end_cause_no_collection(loop: Loop, heap: Heap) -> None:
     other = weakref.ref(Left())
     still_held = [Freed() for _ in range(2 * COLLECT_AFTER)]
-    for websocket in still_held:
-        heap.websocket_ended(websocket, 0)
+    end(heap, *still_held)
     loop.pass_by(1.5 * COLLECT_IN)
-    del websocket, still_held
+    del still_held
     loop.pass_by(TRIM_EVERY / 2)
     assert other() is not None
 
 
 def test_websockets_that_something_keeps_cause_one_collection_and_no_more(loop: Loop, heap: Heap) -> None:
     kept = [Freed() for _ in range(COLLECT_AFTER)]
-    for websocket in kept:
-        heap.websocket_ended(websocket, 0)
+    end(heap, *kept)
     loop.pass_by(TRIM_EVERY / 2)
     other = weakref.ref(Left())
     heap.websocket_ended(Freed(), 0)
@@ -124,13 +126,11 @@ def test_websockets_that_something_keeps_cause_one_collection_and_no_more(loop: 
 
 def test_what_ends_after_many_that_something_kept_is_collected_as_soon(loop: Loop, heap: Heap) -> None:
     kept = [Freed() for _ in range(10 * COLLECT_AFTER)]
-    for websocket in kept:
-        heap.websocket_ended(websocket, 0)
+    end(heap, *kept)
     loop.pass_by(TRIM_EVERY / 2)
-    del websocket, kept
+    del kept
     left = weakref.ref(Left())
-    for _ in range(COLLECT_AFTER):
-        heap.websocket_ended(Left(), 0)
+    end(heap, *(Left() for _ in range(COLLECT_AFTER)))
     loop.pass_by(TRIM_EVERY / 4)
     assert left() is None
 
@@ -138,14 +138,12 @@ def test_what_ends_after_many_that_something_kept_is_collected_as_soon(loop: Loo
 def test_too_few_to_be_collected_count_with_those_that_end_later(loop: Loop, heap: Heap) -> None:
     left = weakref.ref(Left())
     still_held = [Freed() for _ in range(COLLECT_AFTER // 2)]
-    for websocket in still_held + [Left() for _ in range(COLLECT_AFTER // 2)]:
-        heap.websocket_ended(websocket, 0)
+    end(heap, *still_held, *(Left() for _ in range(COLLECT_AFTER // 2)))
     loop.pass_by(1.5 * COLLECT_IN)
-    del websocket, still_held
+    del still_held
     loop.pass_by(COLLECT_IN)
     assert left() is not None
-    for _ in range(COLLECT_AFTER // 2):
-        heap.websocket_ended(Left(), 0)
+    end(heap, *(Left() for _ in range(COLLECT_AFTER // 2)))
     loop.pass_by(TRIM_EVERY / 4)
     assert left() is None
 
@@ -180,8 +178,7 @@ def test_what_a_cut_request_left_is_collected_in_a_quiet_moment(loop: Loop, heap
 
 
 def test_what_ended_while_a_collection_was_under_way_is_collected_later(loop: Loop, heap: Heap) -> None:
-    for _ in range(COLLECT_AFTER):
-        heap.websocket_ended(Left(), 0)
+    end(heap, *(Left() for _ in range(COLLECT_AFTER)))
     kept = Left()  # by a task that goes on
     heap.websocket_ended(kept, 0)
     loop.pass_by(TRIM_EVERY / 2)
@@ -203,8 +200,7 @@ def test_a_few_websockets_beside_many_open_ones_are_not_worth_a_collection(loop:
 
 
 def test_memory_is_trimmed_right_after_a_collection(loop: Loop, heap: Heap, trims: list[int]) -> None:
-    for _ in range(COLLECT_AFTER):
-        heap.websocket_ended(Left(), 0)
+    end(heap, *(Left() for _ in range(COLLECT_AFTER)))
     loop.pass_by(TRIM_EVERY / 2)
     joined()
     assert len(trims) == 1

@@ -54,8 +54,7 @@ async def test_a_client_that_has_answered_stays_though_the_next_message_is_still
     pings.received()
     transport.unread = 100
     pings.wrote(100)
-    async with asyncio.timeout(30):
-        await transport.pinged.wait()
+    await asyncio.wait_for(transport.pinged.wait(), 30)
     pings.stop()
     assert not transport.ended.is_set()
 
@@ -83,11 +82,9 @@ async def test_a_client_that_reads_nothing_more_is_dropped(answers: bool) -> Non
     pings.wrote(100)
     if answers:  # and then reads nothing: the next ping finds that
         pings.received()
-    async with asyncio.timeout(30):
-        await transport.ended.wait()
+    await asyncio.wait_for(transport.ended.wait(), 30)
 
 
 async def test_a_client_that_reads_and_does_not_answer_is_closed() -> None:
     transport, _ = await pinged()
-    async with asyncio.timeout(30):
-        await transport.ended.wait()
+    await asyncio.wait_for(transport.ended.wait(), 30)

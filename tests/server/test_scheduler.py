@@ -43,6 +43,12 @@ def scheduler_with(requests: int, begin: Callable[[int], None]) -> RequestSchedu
     return scheduler
 
 
+async def until(holds: Callable[[], bool], pause: float = 0.001) -> None:
+    async with asyncio.timeout(30):
+        while not holds():
+            await asyncio.sleep(pause)
+
+
 async def test_few_requests_begin_in_a_pass_of_the_event_loop() -> None:
     begun: list[int] = []
     scheduler_with(3 * STARTED_AT_ONCE, begun.append)
@@ -90,12 +96,9 @@ async def test_refusals_go_on_as_soon_as_the_process_has_time_for_them(monkeypat
         scheduler.note_overload()
 
     scheduler = scheduler_with(8 * STARTED_AT_ONCE, refuse)
-    async with asyncio.timeout(30):
-        while len(begun) < 2 * STARTED_AT_ONCE:
-            await asyncio.sleep(0.001)
-        monkeypatch.setattr(module, "BUSY_SHARE", math.inf)
-        while len(begun) < 8 * STARTED_AT_ONCE:
-            await asyncio.sleep(0.001)
+    await until(lambda: len(begun) >= 2 * STARTED_AT_ONCE)
+    monkeypatch.setattr(module, "BUSY_SHARE", math.inf)
+    await until(lambda: len(begun) >= 8 * STARTED_AT_ONCE)
     assert begun == list(range(8 * STARTED_AT_ONCE))
 
 
@@ -156,9 +159,7 @@ async def test_a_pause_is_forgotten_after_a_quiet_time(monkeypatch: pytest.Monke
     scheduler.add(Request(partial(begun.append, 1)), "/", after_error=True)
     await asyncio.sleep(0)
     assert begun == []
-    async with asyncio.timeout(30):
-        while not begun:
-            await asyncio.sleep(0.01)
+    await until(lambda: bool(begun))
     monkeypatch.setattr(module, "PAUSE_EXPIRES_AFTER", 0.0)
     scheduler.add(Request(partial(begun.append, 2)), "/", after_error=True)
     await asyncio.sleep(0)
@@ -180,9 +181,7 @@ async def test_requests_begin_at_once_again_some_time_after_the_last_refusal(mon
     scheduler = RequestScheduler(asyncio.get_running_loop())
     scheduler.note_overload()
     assert scheduler.limited
-    async with asyncio.timeout(30):
-        while scheduler.limited:
-            await asyncio.sleep(0.01)
+    await until(lambda: not scheduler.limited)
 
 
 def test_all_requests_are_answered_while_the_server_is_overloaded() -> None:

@@ -10,42 +10,32 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-import trustme
 
 from jimsapi.asgi.types import ASGIApp, Receive, Scope, Send
 from jimsapi.server import acceptor, backlog
+from tests.faults.test_websockets import HANDSHAKE
 from tests.raw import TIMEOUT, connect, ended, read_answer, request
-from tests.server.test_acceptor import Serving
+from tests.server.test_acceptor import Serving, issued
 from tests.waiting import eventually
 
 GET = request("GET", "/")
 CLOSING = request("GET", "/", "connection: close")
-HANDSHAKE = (
-    "connection: Upgrade",
-    "upgrade: websocket",
-    "sec-websocket-version: 13",
-    "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
-)
-
 Begin = Callable[[ASGIApp], Serving]
 
 
 @pytest.fixture
-def authority() -> trustme.CA:
-    return trustme.CA()
+def pair(tmp_path: Path) -> tuple[Path, ssl.SSLContext]:
+    return issued(tmp_path)
 
 
 @pytest.fixture
-def context(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context
+def context(pair: tuple[Path, ssl.SSLContext]) -> ssl.SSLContext:
+    return pair[1]
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
-def begin(request: pytest.FixtureRequest, authority: trustme.CA, tmp_path: Path) -> Begin:
+def begin(request: pytest.FixtureRequest, pair: tuple[Path, ssl.SSLContext]) -> Begin:
     """Makes a server of an app; it accepts what has connected when it is entered."""
-    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
 
     class Serves(Serving):
         app: ASGIApp
@@ -54,7 +44,7 @@ def begin(request: pytest.FixtureRequest, authority: trustme.CA, tmp_path: Path)
             await self.app(scope, receive, send)
 
     def begin(app: ASGIApp) -> Serving:
-        serving = Serves(request.param, ssl_certfile=tmp_path / "server.pem", timeout_keep_alive=600)
+        serving = Serves(request.param, ssl_certfile=pair[0], timeout_keep_alive=600)
         serving.app = app
         return serving
 
@@ -131,7 +121,10 @@ def test_what_clients_do_not_read_is_bounded_for_all_together(
         eventually(lambda: 0 < len(serving.server.server_state.connections) < 6)
 
 
-def test_a_handshake_may_begin_before_its_connection_is_accepted(begin: Begin, context: ssl.SSLContext) -> None:
+def test_a_handshake_may_begin_before_its_connection_is_accepted(
+    begin: Begin, context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acceptor, "TLS_CLOSE_WITHIN", 0.2)
     serving = begin(answers(b"hello"))
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
