@@ -1,10 +1,13 @@
 """Calls an app as a server would, message by message, for what no client can do or see."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import anyio
+import httpx
 
+from jimsapi.asgi import App, RequestRecord
+from jimsapi.asgi.testing import TestClient
 from jimsapi.asgi.types import ASGIApp, Message, Scope
 
 
@@ -51,7 +54,9 @@ class Exchange:
         self.sent.append(message)
 
     async def run(self, app: ASGIApp, scope: Scope) -> "Exchange":
-        await app(scope, self.receive, self.send)
+        """Call the app. Raises `TimeoutError` if it does not return within 30 seconds."""
+        with anyio.fail_after(30):
+            await app(scope, self.receive, self.send)
         return self
 
     @property
@@ -65,6 +70,25 @@ class Exchange:
     @property
     def body(self) -> bytes:
         return b"".join(message["body"] for message in self.sent[1:])
+
+
+def recorded(app: App) -> list[RequestRecord]:
+    """What the observers of the app are told from now on."""
+    records: list[RequestRecord] = []
+    app.on_request.append(records.append)
+    return records
+
+
+async def ask(app: ASGIApp, method: str, path: str, root_path: str = "", **options: Any) -> httpx.Response:
+    """One request by the client for tests, in a lifespan of its own."""
+    async with TestClient(app, root_path=root_path) as client:
+        return await client.request(method, path, **options)
+
+
+async def yielding(*items: bytes | str) -> AsyncIterator[bytes | str]:
+    """The content of a stream."""
+    for item in items:
+        yield item
 
 
 def chunks(*parts: bytes) -> Iterable[Message]:

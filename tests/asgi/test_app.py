@@ -26,7 +26,7 @@ from jimsapi.asgi.connection import Connection
 from jimsapi.asgi.testing import TestClient
 from jimsapi.asgi.types import ASGIApp, Message, Receive, Scope, Send
 
-from .driver import Exchange, chunks, http_scope
+from .driver import Exchange, chunks, http_scope, recorded
 
 pytestmark = pytest.mark.anyio
 
@@ -273,8 +273,7 @@ async def test_an_error_after_the_start_is_logged_and_raised_so_that_the_server_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     app = small()
-    records: list[RequestRecord] = []
-    app.on_request.append(records.append)
+    records = recorded(app)
 
     @app.get("/torn")
     async def torn(request: Request) -> Response:
@@ -294,8 +293,7 @@ async def test_a_client_that_leaves_in_mid_body_is_not_answered_and_logged_at_de
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     app = small()
-    records: list[RequestRecord] = []
-    app.on_request.append(records.append)
+    records = recorded(app)
     exchange = Exchange({"type": "http.request", "body": b"x", "more_body": True}, hangs_up=True)
     with caplog.at_level(logging.DEBUG, "jimsapi.asgi"):
         await exchange.run(app, http_scope("POST", "/private"))
@@ -371,8 +369,7 @@ async def test_a_task_knows_the_id_of_its_request_and_not_of_an_earlier_one() ->
 
 async def test_observers_are_told_of_every_answer() -> None:
     app = small()
-    records: list[RequestRecord] = []
-    app.on_request.append(records.append)
+    records = recorded(app)
 
     @app.get("/things/{n:int}")
     async def thing(request: Request) -> Response:
@@ -417,8 +414,7 @@ async def test_a_description_of_requests_that_fails_harms_nobody_and_is_logged_o
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     app = small()
-    records: list[RequestRecord] = []
-    app.on_request.append(records.append)
+    records = recorded(app)
 
     def describe(request: Connection) -> dict[str, str]:
         if request.scope["path"] == "/public":

@@ -10,6 +10,8 @@ import pytest
 from jimsapi.asgi import App, JSONResponse, Request, Response, StreamingResponse
 from jimsapi.asgi.testing import TestClient
 
+from .driver import ask
+
 pytestmark = pytest.mark.anyio
 
 
@@ -63,8 +65,7 @@ async def test_any_other_value_is_a_mistake_of_the_handler(value: Any, caplog: p
     async def things(request: Request) -> Any:
         return value
 
-    async with TestClient(app) as client:
-        assert (await client.get("/things")).status_code == 500
+    assert (await ask(app, "GET", "/things")).status_code == 500
     assert "not a Response, a Struct, a dict or a list" in caplog.text
 
 

@@ -5,6 +5,8 @@ import pytest
 from jimsapi.asgi import App, Cors, HTTPError, JSONResponse, Request, Response, Route
 from jimsapi.asgi.testing import TestClient
 
+from .driver import ask
+
 pytestmark = pytest.mark.anyio
 
 SHOP = "https://shop.example"
@@ -31,8 +33,7 @@ def shop(*origins: str) -> App:
 
 @pytest.mark.parametrize("origin", [SHOP, "https://SHOP.example", "https://shop.example:443"])
 async def test_an_allowed_origin_reads_the_answer_and_the_exposed_headers(origin: str) -> None:
-    async with TestClient(shop(SHOP)) as client:
-        answer = await client.get("/things", headers={"origin": origin})
+    answer = await ask(shop(SHOP), "GET", "/things", headers={"origin": origin})
     assert answer.headers["access-control-allow-origin"] == origin
     assert answer.headers["access-control-expose-headers"] == "x-run-id, retry-after"
     assert answer.headers["vary"] == "origin"
@@ -41,8 +42,7 @@ async def test_an_allowed_origin_reads_the_answer_and_the_exposed_headers(origin
 
 @pytest.mark.parametrize("origin", [EVIL, "http://shop.example", "https://shop.example.evil.example", "null", ""])
 async def test_another_origin_reads_nothing(origin: str) -> None:
-    async with TestClient(shop(SHOP)) as client:
-        answer = await client.get("/things", headers={"origin": origin})
+    answer = await ask(shop(SHOP), "GET", "/things", headers={"origin": origin})
     assert answer.status_code == 200
     assert "access-control-allow-origin" not in answer.headers
     assert answer.headers["vary"] == "origin"
@@ -78,15 +78,13 @@ async def test_a_preflight_request_needs_no_credentials_and_allows_what_the_rout
 
 async def test_a_preflight_request_with_header_names_that_http_lacks_allows_no_header() -> None:
     asked = {"origin": SHOP, "access-control-request-method": "POST", "access-control-request-headers": "x-a; <script>"}
-    async with TestClient(shop(SHOP)) as client:
-        answer = await client.options("/things", headers=asked)
+    answer = await ask(shop(SHOP), "OPTIONS", "/things", headers=asked)
     assert answer.status_code == 204
     assert "access-control-allow-headers" not in answer.headers
 
 
 async def test_an_origin_may_be_given_with_a_slash_at_its_end() -> None:
-    async with TestClient(shop(SHOP + "/")) as client:
-        answer = await client.get("/things", headers={"origin": SHOP})
+    answer = await ask(shop(SHOP + "/"), "GET", "/things", headers={"origin": SHOP})
     assert answer.headers["access-control-allow-origin"] == SHOP
 
 
@@ -107,8 +105,7 @@ async def test_headers_of_the_handler_are_kept() -> None:
     async def own(request: Request) -> Response:
         return JSONResponse({}, headers={"access-control-allow-origin": EVIL})
 
-    async with TestClient(app) as client:
-        answer = await client.get("/", headers={"origin": SHOP})
+    answer = await ask(app, "GET", "/", headers={"origin": SHOP})
     assert answer.headers.get_list("access-control-allow-origin") == [EVIL]
 
 

@@ -17,9 +17,8 @@ import pytest
 
 from jimsapi.asgi import App, HTTPError, Request
 from jimsapi.asgi.forms import Form, Upload, read_form
-from jimsapi.asgi.testing import TestClient
 
-from .driver import Exchange, chunks, http_scope
+from .driver import Exchange, ask, chunks, http_scope
 
 pytestmark = pytest.mark.anyio
 
@@ -50,8 +49,7 @@ def app_with(use: Callable[[Form], Any], **limits: Any) -> App:
 
 
 async def post(app: App, **options: Any) -> Any:
-    async with TestClient(app) as client:
-        return await client.post("/form", **options)
+    return await ask(app, "POST", "/form", **options)
 
 
 def multipart(*parts: bytes, boundary: bytes = b"b") -> dict[str, Any]:

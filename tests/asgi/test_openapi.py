@@ -14,6 +14,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from jimsapi.asgi import App, Connection, Request, Response, Route
 from jimsapi.asgi.testing import TestClient
 
+from .driver import ask
+
 pytestmark = pytest.mark.anyio
 
 
@@ -268,8 +270,7 @@ async def test_the_page_is_ours_alone_and_its_policy_admits_its_own_script() -> 
 async def test_the_page_of_a_mounted_app_finds_its_document_and_a_title_is_only_text() -> None:
     app = App(title="<script>alert(1)</script>")
     app.docs("/spec.json", "/help")
-    async with TestClient(app, root_path="/api") as client:
-        page = await client.get("/api/help")
+    page = await ask(app, "GET", "/api/help", root_path="/api")
     assert 'data-document="/api/spec.json"' in page.text
     assert "<script>alert" not in page.text
 
@@ -299,8 +300,7 @@ async def test_the_schema_of_a_boolean_in_a_body_accepts_what_the_app_accepts(gi
     schemas = app.openapi()["components"]["schemas"]
     assert schemas["State"]["properties"]["is_on"] == {"type": "boolean"}  # an answer has true or false
     for body in ({"on": given}, {"all": [given]}, {"more": {"on": given}}):
-        async with TestClient(app) as client:
-            accepted = (await client.post("/switches", json=body)).status_code != 422
+        accepted = (await ask(app, "POST", "/switches", json=body)).status_code != 422
         validator = Draft202012Validator({"$ref": "#/components/schemas/Switches", "components": {"schemas": schemas}})
         assert validator.is_valid(body) is accepted
 

@@ -8,7 +8,7 @@ import pytest
 from jimsapi.asgi import App, Connection, HTTPError, Request, Router
 from jimsapi.asgi.testing import TestClient
 
-from .driver import http_scope
+from .driver import ask, http_scope
 
 pytestmark = pytest.mark.anyio
 
@@ -111,8 +111,7 @@ async def test_without_a_host_a_public_url_has_the_address_of_the_server(server:
 
 
 async def test_a_path_in_a_public_url_is_percent_encoded() -> None:
-    async with TestClient(tools(), root_path="/bot") as client:
-        answer = (await client.get("/bot/open")).json()
+    answer = (await ask(tools(), "GET", "/bot/open", root_path="/bot")).json()
     assert answer == {"url": "http://testserver/bot/open/%C3%A9%20%C3%BC", "app": "http://testserver/bot"}
 
 
@@ -180,8 +179,7 @@ async def test_an_app_without_scopes_lists_none() -> None:
     ],
 )
 async def test_below_a_prefix_the_metadata_is_at_each_url_that_clients_try(path: str, resource: str | None) -> None:
-    async with TestClient(tools(ISSUER), root_path="/bot") as client:
-        answer = await client.get(path)
+    answer = await ask(tools(ISSUER), "GET", path, root_path="/bot")
     assert answer.status_code == (404 if resource is None else 200)
     assert answer.json().get("resource") == (None if resource is None else f"http://testserver{resource}")
 

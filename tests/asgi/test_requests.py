@@ -11,7 +11,7 @@ from jimsapi.asgi import App, ClientDisconnected, Connection, HTTPError, JSONRes
 from jimsapi.asgi.testing import TestClient
 from jimsapi.asgi.types import Message
 
-from .driver import Exchange, chunks, http_scope
+from .driver import Exchange, ask, chunks, http_scope
 
 pytestmark = pytest.mark.anyio
 
@@ -212,8 +212,7 @@ def echo() -> App:
     ],
 )
 async def test_json_and_whatever_ends_in_json_is_read(content_type: str) -> None:
-    async with TestClient(echo()) as client:
-        answer = await client.post("/", content=b'{"a":1}', headers={"content-type": content_type})
+    answer = await ask(echo(), "POST", "/", content=b'{"a":1}', headers={"content-type": content_type})
     assert (answer.status_code, answer.json()) == (200, {"a": 1})
 
 

@@ -27,7 +27,7 @@ from jimsapi.asgi import (
 from jimsapi.asgi.extension import EXTENSION, ServerExchange
 from jimsapi.asgi.types import ASGIApp, Scope
 
-from .driver import Exchange, chunks, http_scope
+from .driver import Exchange, chunks, http_scope, yielding
 
 pytestmark = pytest.mark.anyio
 
@@ -133,11 +133,7 @@ async def test_one_response_may_answer_many_requests() -> None:
 
 
 async def test_a_stream_sends_each_chunk_and_then_an_end() -> None:
-    async def content() -> AsyncIterator[bytes | str]:
-        yield b"a"
-        yield "é"
-
-    exchange = await Exchange().run(serving(lambda: StreamingResponse(content())), http_scope())
+    exchange = await Exchange().run(serving(lambda: StreamingResponse(yielding(b"a", "é"))), http_scope())
     assert [message["body"] for message in exchange.sent[1:]] == [b"a", "é".encode(), b""]
     assert [message["more_body"] for message in exchange.sent[1:]] == [True, True, False]
     assert "content-length" not in exchange.headers
@@ -182,10 +178,9 @@ async def test_a_client_that_leaves_ends_the_content_and_closes_it(awaits: bool)
         await content.begun.wait()
         exchange.left.set()
 
-    with anyio.fail_after(30):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(leave)
-            await exchange.run(serving(lambda: StreamingResponse(content.items())), http_scope())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(leave)
+        await exchange.run(serving(lambda: StreamingResponse(content.items())), http_scope())
     assert content.closed.is_set()
     assert all(message.get("more_body", True) for message in exchange.sent)
 
@@ -203,8 +198,7 @@ async def test_content_that_is_closed_between_two_chunks_may_await_to_clean_up()
             await checkpoint()
             cleaned.append(True)
 
-    with anyio.fail_after(30):
-        await exchange.run(serving(lambda: StreamingResponse(content())), http_scope())
+    await exchange.run(serving(lambda: StreamingResponse(content())), http_scope())
     assert cleaned == [True]
 
 
@@ -220,10 +214,9 @@ async def test_a_tight_stream_does_not_hold_up_other_tasks() -> None:
             turns += 1
         exchange.left.set()
 
-    with anyio.fail_after(30):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(others)
-            await exchange.run(serving(lambda: StreamingResponse(content.items())), http_scope())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(others)
+        await exchange.run(serving(lambda: StreamingResponse(content.items())), http_scope())
     assert turns == 20
 
 
@@ -306,13 +299,9 @@ async def test_a_stream_may_answer_while_it_reads_the_request() -> None:
 
 
 async def test_a_stream_does_not_read_a_long_body_that_nobody_wants() -> None:
-    async def content() -> AsyncIterator[bytes]:
-        yield b"a"
-        yield b"b"
-
     exchange = Exchange(*chunks(b"x", b"y"))
     headers = [(b"content-length", b"99999999")]
-    await exchange.run(serving(lambda: StreamingResponse(content())), http_scope("POST", headers=headers))
+    await exchange.run(serving(lambda: StreamingResponse(yielding(b"a", b"b"))), http_scope("POST", headers=headers))
     assert (exchange.asked, exchange.headers["connection"]) == (0, "close")
 
 
@@ -383,22 +372,20 @@ async def test_content_that_swallows_its_cancellation_ends_at_its_next_chunk(any
                 swallowed += 1
             yield b"x"
 
-    with anyio.fail_after(30):
-        await exchange.run(serving(lambda: StreamingResponse(content())), http_scope())
-        await checkpoint()  # this task is not left cancelled
+    await exchange.run(serving(lambda: StreamingResponse(content())), http_scope())
+    await checkpoint()  # this task is not left cancelled
     assert swallowed == 1
     assert exchange.body == b""
     assert not cancelling(anyio_backend)
 
 
 async def test_a_request_s_task_is_not_left_cancelled_by_a_client_that_left(anyio_backend: str) -> None:
-    with anyio.fail_after(30):
-        for awaits in (True, False):
-            content = Watched(endless=True, awaits=awaits)
-            exchange = Exchange(*chunks(b""), hangs_up=True)
-            await exchange.run(serving(lambda content=content: StreamingResponse(content.items())), http_scope())
-            await checkpoint()
-            assert content.closed.is_set()
+    for awaits in (True, False):
+        content = Watched(endless=True, awaits=awaits)
+        exchange = Exchange(*chunks(b""), hangs_up=True)
+        await exchange.run(serving(lambda content=content: StreamingResponse(content.items())), http_scope())
+        await checkpoint()
+        assert content.closed.is_set()
     assert not cancelling(anyio_backend)
 
 
@@ -411,8 +398,7 @@ async def test_a_stream_leaves_no_task_behind() -> None:
 
     before = asyncio.all_tasks()
     exchange = Exchange(*chunks(b""))
-    with anyio.fail_after(30):
-        await exchange.run(serving(lambda: EventStreamResponse(events(), keepalive=0.01)), http_scope())
+    await exchange.run(serving(lambda: EventStreamResponse(events(), keepalive=0.01)), http_scope())
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
 
@@ -468,8 +454,7 @@ async def test_a_client_that_does_not_read_is_cut_off_and_logged_once(caplog: py
     caplog.set_level(logging.INFO, "jimsapi.asgi")
     content = Watched(endless=True, awaits=False)
     stuck = Stuck(reads=3)
-    with anyio.fail_after(30):
-        await stuck.run(impatient(content.items), http_scope())
+    await stuck.run(impatient(content.items), http_scope())
     assert content.closed.is_set()
     assert (content.count, stuck.aborted) == (4, 1)
     assert [record.levelname for record in caplog.records] == ["INFO"]
@@ -479,8 +464,7 @@ async def test_a_client_that_does_not_read_is_cut_off_and_logged_once(caplog: py
 
 async def test_a_send_has_its_deadline_even_if_the_request_s_body_is_still_unread() -> None:
     content = Watched(endless=True, awaits=False)
-    with anyio.fail_after(30):
-        await Stuck().run(impatient(content.items), http_scope("POST", headers=[(b"transfer-encoding", b"chunked")]))
+    await Stuck().run(impatient(content.items), http_scope("POST", headers=[(b"transfer-encoding", b"chunked")]))
     assert content.closed.is_set()
 
 
@@ -492,18 +476,13 @@ async def test_a_ping_has_its_deadline() -> None:
             yield ServerSentEvent("x")
 
     stuck = Stuck(reads=1)
-    with anyio.fail_after(30):
-        await stuck.run(impatient(events, EventStreamResponse, keepalive=0.01), http_scope())
+    await stuck.run(impatient(events, EventStreamResponse, keepalive=0.01), http_scope())
     assert stuck.aborted == 1
 
 
 async def test_the_end_of_a_stream_has_its_deadline() -> None:
-    async def content() -> AsyncIterator[bytes]:
-        yield b"x"
-
     stuck = Stuck(reads=1)
-    with anyio.fail_after(30):
-        await stuck.run(impatient(content), http_scope())
+    await stuck.run(impatient(lambda: yielding(b"x")), http_scope())
     assert (stuck.aborted, stuck.sent[-1]["more_body"]) == (1, False)
 
 
@@ -514,8 +493,7 @@ async def test_the_deadline_is_of_each_send_and_not_of_the_stream() -> None:
             await anyio.sleep(0.03)  # longer than the deadline
 
     exchange = Exchange(*chunks(b""))
-    with anyio.fail_after(30):
-        await exchange.run(impatient(content), http_scope())
+    await exchange.run(impatient(content), http_scope())
     assert exchange.body == b"xxxx"
     assert exchange.sent[-1]["more_body"] is False
 
@@ -532,10 +510,7 @@ async def test_a_server_that_says_all_is_sent_is_not_taken_for_a_client_that_lef
                 self.left.set()
                 await anyio.wait_all_tasks_blocked()
 
-    async def content() -> AsyncIterator[bytes]:
-        yield b"x"
-
-    await Server(*chunks(b"")).run(serving(lambda: StreamingResponse(content())), http_scope())
+    await Server(*chunks(b"")).run(serving(lambda: StreamingResponse(yielding(b"x"))), http_scope())
     assert not caplog.records
 
 
@@ -558,8 +533,7 @@ async def test_a_stream_watches_for_the_client_s_leaving_once_the_body_is_read()
 
         return StreamingResponse(content())
 
-    with anyio.fail_after(30):
-        await exchange.run(app, http_scope("POST", headers=[(b"transfer-encoding", b"chunked")]))
+    await exchange.run(app, http_scope("POST", headers=[(b"transfer-encoding", b"chunked")]))
     assert left.is_set()
     assert exchange.body == b"aball"
 
@@ -617,8 +591,7 @@ async def test_a_silent_event_stream_is_kept_alive_by_comments_and_loses_no_even
             await anyio.sleep(0.005)
         yield ServerSentEvent("after")
 
-    with anyio.fail_after(30):
-        await exchange.run(serving(lambda: EventStreamResponse(events(), keepalive=0.01)), http_scope())
+    await exchange.run(serving(lambda: EventStreamResponse(events(), keepalive=0.01)), http_scope())
     assert exchange.body.startswith(b"data: before\n\n: ping\n\n: ping\n\n")
     assert exchange.body.endswith(b"data: after\n\n")
 

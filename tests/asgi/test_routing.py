@@ -14,7 +14,7 @@ from jimsapi.asgi import App, JSONResponse, Request, Response, Route, RouteConfl
 from jimsapi.asgi.routing import parse_path
 from jimsapi.asgi.testing import TestClient
 
-from .driver import Exchange, http_scope
+from .driver import Exchange, ask, http_scope
 
 pytestmark = pytest.mark.anyio
 
@@ -36,15 +36,13 @@ def app_of(*paths: str, method: str = "GET") -> App:
 
 
 async def answered_by(app: App, path: str, method: str = "GET") -> tuple[str, dict[str, Any]]:
-    async with TestClient(app) as client:
-        answer = await client.request(method, path)
+    answer = await ask(app, method, path)
     assert answer.status_code == 200, answer.text
     return answer.json()["by"], answer.json()["params"]
 
 
 async def status_of(app: App, path: str, method: str = "GET") -> int:
-    async with TestClient(app) as client:
-        return (await client.request(method, path)).status_code
+    return (await ask(app, method, path)).status_code
 
 
 async def test_an_exact_path_is_found() -> None:
@@ -191,8 +189,7 @@ async def test_a_root_path_does_not_end_at_an_encoded_slash() -> None:
 
 async def test_other_encoded_characters_match_decoded() -> None:
     app = app_of("/caf\u00e9/{name}")
-    async with TestClient(app) as client:
-        answer = await client.get("/caf%C3%A9/a%20b%25")
+    answer = await ask(app, "GET", "/caf%C3%A9/a%20b%25")
     assert answer.json()["params"] == {"name": "a b%"}
 
 
@@ -338,8 +335,7 @@ async def any_arguments(*arguments: Any, **more: Any) -> Any:
 async def test_a_handler_that_can_be_called_with_the_request_alone_is_called_so(handler: Any, answer: bytes) -> None:
     app = App()
     app.get("/x")(handler)
-    async with TestClient(app) as client:
-        assert (await client.get("/x")).content == answer
+    assert (await ask(app, "GET", "/x")).content == answer
 
 
 def test_a_decorator_may_pass_arguments_that_the_handler_shows() -> None:

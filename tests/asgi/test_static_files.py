@@ -20,7 +20,7 @@ from jimsapi.asgi.files import CHUNK
 from jimsapi.asgi.forms import read_form
 from jimsapi.asgi.testing import TestClient
 
-from .driver import Exchange, http_scope
+from .driver import Exchange, ask, http_scope
 
 pytestmark = pytest.mark.anyio
 
@@ -299,8 +299,7 @@ async def test_static_files_are_private_unless_they_are_declared_public(folder: 
 
     app = App(admit=admit)
     app.static("/assets/", folder)
-    async with TestClient(app) as client:
-        assert (await client.get("/assets/css/site.css")).status_code == 401
+    assert (await ask(app, "GET", "/assets/css/site.css")).status_code == 401
 
 
 async def test_routes_beside_the_files_take_precedence(folder: Path) -> None:
