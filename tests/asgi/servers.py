@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import httpx
+import pytest
 
 from tests.ports import free_port, listens
 
@@ -33,6 +34,12 @@ COMMANDS = {
     "hypercorn-trio": ["hypercorn", APP, "-b", "127.0.0.1:{port}", "-k", "trio", "--root-path", "{root}"],
     "granian": ["granian", APP, "--interface", "asgi", "--port", "{port}", "--url-path-prefix", "{root}"],
 }
+
+
+def rows(*long: str, without: str = "") -> list[Any]:
+    """The names of the servers for a test's parameters. Only `make test-long` runs those that are `long`."""
+    names = sorted(COMMANDS.keys() - {without})
+    return [pytest.param(name, marks=pytest.mark.long) if name in long else name for name in names]
 
 
 class Server:

@@ -15,11 +15,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
-from .servers import COMMANDS, Server, Wire
+from .servers import Server, Wire, rows
 from .test_servers import state, wait_until_closed
 
 
-@pytest.fixture(scope="module", params=sorted(COMMANDS.keys() - {"hypercorn-trio"}))
+@pytest.fixture(scope="module", params=rows("uvicorn-h11", without="hypercorn-trio"))
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     with Server(request.param) as running:
         yield running
