@@ -4,7 +4,7 @@ While `FOLDER/broken` exists, a new worker ends with status 1 after two seconds.
 that serves ends with status 3. While `FOLDER/forks` exists, a new worker has a child that keeps open what it inherits.
 Workers 1 and 2 have counted ten each, and the supervisor logs the sum again and again. While `FOLDER/more` exists, each
 has counted one more; while `FOLDER/uncountable` exists, counting fails. A worker that is told to stop in
-its start has no more time for that than others, and a start is called slow after a second.
+its start has no more time for that than others. Each has a second, and a start is called slow after a second.
 """
 
 import logging
@@ -69,6 +69,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a test run with nohup ignores it
     workers.START_STOPS_WITHIN = 0.0
+    workers.STOP_LATE = 1.0
     workers.SLOW_START = 1.0
     total = WorkersMetrics()
 
