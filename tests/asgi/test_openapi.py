@@ -38,6 +38,10 @@ class Problem(msgspec.Struct):
     detail: str
 
 
+async def empty(request: Request) -> Response:
+    return Response()
+
+
 def documented() -> App:
     app = App(title="Things", version="1.2", description="All about things.")
 
@@ -49,24 +53,16 @@ def documented() -> App:
         """
         return Response()
 
-    @app.get("/things/{id:uuid}/{n:int}/{rest:path}", query=Page, response=Thing, tags=("things",), summary="Look")
-    async def look(request: Request) -> Response:
-        return Response()
+    looking: Any = {"query": Page, "response": Thing, "tags": ("things",), "summary": "Look", "name": "look"}
+    app.get("/things/{id:uuid}/{n:int}/{rest:path}", **looking)(empty)
+    app.route("/both", ["GET", "PUT"])(empty)
 
-    @app.route("/both", ["GET", "PUT"])
-    async def look_too(request: Request) -> Response:
-        return Response()
+    app.delete("/things/{id}", status=204, name="look")(empty)
 
-    @app.delete("/things/{id}", status=204, name="look")
-    async def remove(request: Request) -> Response:
-        return Response(status=204)
+    app.post("/watch", body=Thing, responses={200: ("As it is made", "text/event-stream")})(empty)
 
-    @app.post("/watch", body=Thing, responses={200: ("As it is made", "text/event-stream")})
-    async def watch(request: Request) -> Response:
-        return Response()
-
-    app.get("/a-b")(look_too)
-    app.get("/a_b")(look_too)
+    app.get("/a-b")(empty)
+    app.get("/a_b")(empty)
     app.docs()
     return app
 
@@ -116,9 +112,7 @@ def test_an_answer_that_is_no_json_is_described_by_its_content_type() -> None:
 def test_a_description_alone_keeps_the_content_that_is_known() -> None:
     app = App()
 
-    @app.post("/things", body=Thing, response=Thing, responses={200: "The thing", 422: "Faulty"})
-    async def make_thing(request: Request) -> Response:
-        return Response()
+    app.post("/things", body=Thing, response=Thing, responses={200: "The thing", 422: "Faulty"})(empty)
 
     answers = app.openapi()["paths"]["/things"]["post"]["responses"]
     for status, description, model in (("200", "The thing", "Thing"), ("422", "Faulty", "HTTPValidationError")):
@@ -129,9 +123,7 @@ def test_a_description_alone_keeps_the_content_that_is_known() -> None:
 def test_a_content_type_is_listed_beside_the_json_that_is_known() -> None:
     app = App()
 
-    @app.get("/things", response=Thing, responses={200: ("The thing, or its changes", "text/event-stream")})
-    async def show_thing(request: Request) -> Response:
-        return Response()
+    app.get("/things", response=Thing, responses={200: ("The thing, or its changes", "text/event-stream")})(empty)
 
     answer = app.openapi()["paths"]["/things"]["get"]["responses"]["200"]
     assert answer["description"] == "The thing, or its changes"
@@ -145,11 +137,9 @@ def test_private_routes_name_the_schemes_of_their_credentials() -> None:
     schemes = {"key": {"type": "http", "scheme": "Bearer"}, "cookie": {"type": "apiKey", "in": "cookie", "name": "s"}}
     app = App(security_schemes=schemes)
 
-    @app.get("/private")
-    async def private(request: Request) -> Response:
-        return Response()
+    app.get("/private")(empty)
 
-    app.get("/public", public=True)(private)
+    app.get("/public", public=True)(empty)
     document = app.openapi()
     OpenAPIV31SpecValidator(document).validate()
     assert document["components"] == {"securitySchemes": schemes}
@@ -164,12 +154,10 @@ async def admit(caller: Connection, route: Route) -> None:
 def test_private_routes_of_an_app_with_admit_list_401_and_403() -> None:
     app = App(admit=admit)
 
-    @app.get("/private", responses={403: "Only on weekdays."})
-    async def private(request: Request) -> Response:
-        return Response()
+    app.get("/private", responses={403: "Only on weekdays."})(empty)
 
-    app.get("/scoped", scope="desk")(private)
-    app.get("/public", public=True)(private)
+    app.get("/scoped", scope="desk")(empty)
+    app.get("/public", public=True)(empty)
     document = app.openapi()
     OpenAPIV31SpecValidator(document).validate()
     answers = {path: methods["get"]["responses"] for path, methods in document["paths"].items()}
@@ -183,9 +171,7 @@ def test_private_routes_of_an_app_with_admit_list_401_and_403() -> None:
 def test_private_routes_of_an_app_without_admit_list_neither_401_nor_403() -> None:
     app = App()
 
-    @app.get("/private", scope="desk")
-    async def private(request: Request) -> Response:
-        return Response()
+    app.get("/private", scope="desk")(empty)
 
     assert list(app.openapi()["paths"]["/private"]["get"]["responses"]) == ["200"]
 
@@ -202,9 +188,7 @@ def with_form(**declared: Any) -> dict[str, Any]:
     """The document of an app with a route that has a form."""
     app = App()
 
-    @app.post("/photos", **declared)
-    async def add_photo(request: Request) -> Response:
-        return Response()
+    app.post("/photos", **declared)(empty)
 
     document = app.openapi()
     OpenAPIV31SpecValidator(document).validate()
@@ -317,9 +301,7 @@ def test_a_parameter_that_is_json_is_described_by_the_schema_of_its_value() -> N
     model = msgspec.defstruct("Numbers", [("needed", text), ("numbers", text | None, None)])
     app = App()
 
-    @app.get("/things", query=model)
-    async def things(request: Request) -> Response:
-        return Response()
+    app.get("/things", query=model)(empty)
 
     document = app.openapi()
     OpenAPIV31SpecValidator(document).validate()
