@@ -84,6 +84,7 @@ def test_an_answer_arrives_whole_however_long_its_client_waits_before_it_reads(
         assert read_answer(client)[2] == b"x" * 10_000_000
 
 
+@pytest.mark.parametrize("begin", [pytest.param("asyncio", marks=pytest.mark.long), "uvloop"], indirect=True)
 def test_a_client_that_reads_steadily_is_kept_and_one_that_reads_nothing_is_cut(
     begin: Begin, context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
