@@ -6,7 +6,6 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -24,9 +23,8 @@ from tests.api.test_answers import FAULTY
 from tests.apps.steered import opened, reached
 from tests.apps.watched import ODD_TEXT, greet, watched
 from tests.asgi.servers import APP, COMMANDS, Server
-from tests.plugins.distributions import install
 from tests.raw import request
-from tests.serving import ROOT, Served
+from tests.serving import Served
 
 KEY = "watchers-key"
 AUTHORIZED = {"authorization": f"Bearer {KEY}"}
@@ -119,13 +117,6 @@ def test_pieces_come_as_deltas_and_their_message_as_an_event_of_that_id(client: 
     assert seen["event_id"] == stored["event_id"]
 
 
-def test_events_of_every_type_are_told_after_what_was_streamed(client: httpx.Client) -> None:
-    told = stream(client, "list", "every-type")
-    assert [name for name, _ in told] == ["status", "event", "result"]
-    assert (told[1][1]["event_type"], told[1][1]["event_data"]) == ("rag.list", [1, 2])
-    assert told[2][1]["events"] == [{"event_type": "rag.list", "event_data": {}}]
-
-
 def test_the_result_is_the_body_of_chat_to_the_byte(client: httpx.Client) -> None:
     chatted = client.post(CHAT, json=body("hi", "to-the-byte")).text
     streamed = client.post(STREAM, json=body("hi", "to-the-byte")).text
@@ -142,14 +133,6 @@ def test_its_headers_keep_it_out_of_caches_and_proxies_buffers_and_name_the_run(
     assert "content-length" not in answer.headers
 
 
-def test_statuses_come_while_the_pipeline_works(client: httpx.Client) -> None:
-    with client.stream("POST", STREAM, json=body("hold live", "live")) as answer:
-        lines = answer.iter_lines()
-        read_start(lines)
-        client.post(CHAT, json=body("open live", "opener"))
-        assert [read_event(lines).name for _ in range(3)] == ["delta", "event", "result"]
-
-
 def test_odd_text_stays_whole_for_clients_that_split_lines_as_python_does(client: httpx.Client) -> None:
     with client.stream("POST", STREAM, json=body("oddly", "odd")) as answer:
         data = [json.loads(line.removeprefix("data: ")) for line in answer.iter_lines() if line.startswith("data: ")]
@@ -158,14 +141,6 @@ def test_odd_text_stays_whole_for_clients_that_split_lines_as_python_does(client
     assert [told["content"] for told in data if "content" in told] == [said]
     assert [told["event_data"]["content"] for told in data if "event_data" in told] == [said]
     assert data[-1]["assistant_messages"] == [said]
-
-
-def test_a_conversation_start_is_stored_and_tells_nothing(client: httpx.Client) -> None:
-    told = stream(client, "see", "greeted", run_conversation_start_on_new_thread=True)
-    assert [name for name, _ in told] == ["status", "delta", "event", "result"]
-    assert json.loads(told[-1][1]["assistant_messages"][0]) == {"asked": ["see"], "answered": 1}
-    assert told[-1][1]["created_new_thread"] is True
-    assert "Welcome" not in json.dumps(told)
 
 
 # Refusals and failures.
@@ -210,20 +185,7 @@ def test_a_pipeline_that_fails_is_an_error_with_the_detail_of_chat(client: httpx
     assert {name for name, _ in streamed[1:-1]} <= {"delta"}  # and no event
 
 
-def test_a_conversation_start_that_fails_is_an_error(client: httpx.Client) -> None:
-    fields = {"thread_config": {"greet": "raise"}, "run_conversation_start_on_new_thread": True}
-    assert stream(client, "hi", "ungreeted", **fields) == [("error", {"detail": "Pipeline error: no greeting"})]
-
-
 # Those who hang up, and those who do not read.
-
-
-def test_hanging_up_does_not_stop_the_run(client: httpx.Client) -> None:
-    with client.stream("POST", STREAM, json=body("hold hung", "hung")) as answer:
-        read_start(answer.iter_lines())
-    client.post(CHAT, json=body("open hung", "opener"))
-    seen = client.post(CHAT, json=body("see", "hung")).json()["assistant_messages"]
-    assert json.loads(seen[0]) == {"asked": ["hold hung", "see"], "answered": 1}
 
 
 def test_who_does_not_read_holds_up_nobody_and_gets_the_newest_and_the_end(
@@ -360,30 +322,9 @@ async def test_a_run_that_waits_too_long_for_its_turn_is_an_error_and_its_messag
 
 
 @pytest.mark.anyio
-async def test_a_pipeline_that_takes_too_long_is_an_error_with_the_detail_of_chat() -> None:
-    async with TestClient(serve(run_timeout=0.5)) as client:
-        streamed, chatted = [await client.post(path, json=body("hold never")) for path in (STREAM, CHAT)]
-    assert chatted.status_code == 504
-    assert progress(streamed.text)[-1] == ("error", chatted.json())
-
-
-@pytest.mark.anyio
 async def test_the_limits_of_a_caller_are_told_when_the_stream_begins() -> None:
     async with TestClient(serve(rate_limit="2/day")) as client:
         assert (await client.post(STREAM, json=body("hi"))).headers["ratelimit"].startswith('"contact";r=1;')
-
-
-@pytest.mark.anyio
-async def test_a_bound_caller_speaks_for_its_contact_and_need_not_name_it(site: Path) -> None:
-    install(site, "jimsapi-users", (ROOT / "tests" / "apps" / "jimsapi_users.py").read_text())
-    async with TestClient(serve()) as client:
-        for sent in ({"message": "hi"}, {"message": "hi", "contact_id": "ann"}):
-            answer = await client.post(STREAM, json=sent, headers={"x-user": "ann"})
-            assert progress(answer.text)[-1][0] == "result"
-        threads = (await client.get("/api/v1/threads", headers={"x-user": "ann"})).json()["threads"]
-        reader = await client.post(STREAM, json=body("hi"), headers={"x-user": "reader"})
-    assert [thread["contact_id"] for thread in threads] == ["ann"]
-    assert reader.status_code == 403
 
 
 @pytest.mark.anyio

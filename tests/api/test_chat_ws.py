@@ -25,7 +25,7 @@ from jimsapi.asgi.types import Message
 from jimsapi.asgi.websocket import WebSocket
 from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.service import RunService
-from tests.api.conversation import CHAT, RUNS, STREAM, body, parse
+from tests.api.conversation import CHAT, RUNS, body, parse
 from tests.apps.scripted import Scripted
 from tests.plugins.distributions import install
 from tests.serving import ROOT, Served
@@ -130,14 +130,6 @@ async def test_two_chats_at_once_are_worked_on_together_and_told_one_after_the_o
         assert types(second) == ["started", "status", "delta", "event", "result"]
         assert second[0]["run_id"] != frames[0]["run_id"]
         assert second[-1]["assistant_messages"] == ["d"]
-
-
-async def test_messages_of_one_thread_are_answered_in_the_order_in_which_they_were_sent() -> None:
-    async with talking() as (_, ws):
-        for number in range(10):
-            await ws.send_json(chat(f"send {number}"))
-        answers = [(await read_run(ws))[-1]["assistant_messages"] for _ in range(10)]
-    assert answers == [[str(number)] for number in range(10)]
 
 
 # Cancelling.
@@ -249,14 +241,6 @@ async def test_limits_hold_as_for_chat(settings: dict[str, Any]) -> None:
         assert await read_run(ws) == [{"type": "error", **chatted}]
         client.bot.opened["on"].set()
         await held.answer
-
-
-async def test_a_budget_that_is_used_up_refuses_as_for_chat() -> None:
-    async with talking(token_budget="5/day") as (client, ws):
-        await client.post(CHAT, json=body("use 7; send a"))
-        await ws.send_json(chat("hi"))
-        [frame] = await read_run(ws)
-        assert (frame["type"], frame["detail"].partition(":")[0]) == ("error", "The budget of this contact is used up")
 
 
 # Who may open one.
@@ -429,14 +413,6 @@ def test_a_shutdown_tells_how_open_runs_ended_and_refuses_new_ones() -> None:
         with pytest.raises(ConnectionClosed):
             ws.recv(timeout=20)
         assert server.process.wait(20) == 0
-
-
-def test_stream_and_socket_may_be_used_side_by_side(served: Served) -> None:
-    with connected(served) as ws, served.client() as client:
-        streamed = parse(client.post(STREAM, json=body("send a", "side")).text)
-        ws.send(json.dumps(chat("send a", "side")))
-        frames = [read(ws) for _ in range(4)]
-        assert frames[-1]["thread_id"] == streamed[-1].data["thread_id"]
 
 
 async def test_a_closed_websocket_leaves_nothing_of_its_conversation_to_the_garbage_collector(

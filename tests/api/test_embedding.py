@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -110,25 +109,6 @@ async def test_two_in_one_process_share_neither_threads_nor_keys_nor_metrics() -
     assert counted == [3, 1]
 
 
-async def test_the_keys_of_a_setting_a_variable_and_a_file_are_valid_together(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "key").write_text("from-file")
-    monkeypatch.setenv("JIMS_API_KEY_FILE", str(tmp_path / "key"))
-
-    async def admitted(served: Api) -> list[str]:
-        async with TestClient(served) as client:
-            keys = ("from-file", "from-variable", "from-setting")
-            headers = [{"authorization": f"Bearer {key}"} for key in keys]
-            answers = [await client.post(CHAT, json=HELLO, headers=header) for header in headers]
-        return [key for key, answer in zip(keys, answers, strict=True) if answer.status_code == 200]
-
-    assert await admitted(api()) == ["from-file"]
-    monkeypatch.setenv("JIMS_API_KEY", "from-variable")
-    assert await admitted(api()) == ["from-file", "from-variable"]
-    assert await admitted(api(api_key="from-setting")) == ["from-file", "from-variable", "from-setting"]
-
-
 async def test_an_app_may_be_a_pipeline_a_factory_or_a_reference() -> None:
     async def make() -> JimsApp:
         return JimsApp(steered, conversation_start_pipeline=greet)
@@ -136,20 +116,6 @@ async def test_an_app_may_be_a_pipeline_a_factory_or_a_reference() -> None:
     for given in (steered, make, lambda: app, "tests.apps.steered:app", "tests.apps.steered"):
         async with TestClient(create_api(given, store="memory:")) as client:
             assert (await client.post(CHAT, json=HELLO)).json()["assistant_messages"] == ["You said: hi"]
-
-
-@pytest.mark.parametrize(
-    ("settings", "named"),
-    [
-        ({"stoer": "memory:"}, "stoer"),
-        ({"max_runs": 0}, "max-runs"),
-        ({"store": "nowhere://x"}, "nowhere"),
-    ],
-)
-async def test_a_faulty_setting_stops_the_start_and_is_named(settings: dict[str, Any], named: str) -> None:
-    with pytest.raises(RuntimeError, match=named):
-        async with TestClient(create_api(app, **{"store": "memory:", **settings})):
-            pass
 
 
 @pytest.mark.parametrize("reference", ["no_such_module:app", "tests.apps.steered:nothing", "tests.apps.steered:STATE"])

@@ -157,40 +157,6 @@ async def test_an_exception_of_any_kind_is_told(database: Path, error: BaseExcep
     assert answered.json()["detail"].startswith("Pipeline error: ")
 
 
-async def test_one_that_hangs_is_504_and_its_run_failed(database: Path) -> None:
-    async with serve(database, run_timeout=0.5) as client:
-        answer = await chat(client, "hold for-ever")
-        stored = await events(client)
-        assert (await chat(client, "see")).status_code == 200
-    assert (answer.status_code, answer.json()) == (504, {"detail": "The pipeline did not answer within 0.5 seconds"})
-    assert stored == [(CREATED, None), (USER, "hold for-ever")]
-    assert [status for status, _ in runs(database)] == ["failed", "completed"]
-
-
-async def test_one_that_swallows_its_cancellation_is_let_go_and_can_say_nothing_more(database: Path) -> None:
-    released, refused = asyncio.Event(), asyncio.Event()
-
-    async def answer(ctx: ThreadContext) -> None:
-        if ctx.get_last_user_message() != "stubborn":
-            return ctx.send_message("free")
-        while not released.is_set():
-            try:
-                await released.wait()
-            except asyncio.CancelledError:
-                continue
-        try:
-            ctx.send_message("too late")
-        finally:
-            refused.set()
-
-    async with serve(database, answer, run_timeout=0.5) as client:
-        assert (await chat(client, "stubborn")).status_code == 504
-        assert (await chat(client, "next")).json()["assistant_messages"] == ["free"]
-        released.set()
-        await refused.wait()
-        assert [content for _, content in await events(client)] == [None, "stubborn", "next", "free"]
-
-
 async def test_a_conversation_start_is_stored_before_the_message_and_not_in_the_answer(database: Path) -> None:
     async with serve(database) as client:
         answer = await chat(client, "see", run_conversation_start_on_new_thread=True)

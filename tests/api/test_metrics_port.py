@@ -24,7 +24,6 @@ from jimsapi.api.metrics import CombinedRegistry, Exposition, MetricsPort
 from jimsapi.asgi.connection import Request
 from jimsapi.plugins.errors import StartError
 from jimsapi.server import thread
-from jimsapi.server.http1 import connection as connection_module
 from tests.ports import free_port
 from tests.raw import connect, ended, read_answer, request
 from tests.serving import Served
@@ -126,13 +125,6 @@ def test_a_head_has_the_fields_alone_and_other_methods_are_refused(port: int) ->
     assert "GET" in posted.headers["allow"]
 
 
-def test_a_connection_is_kept_for_the_next_scrape(port: int) -> None:
-    with connect(port) as connection:
-        for _ in range(3):
-            connection.sendall(request("GET", "/metrics"))
-            assert read_answer(connection)[0] == 200
-
-
 def test_a_collector_that_fails_is_500_and_is_logged_and_the_next_scrape_is_answered(
     port: int, registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -219,13 +211,6 @@ def test_400_idle_connections_cost_no_thread_and_less_than_10_mb() -> None:
             assert client.get("/healthz").status_code == 200
 
 
-def test_a_request_that_does_not_end_is_refused_in_time(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
-    monkeypatch.setattr(connection_module, "HEAD_WITHIN", 0.05)
-    with connect(port) as connection:
-        connection.sendall(b"GET /metrics HTTP/1.1\r\nhost:")
-        assert read_answer(connection)[0] == 408
-
-
 def test_a_connection_beyond_the_limit_closes_the_one_that_is_idle_longest(
     monkeypatch: pytest.MonkeyPatch, port: int
 ) -> None:
@@ -239,15 +224,6 @@ def test_a_connection_beyond_the_limit_closes_the_one_that_is_idle_longest(
             for connection in (first, third):
                 connection.sendall(request("GET", "/metrics"))
                 assert read_answer(connection)[0] == 200
-
-
-def test_idle_connections_beyond_the_limit_do_not_keep_a_scrape_away() -> None:
-    port = free_port()
-    with Served("--metrics-host", "127.0.0.1", "--metrics-port", str(port)) as served, ExitStack() as stack:
-        for _ in range(thread.MAX_CONNECTIONS + 100):
-            stack.enter_context(connect(port))
-        assert scrape(port).status_code == 200
-        assert len(list(Path(f"/proc/{served.pid}/fd").iterdir())) < thread.MAX_CONNECTIONS + 50
 
 
 def test_the_metrics_port_holds_at_most_an_eighth_of_the_descriptors() -> None:

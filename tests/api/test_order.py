@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.ports import free_port
-from tests.raw import metric, request
+from tests.raw import metric
 from tests.serving import Served
 
 pytestmark = pytest.mark.anyio
@@ -21,7 +21,7 @@ MANY = 50
 METRICS_PORT = free_port()
 
 
-@pytest.fixture(scope="module", params=["memory", "sqlite"])
+@pytest.fixture(scope="module", params=[pytest.param("memory", marks=pytest.mark.long), "sqlite"])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("store")
     store = "memory:" if request.param == "memory" else f"sqlite:///{folder / 'order.db'}"
@@ -101,46 +101,3 @@ async def test_50_concurrent_messages_in_a_thread_are_answered_in_order_of_arriv
     for number, answer in enumerate(answers):
         asked.append(f"see {number}")
         assert seen(answer) == {"asked": asked, "answered": len(asked) - 1}
-
-
-async def test_a_failed_run_lets_the_next_one_go_on(served: Served) -> None:
-    async with served.async_client() as client:
-        thread_id = (await say(client, "after", "hello"))["thread_id"]
-        body = {"contact_id": "after", "thread_id": thread_id}
-        sent = [client.post(CHAT, json={**body, "message": f"raise {n}"}) for n in range(5)]
-        answers = await asyncio.gather(*sent, client.post(CHAT, json={**body, "message": "see"}))
-    assert sorted(answer.status_code for answer in answers) == [200, 500, 500, 500, 500, 500]
-
-
-async def test_a_caller_who_hangs_up_cancels_nothing(served: Served) -> None:
-    async with served.async_client() as client:
-        thread_id = (await say(client, "hasty", "hello"))["thread_id"]
-        body = {"contact_id": "hasty", "message": "hold hangup", "thread_id": thread_id}
-        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
-        content = json.dumps(body).encode()
-        lines = ("content-type: application/json", f"content-length: {len(content)}")
-        writer.write(request("POST", CHAT, *lines, body=content))
-        await say(client, "watcher", "reached hangup")
-        queued = asyncio.create_task(say(client, "hasty", "see", thread_id=thread_id))
-        await runs_open(client, 2)
-        writer.transport.abort()
-        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-            await reader.readexactly(1)
-        await say(client, "watcher", "open hangup")
-        after = seen(await queued)
-    assert after == {"asked": ["hello", "hold hangup", "see"], "answered": 2}
-
-
-async def test_a_waiting_caller_who_hangs_up_has_said_it_all_the_same(served: Served) -> None:
-    async with served.async_client() as client:
-        thread_id = (await say(client, "queued", "hello"))["thread_id"]
-        holder = asyncio.create_task(say(client, "queued", "hold queued", thread_id=thread_id))
-        await say(client, "watcher", "reached queued")
-        async with served.async_client() as hasty:
-            gone = asyncio.create_task(say(hasty, "queued", "I am off", thread_id=thread_id))
-            await runs_open(client, 2)
-            gone.cancel()
-        await say(client, "watcher", "open queued")
-        await holder
-        after = seen(await say(client, "queued", "see", thread_id=thread_id))
-    assert after == {"asked": ["hello", "hold queued", "I am off", "see"], "answered": 3}

@@ -13,7 +13,6 @@ from jimsapi.asgi.testing import TestClient
 from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.errors import PipelineFailed
 from tests.api.conversation import CHAT, RUNS, STREAM, body, parse
-from tests.serving import Served
 
 pytestmark = pytest.mark.anyio
 
@@ -61,16 +60,6 @@ async def test_a_stream_ends_with_the_question_and_answers_an_answer() -> None:
         [question] = told[-1].data["questions"]
         answered = parse((await client.post(STREAM, json=answers(question, "no"))).text)
         assert answered[-1].data["assistant_messages"] == ["you said no"]
-
-
-async def test_a_background_run_answers_an_answer() -> None:
-    async with TestClient(create_api(approve, store="memory:")) as client:
-        [question] = (await client.post(CHAT, json=body("do it"))).json()["questions"]
-        begun = await client.post(RUNS, json=answers(question))
-        assert begun.status_code == 202
-        while (run := (await client.get(begun.headers["location"])).json())["status"] == "running":
-            pass
-        assert run["result"]["assistant_messages"] == ["you said yes"]
 
 
 @pytest.mark.parametrize(
@@ -145,21 +134,3 @@ async def test_another_contact_that_answers_has_no_webhook_called_with_the_answe
         assert (told.status_code, told.json()["detail"][0]["loc"]) == (422, ["body", "webhook_url"])
         answered = await client.post(CHAT, json=sent, headers=boss)
         assert (answered.status_code, answered.json()["assistant_messages"]) == (200, [])
-
-
-def test_a_question_outlives_its_process_and_what_stands_under_once_happens_once(tmp_path: Path) -> None:
-    paid = tmp_path / "paid"
-    options = ("--app", "tests.apps.asking:app", "--store", f"sqlite:///{tmp_path}/jims.db")
-    sent: dict[str, Any] = {"contact_id": "ann", "message": "20"}
-    with Served(*options, env={"PAID": str(paid)}) as served:
-        for expected in ("yes", "fine"):
-            with served.client() as client:
-                [question] = client.post(CHAT, json=sent).json()["questions"]
-            assert served.process is not None
-            served.process.kill()
-            served.process.wait()
-            served.start()
-            sent = {"contact_id": "ann", "answers": {question["question_id"]: expected}}
-        with served.client() as client:
-            assert client.post(CHAT, json=sent).json()["assistant_messages"] == ["R-20: fine"]
-    assert paid.read_text() == "20\n"

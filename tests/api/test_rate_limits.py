@@ -12,7 +12,6 @@ from jimsapi import ThreadContext, create_api
 from jimsapi.api.app import Api
 from jimsapi.asgi.testing import TestClient
 from jimsapi.plugins.errors import StartError
-from tests.command import refusal, run_command
 from tests.plugins.distributions import install
 
 pytestmark = pytest.mark.anyio
@@ -118,11 +117,6 @@ async def test_contacts_and_callers_are_counted_apart_and_their_limits_too(site:
     assert (stranger.status_code, fields(stranger)) == (401, [None, None, None])
 
 
-async def test_on_a_public_server_all_callers_are_one() -> None:
-    async with TestClient(Bot(rate_limit="9/day", identity_rate_limit="2/day").api) as client:
-        assert [(await say(client, contact=contact)).status_code for contact in "abc"] == [200, 200, 429]
-
-
 async def test_open_runs_are_limited_and_a_place_is_free_once_its_run_has_ended() -> None:
     bot = Bot(contact_runs=1, identity_runs=2)
     async with TestClient(bot.api) as client:
@@ -152,55 +146,6 @@ async def test_a_run_that_fails_takes_its_part_says_what_is_left_and_frees_its_p
     assert (refused.status_code, fields(refused)[1]) == (429, '"contact";r=0;t=43200')
 
 
-async def test_a_refused_message_is_not_stored_and_puts_nobody_off() -> None:
-    async with TestClient(Bot(rate_limit="1/day").api) as client:
-        thread = (await say(client, "first")).json()["thread_id"]
-        for _ in range(5):
-            refused = await say(client, "second")
-        events = (await client.get(f"/api/v1/threads/{thread}/events")).json()["events"]
-        threads = (await client.get("/api/v1/threads", params={"contact_id": "ann"})).json()["threads"]
-    assert fields(refused)[0] == "86400"
-    assert [event["event_data"]["content"] for event in events if event["event_type"].startswith("comm.")] == [
-        "first",
-        "You said: first",
-    ]
-    assert len(threads) == 1
-
-
-async def test_a_faulty_message_takes_nothing() -> None:
-    async with TestClient(Bot(rate_limit="1/day").api) as client:
-        assert (await client.post("/api/v1/chat", json={"contact_id": "ann"})).status_code == 422
-        assert (await say(client, "\0")).status_code == 422
-        assert (await say(client)).status_code == 200
-
-
-async def test_a_full_queue_is_429_as_before_and_says_what_is_left() -> None:
-    bot = Bot(rate_limit="9/day", thread_queue=0)
-    async with TestClient(bot.api) as client:
-        held = asyncio.create_task(say(client, "hold"))
-        await bot.begun.wait()
-        refused = await say(client)
-        bot.may_end.set()
-        await held
-    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
-    assert re.fullmatch(r'"contact";r=7;t=\d+', refused.headers["ratelimit"])
-
-
-async def test_a_draining_server_says_so_whatever_the_limits() -> None:
-    bot = Bot(rate_limit="1/day", contact_runs=1)
-    async with TestClient(bot.api) as client:
-        held = asyncio.create_task(say(client, "hold"))
-        await bot.begun.wait()
-        assert bot.api.service is not None
-        drained = asyncio.create_task(bot.api.service.drain(10))
-        await asyncio.sleep(0)
-        refused = await say(client)
-        bot.may_end.set()
-        assert (await held).headers["ratelimit"].startswith('"contact";r=0')
-        await drained
-    assert (refused.status_code, fields(refused)) == (503, ["5", None, None])
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -214,15 +159,3 @@ async def test_a_faulty_limit_stops_the_start(settings: dict[str, Any], message:
     with pytest.raises(StartError, match=message):
         async with Bot(**settings).api.lifespan():
             pass
-
-
-def test_the_command_refuses_a_faulty_rate_in_one_line_before_it_touches_the_store(tmp_path: Path) -> None:
-    (tmp_path / "bot.py").write_text("async def app(ctx): ...\n")
-    given = ["--app", "bot", "--port", "0", "--metrics-port", "0"]
-    for ran in (
-        run_command(*given, "--rate-limit", "60/fortnight", cwd=tmp_path),
-        run_command(*given, cwd=tmp_path, env={"JIMS_RATE_LIMIT": "60/fortnight"}),
-        run_command("check", *given, "--rate-limit", "60/fortnight", cwd=tmp_path),
-    ):
-        assert "'60/fortnight' is not a rate: give a number from 1 to 1000000 and a unit" in refusal(ran)
-    assert not (tmp_path / "jims.db").exists()

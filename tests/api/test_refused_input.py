@@ -18,7 +18,7 @@ CHAT = "/api/v1/chat"
 JSON = {"content-type": "application/json"}
 
 
-@pytest.fixture(scope="module", params=["memory", "sqlite"])
+@pytest.fixture(scope="module", params=[pytest.param("memory", marks=pytest.mark.long), "sqlite"])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder: Path = tmp_path_factory.mktemp("store")
     store = "memory:" if request.param == "memory" else f"sqlite:///{folder / 'refused.db'}"

@@ -16,7 +16,6 @@ import pytest
 from jimsapi import JimsApp, create_api
 from jimsapi.asgi.testing import TestClient
 from jimsapi.runs.stream import KEPT_FOR
-from jimsapi.threads.errors import StoreUnavailable
 from tests.api.conversation import CHAT, RUNS, STREAM, body, names, parse, read_event
 from tests.api.test_answers import FAULTY
 from tests.apps.scripted import Scripted
@@ -139,15 +138,6 @@ def test_a_run_that_is_not_there_is_404_on_every_route(client: httpx.Client) -> 
     assert client.get(f"{RUNS}/no-uuid").status_code == 404
 
 
-def test_a_conversation_start_that_failed_is_shown(client: httpx.Client) -> None:
-    fields: dict[str, Any] = {
-        "thread_config": {"greet": "raise no greeting"},
-        "run_conversation_start_on_new_thread": True,
-    }
-    view = wait(client, begin(client, "hi", **fields), "failed")
-    assert view["error"] == {"detail": "Pipeline error: no greeting", "status": 500}
-
-
 @pytest.mark.parametrize("prefer", ["respond-async", "wait=5, Respond-Async; x=1"])
 def test_who_prefers_not_to_wait_does_not(client: httpx.Client, prefer: str) -> None:
     answer = client.post(CHAT, json=body("send a", "hasty"), headers={"prefer": prefer})
@@ -181,31 +171,6 @@ def test_a_running_one_is_cancelled_and_its_caller_and_its_stream_are_told(clien
     assert client.post(f"{path}/cancel").status_code == 409  # it has ended
     seen = client.post(CHAT, json=body("see", "canceller")).json()
     assert json.loads(seen["assistant_messages"][0]) == ["hold cancelled; send done", "see"]
-
-
-def test_who_waits_for_a_run_that_is_cancelled_gets_409(served: Served, client: httpx.Client) -> None:
-    with client.stream("POST", STREAM, json=body("hold waited for", "waiter")) as stream:
-        run_id = read_event(stream.iter_lines()).data["run_id"]
-        client.post(f"{RUNS}/{run_id}/cancel")
-        attached = client.get(f"{RUNS}/{run_id}").json()
-    assert attached["error"]["status"] == 409
-
-
-def test_what_has_ended_cannot_be_cancelled(client: httpx.Client) -> None:
-    path = begin(client, "send a")
-    wait(client, path, "completed")
-    answer = client.post(f"{path}/cancel")
-    assert answer.status_code == 409
-    assert answer.json() == {"detail": f"Run '{path.rpartition('/')[2]}' has ended: it is completed"}
-
-
-def test_a_queued_one_is_cancelled_without_a_trace(client: httpx.Client) -> None:
-    hold(client, "queue", "queuer")
-    queued = begin(client, "never", "queuer")
-    assert client.post(f"{queued}/cancel").json()["status"] == "cancelled"
-    release(client, "queue")
-    seen = client.post(CHAT, json=body("see", "queuer")).json()
-    assert json.loads(seen["assistant_messages"][0]) == ["hold queue; send done", "see"]
 
 
 # Watching.
@@ -245,36 +210,6 @@ def test_a_stream_with_a_bogus_id_begins_no_run(client: httpx.Client) -> None:
     answer = client.post(STREAM, json=body("hi", "bogus"), headers={"last-event-id": "x"})
     assert answer.status_code == 422
     assert client.get("/api/v1/threads", params={"contact_id": "bogus"}).json()["threads"] == []
-
-
-def test_a_broken_stream_goes_on_where_it_stopped(client: httpx.Client) -> None:
-    with client.stream("POST", STREAM, json=body("status a; hold broken; stream b", "broken")) as stream:
-        lines = stream.iter_lines()
-        first = [read_event(lines) for _ in range(2)]
-        run_id = stream.headers["x-run-id"]
-    release(client, "broken")
-    rest = parse(client.get(f"{RUNS}/{run_id}/stream", headers={"last-event-id": first[-1].id or ""}).text)
-    assert [event.id for event in rest] == ["3", "4", "end"]
-    assert names(rest) == ["delta", "event", "result"]
-
-
-def test_several_watch_one_run_and_none_disturbs_another(client: httpx.Client) -> None:
-    path = f"{begin(client, 'status a; hold several; stream b')}/stream"
-    with client.stream("GET", path) as one, client.stream("GET", path) as other:
-        readers = [one.iter_lines(), other.iter_lines()]
-        assert [[read_event(reader).name for _ in range(2)] for reader in readers] == [["started", "status"]] * 2
-        with client.stream("GET", path) as leaving:
-            read_event(leaving.iter_lines())
-        release(client, "several")
-        assert [[read_event(reader).name for _ in range(3)] for reader in readers] == [["delta", "event", "result"]] * 2
-
-
-def test_a_plain_chat_may_be_watched_in_its_midst(served: Served, client: httpx.Client) -> None:
-    with httpx.Client(base_url=served.url, trust_env=False, timeout=30) as other:
-        run = hold(client, "midst", "midst")
-        with other.stream("GET", f"{run}/stream") as stream:
-            assert read_event(stream.iter_lines()).name == "started"
-            release(client, "midst")
 
 
 # Elsewhere: mounted, forgotten, restarted.
@@ -352,43 +287,6 @@ def test_a_run_that_waits_at_a_shutdown_is_done_by_the_next_process(tmp_path: Pa
 
 
 # Limits.
-
-
-@pytest.mark.anyio
-async def test_what_timed_out_says_what_chat_said() -> None:
-    async with TestClient(create_api(JimsApp(Scripted()), store="memory:", run_timeout=0.5)) as client:
-        chatted = await client.post(CHAT, json=body("hold on"))
-        view = (await client.get(f"{RUNS}/{chatted.headers['x-run-id']}")).json()
-    assert (view["status"], view["error"]) == ("failed", chatted.json() | {"status": 504})
-
-
-@pytest.mark.anyio
-async def test_a_stream_that_ends_for_want_of_the_store_goes_on_behind_what_was_read(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    api = create_api(JimsApp(Scripted()), store="memory:")
-    async with TestClient(api) as client:
-        assert api.service is not None
-        store = api.service.store
-        finish, away = store.finish, asyncio.Event()
-        away.set()
-
-        async def finish_or_not(*given: Any) -> Any:
-            if away.is_set():
-                raise StoreUnavailable("host=db.internal")
-            return await finish(*given)
-
-        monkeypatch.setattr(store, "finish", finish_or_not)
-        answer = await client.post(STREAM, json=body("stream a"))
-        *read, last = parse(answer.text)
-        assert names(read) == ["started", "delta"]
-        assert last == (None, "error", {"detail": "The store is not available; try again later"})
-        away.clear()
-        run = f"{RUNS}/{answer.headers['x-run-id']}"
-        while (await client.get(run)).json()["status"] != "completed" or api.service.open_runs:
-            await asyncio.sleep(0.005)
-        rest = parse((await client.get(f"{run}/stream", headers={"last-event-id": "2"})).text)
-        assert [(event.id, event.name) for event in rest] == [("3", "event"), ("end", "result")]
 
 
 @pytest.mark.anyio

@@ -12,7 +12,6 @@ import pytest
 from jimsapi import ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
 from jimsapi.plugins.errors import StartError
-from tests.command import refusal, run_command
 from tests.plugins.distributions import install
 
 pytestmark = pytest.mark.anyio
@@ -173,14 +172,6 @@ async def test_every_way_to_send_a_message_is_refused(path: str) -> None:
 
 
 @pytest.mark.usefixtures("callers")
-async def test_a_restart_does_not_begin_a_new_budget(tmp_path: Path) -> None:
-    store = f"sqlite:///{tmp_path / 'jims.db'}"
-    for status in (200, 429):
-        async with api(store, token_budget="10/day") as client:
-            assert (await say(client, "m 10")).status_code == status
-
-
-@pytest.mark.usefixtures("callers")
 async def test_the_deletion_of_a_contact_does_not_begin_a_new_budget_for_a_caller_that_is_bound_to_it() -> None:
     async with api(token_budget="10/day") as client:
         for caller, status in (("phone-ann", 429), ("shop", 200)):
@@ -236,12 +227,6 @@ async def test_a_faulty_budget_stops_the_start(settings: dict[str, Any], message
     with pytest.raises(StartError, match=message):
         async with create_api(spend, store="memory:", **settings).lifespan():
             pass
-
-
-def test_the_check_names_a_faulty_budget(tmp_path: Path) -> None:
-    (tmp_path / "bot.py").write_text("async def app(ctx): ...\n")
-    given = ["--app", "bot", "--port", "0", "--metrics-port", "0", "--token-budget", "many/day"]
-    assert "--token-budget: 'many/day' is not a budget" in refusal(run_command("check", *given, cwd=tmp_path))
 
 
 async def test_metrics_have_the_tokens_of_a_bounded_number_of_models() -> None:
