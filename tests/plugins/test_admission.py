@@ -201,14 +201,6 @@ async def test_the_key_and_authentik_come_first_whatever_their_distributions_are
         assert [built.name for built in served.composition.providers] == ["key", "authentik", "b", "c", "d"]
 
 
-async def test_a_provider_s_own_failure_is_logged_by_its_kind_and_not_its_text(
-    doors: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert (await ask({"x-b": "timeout"})).status_code == 503
-    assert "auth provider b failed with TimeoutError" in caplog.text
-    assert "sesame" not in caplog.text
-
-
 async def test_an_identity_reaches_no_further_than_its_contact_and_its_scopes(doors: Path) -> None:
     async with TestClient(create_api(echo, store="memory:")) as client:
         body = {"contact_id": "ben", "message": "hi"}
@@ -217,18 +209,6 @@ async def test_an_identity_reaches_no_further_than_its_contact_and_its_scopes(do
         refused = await client.post("/api/v1/chat", json=body, headers={"x-b": "reader"})
         assert (refused.status_code, "chat" in refused.text) == (403, True)
         assert (await client.get("/api/v1/threads?contact_id=ben", headers={"x-b": "reader"})).status_code == 200
-
-
-async def test_metrics_and_observers_are_told_what_each_provider_said(doors: Path) -> None:
-    served = create_api(echo, store="memory:")
-    async with TestClient(served) as client:
-        for word in ("in", "invalid", "denied", "unavailable", "rubbish"):
-            await client.get("/api/v1/threads?contact_id=ann", headers={"x-b": word})
-        text = served.metrics()
-    for outcome, count in (("admitted", 1), ("invalid", 1), ("denied", 1), ("unavailable", 2)):
-        assert f'jims_auth_decisions_total{{outcome="{outcome}",provider="b"}} {count}.0' in text.replace(
-            f'provider="b",outcome="{outcome}"', f'outcome="{outcome}",provider="b"'
-        )
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/openapi.json", "/docs"])

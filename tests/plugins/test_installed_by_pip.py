@@ -161,12 +161,3 @@ def test_the_start_and_the_request_lines_name_it_and_never_its_secret(served: Se
     assert "NO AUTHENTICATION" not in log
     assert "Sesame" not in log
     assert "Simsalabim" not in log
-
-
-def test_its_variable_and_file_work_as_its_flag_does(installed: Path, tmp_path: Path) -> None:
-    (tmp_path / "bot.py").write_text(BOT)
-    secret = tmp_path / "secret"
-    secret.write_text("s\n")
-    for env in ({"JIMS_TICKET_SECRET": "s"}, {"JIMS_TICKET_SECRET_FILE": str(secret)}):
-        checked = run_command("check", "--app", "bot", cwd=tmp_path, path=installed, env=env)
-        assert "tried in this order: ticket" in checked.stdout, checked.stderr

@@ -615,26 +615,3 @@ def test_what_a_hook_says_to_the_operator_is_said_as_it_is_and_its_own_mistakes_
     ):
         with pytest.raises(StartError, match=message):
             Implementation(entry, "jimsapi_auth_provider", function, ("settings",))(settings=settings)
-
-
-async def test_create_api_takes_the_keys_of_keyword_variable_and_file_together(
-    site: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from jimsapi.builtin.bearer_key import KeyOptions
-
-    async def keys(**settings: Any) -> list[str]:
-        api = create_api(echo, store="memory:", **settings)
-        async with api.lifespan():
-            assert api.composition is not None
-            return [key.reveal() for key in api.composition.settings.get(KeyOptions).api_key]
-
-    (site / "keys").write_text("file\nfile2\n")
-    assert await keys() == []
-    monkeypatch.setenv("JIMS_API_KEY_FILE", str(site / "keys"))
-    assert await keys() == ["file", "file2"]
-    monkeypatch.setenv("JIMS_API_KEY", "variable")
-    assert await keys() == ["variable", "file", "file2"]
-    assert await keys(api_key="") == ["variable", "file", "file2"]
-    assert await keys(api_key="keyword") == ["keyword", "variable", "file", "file2"]
-    monkeypatch.delenv("JIMS_API_KEY_FILE")
-    assert await keys(api_key=["keyword", Secret("two")]) == ["keyword", "two", "variable"]

@@ -23,19 +23,6 @@ BROKEN = "raise RuntimeError('it is broken')"
 PROVIDER = """
 from jimsapi import *
 
-class Door:
-    name = "door"
-    async def authenticate(self, connection):
-        return None
-
-@hookimpl
-def jimsapi_auth_provider():
-    return Door()
-"""
-
-PROVIDER = """
-from jimsapi import *
-
 class Lock:
     name = "lock"
     async def authenticate(self, connection):
@@ -155,13 +142,6 @@ def test_the_error_of_a_broken_plugin_names_the_option_that_starts_without_it(do
     line = refusal(run_command("--app", "bot", "--store", "memory:", cwd=doors))
     assert "RuntimeError: it is broken" in line
     assert "--without-plugin broken" in line
-
-
-def test_keys_are_made_beside_a_broken_plugin(doors: Path) -> None:
-    install(doors, "acme-broken", BROKEN)
-    made = run_command("keys", "new", "website", "--keys-file", "keys.json", cwd=doors)
-    assert made.returncode == 0, made.stderr
-    assert made.stdout.startswith("jims_")
 
 
 def test_check_beside_broken_plugins_checks_the_others_and_shows_every_error(doors: Path) -> None:

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.asyncio.client import connect
 
 from jimsapi import ThreadContext, WebSocketDisconnected, create_api
 from jimsapi.asgi.testing import ClientWebSocket, HandshakeRefused, TestClient
 from jimsapi.plugins.errors import PluginError
 from tests.plugins.distributions import install
-from tests.serving import Served
 
 pytestmark = pytest.mark.anyio
 
@@ -107,18 +105,6 @@ async def test_a_signature_over_get_opens_a_websocket(provider: Any) -> None:
             async with opened(signed("2", method)):
                 pass
         assert refused.value.response.status_code == 401
-
-
-async def test_a_signature_over_get_opens_a_websocket_of_the_served_api(site: Path) -> None:
-    install(site, "acme-signed", SIGNED + READMIT + HOOK)
-    (site / "bot.py").write_text("async def app(ctx): ctx.send_message('yes')\n")
-    with Served("--app", "bot:app", "--store", "memory:", folder=site) as served:
-        headers = {"authorization": signed("1")}
-        async with connect(f"{served.url.replace('http', 'ws')}{WS}", additional_headers=headers, proxy=None) as ws:
-            for _ in range(2):
-                await ws.send('{"type": "chat", "message": "hi"}')
-                frames = [str(await ws.recv()) for _ in range(4)]
-                assert '"assistant_messages":["yes"]' in frames[-1]
 
 
 async def test_a_nonce_admits_every_message_of_its_websocket_and_no_second_connection(provider: Any) -> None:
