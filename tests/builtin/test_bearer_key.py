@@ -115,16 +115,6 @@ async def test_a_key_that_is_added_to_the_file_works_and_one_that_is_removed_sto
     assert await admitted(provider, "old", "new", "flag") == [False, True, True]
 
 
-async def test_a_key_that_is_also_a_flag_stays_when_the_file_loses_it(path: Path) -> None:
-    path.write_text("both\nfile\n")
-    settings = Settings([Owned(KeyOptions, "jimsapi")], {"api_key": ["both"]}, {"JIMS_API_KEY_FILE": str(path)})
-    clock = Clock()
-    provider = BearerKey(settings.sources("api_key").given, plain(path, clock))
-    path.write_text("other\n")
-    clock.now += CHECK_EVERY
-    assert await admitted(provider, "both", "file", "other") == [True, False, True]
-
-
 @pytest.mark.parametrize("left", [None, "", " \n\r\n"])
 async def test_the_keys_of_a_file_that_is_gone_or_empty_are_refused_and_the_others_stay(
     path: Path, clock: Clock, left: str | None
@@ -290,18 +280,6 @@ async def test_a_key_is_refused_from_the_moment_at_which_it_expires(path: Path, 
     with pytest.raises(InvalidCredentials, match="key:one has expired"):
         await provider.authenticate(connection(key))
     assert await admitted(provider, key, "other") == [False, False]
-
-
-async def test_without_a_fake_clock_real_time_counts(path: Path) -> None:
-    file = KeysFile(path)
-    key, _ = file.add("one", expires=datetime.now(UTC) + timedelta(hours=1))
-    document = json.loads(path.read_text())
-    document["keys"].append(document["keys"][0] | {"name": "two", "sha256": "0" * 64})
-    document["keys"][0]["expires"] = "2020-01-01T00:00:00Z"
-    provider = named(path, Clock())
-    assert await admitted(provider, key) == [True]
-    path.write_text(json.dumps(document))
-    assert await admitted(named(path, Clock()), key) == [False]
 
 
 @pytest.mark.parametrize("token", ["", " ", "x", "jims_", "0" * 64, "é", "\xff", "x" * 100_000])

@@ -173,14 +173,6 @@ async def test_after_another_status_the_events_come_again_without_those_that_wer
         assert await calls(receiver, 4) == [str(event.event_id) for event in expected]
 
 
-async def test_a_batch_that_was_received_is_sent_again_if_it_comes_again() -> None:
-    events = make_events(2)
-    async with Receiver() as receiver, sending(receiver) as sender:
-        for _ in range(2):
-            await sender.deliver(events)
-        assert await calls(receiver, 4) == [str(event.event_id) for event in events] * 2
-
-
 @pytest.mark.parametrize("status", [400, 413, 415, 422])
 async def test_a_receiver_may_refuse_an_event_for_ever_and_gets_the_others(status: int) -> None:
     events = make_events(3)
@@ -292,14 +284,14 @@ async def test_an_event_of_the_history_is_sent_also_if_its_batch_failed_a_moment
 async def test_accepted_events_are_remembered_while_their_batch_comes_again_and_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(event_sender, "REMEMBERED_FOR", 2.0)
+    monkeypatch.setattr(event_sender, "REMEMBERED_FOR", 1.0)
     events, receiver = events_of_threads(2), Statuses()
     receiver.statuses[events[1].event_id] = 500
     async with receiver.sender() as sender:
         for _ in range(4):
             with pytest.raises(UnexpectedStatus):
                 await sender.deliver(events)
-            await asyncio.sleep(0.8)
+            await asyncio.sleep(0.4)
     assert receiver.received == {events[0].event_id: 1, events[1].event_id: 4}
 
 

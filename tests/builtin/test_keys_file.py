@@ -213,17 +213,6 @@ def test_an_owner_changes_a_file_whose_group_has_no_rights_and_is_none_of_his(sh
             KeysFile(path).add("two")
 
 
-def test_where_root_changed_the_file_its_owner_can_change_it_still(shared: Path) -> None:
-    path = shared / "keys.json"
-    with without_root():
-        KeysFile(path).add("one")
-    KeysFile(path).add("two")
-    with without_root():
-        KeysFile(path).revoke("one")
-    assert [key.name for key in KeysFile(path).read()] == ["two"]
-    assert [one.name for one in shared.iterdir()] == ["keys.json"]
-
-
 def test_what_is_in_the_way_is_named(shared: Path) -> None:
     path = shared / "keys.json"
     with without_root():
@@ -362,24 +351,3 @@ def test_of_many_who_change_the_file_at_once_none_loses_a_key(tmp_path: Path) ->
             thread.join(0.001)
     assert faults == []
     assert {key.name for key in KeysFile(path).read()} == {f"key-{n}-{turn}" for n in range(12) for turn in range(1, 5)}
-
-
-def test_of_many_who_take_one_name_at_once_one_gets_it(tmp_path: Path) -> None:
-    start = threading.Barrier(8)
-    got: list[bool] = []
-
-    def work() -> None:
-        start.wait()
-        try:
-            KeysFile(tmp_path / "keys.json").add("one")
-        except StartError:
-            got.append(False)
-        else:
-            got.append(True)
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(got) == [False] * 7 + [True]
