@@ -124,3 +124,22 @@ async def test_a_pipeline_that_hangs_is_504_and_its_thread_goes_on(store: str) -
     assert answers[0].json() == {"detail": "The pipeline did not answer within 0.5 seconds"}
     assert answers[0].headers["x-run-id"]
     assert stored == ["hold", "next", "answered next"]
+
+
+async def test_a_draining_server_takes_nothing_new_and_ends_what_it_took() -> None:
+    held = Held()
+    async with TestClient(held.api) as client:
+        first = say(client, "ann", "hold")
+        await held.begun["hold"].wait()
+        waiting = say(client, "ann", "next")
+        await held.waiting(1)
+        assert held.api.service is not None
+        drained = asyncio.create_task(held.api.service.drain(10))
+        await asyncio.sleep(0)
+        refused = await say(client, "bea", "hi")
+        probes = [await client.get(path) for path in ("/healthz", "/readyz")]
+        held.may_end["hold"].set()
+        assert [(await task).status_code for task in (first, waiting)] == [200, 200]
+        await drained
+    assert (refused.status_code, refused.headers["connection"]) == (503, "close")
+    assert [probe.status_code for probe in probes] == [200, 503]

@@ -59,24 +59,6 @@ async def runs_open(client: httpx.AsyncClient, count: int, name: str = "jims_run
             return
 
 
-async def test_50_concurrent_first_messages_of_a_contact_make_one_thread(served: Served) -> None:
-    async with served.async_client() as client:
-        answers = await asyncio.gather(*(say(client, "first", f"see {number}") for number in range(MANY)))
-        listed = (await client.get("/api/v1/threads", params={"contact_id": "first"})).json()["threads"]
-        thread_id = listed[0]["thread_id"]
-        events = (await client.get(f"/api/v1/threads/{thread_id}/events", params={"limit": 1000})).json()["events"]
-    assert len(listed) == 1
-    assert {answer["thread_id"] for answer in answers} == {thread_id}
-    assert sum(answer["created_new_thread"] for answer in answers) == 1
-    # Nothing interleaved and nothing lost: each message is followed by its own answer, which saw all before it.
-    contents = [event["event_data"]["content"] for event in events[1:]]
-    asked = contents[0::2]
-    assert sorted(asked) == sorted(f"see {number}" for number in range(MANY))
-    for place, answer in enumerate(contents[1::2]):
-        assert json.loads(answer) == {"asked": asked[: place + 1], "answered": place}
-    assert sorted(answer["assistant_messages"][0] for answer in answers) == sorted(contents[1::2])
-
-
 async def test_50_concurrent_messages_in_a_thread_are_answered_in_order_of_arrival(served: Served) -> None:
     async with served.async_client() as client:
         thread_id = (await say(client, "queue", "hello"))["thread_id"]

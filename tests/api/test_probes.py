@@ -71,7 +71,7 @@ async def test_the_answer_of_a_store_that_fails_is_not_used_again(pinged: Pinged
 async def test_a_disk_on_which_only_small_writes_fit_is_not_ready_until_no_message_was_refused_for_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outage, "QUIET", 4.0)
+    monkeypatch.setattr(outage, "QUIET", 2.0)
     monkeypatch.setattr(probes, "VALID_FOR", 0.0)
     api = create_api(app, store=f"sqlite:///{tmp_path}/jims.db")
     async with TestClient(api) as client:

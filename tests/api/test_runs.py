@@ -16,6 +16,7 @@ import pytest
 from jimsapi import JimsApp, create_api
 from jimsapi.asgi.testing import TestClient
 from jimsapi.runs.stream import KEPT_FOR
+from jimsapi.threads.errors import StoreUnavailable
 from tests.api.conversation import CHAT, RUNS, STREAM, body, names, parse, read_event
 from tests.api.test_answers import FAULTY
 from tests.apps.scripted import Scripted
@@ -303,3 +304,32 @@ async def test_a_busy_thread_refuses_with_the_run_that_is_open() -> None:
         while (await client.get(f"{RUNS}/{held['run_id']}")).json()["status"] != "completed":
             await asyncio.sleep(0)
         assert (await client.post(CHAT, json=body("hi"))).status_code == 200
+
+
+@pytest.mark.anyio
+async def test_a_stream_that_ends_for_want_of_the_store_goes_on_behind_what_was_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api = create_api(JimsApp(Scripted()), store="memory:")
+    async with TestClient(api) as client:
+        assert api.service is not None
+        store = api.service.store
+        finish, away = store.finish, asyncio.Event()
+        away.set()
+
+        async def finish_or_not(*given: Any) -> Any:
+            if away.is_set():
+                raise StoreUnavailable("host=db.internal")
+            return await finish(*given)
+
+        monkeypatch.setattr(store, "finish", finish_or_not)
+        answer = await client.post(STREAM, json=body("stream a"))
+        *read, last = parse(answer.text)
+        assert names(read) == ["started", "delta"]
+        assert last == (None, "error", {"detail": "The store is not available; try again later"})
+        away.clear()
+        run = f"{RUNS}/{answer.headers['x-run-id']}"
+        while (await client.get(run)).json()["status"] != "completed" or api.service.open_runs:
+            await asyncio.sleep(0.005)
+        rest = parse((await client.get(f"{run}/stream", headers={"last-event-id": "2"})).text)
+        assert [(event.id, event.name) for event in rest] == [("3", "event"), ("end", "result")]

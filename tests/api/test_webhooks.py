@@ -132,3 +132,11 @@ async def test_a_faulty_secret_stops_the_start_without_being_shown(secret: str) 
             pass
     assert secret not in str(refused.value)
     assert "hidd" not in str(refused.value)
+
+
+async def test_a_run_that_was_cancelled_is_told_as_cancelled() -> None:
+    async with Receiver() as receiver, serving() as client:
+        begun = await client.post("/api/v1/runs", json=body(receiver.url(), "hold on"))
+        await client.post(f"{begun.headers['location']}/cancel")
+        event = (await receiver.call()).verified()
+    assert (event["type"], event["data"]["run_id"]) == ("run.cancelled", begun.json()["run_id"])
