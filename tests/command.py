@@ -1,11 +1,16 @@
 """The command, run to its end: a real process whose output and exit status are looked at."""
 
+import logging
 import os
 import pty
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+import pytest
+
+from jimsapi.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,6 +35,24 @@ def run_command(
         timeout=60,
         check=False,
     )
+
+
+def run_here(capsys: pytest.CaptureFixture[str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in this process, which is quicker, with the plugins that a test has put on its path.
+
+    The command must end by itself. What it does to logs is undone.
+    """
+    kept = [(logger, list(logger.handlers), logger.level) for logger in map(logging.getLogger, ("", "jimsapi"))]
+    try:
+        with pytest.raises(SystemExit) as exited:
+            main(list(arguments))
+    finally:
+        for logger, handlers, level in kept:
+            logger.handlers[:] = handlers
+            logger.setLevel(level)
+    assert isinstance(exited.value.code, int)
+    output, errors = capsys.readouterr()
+    return subprocess.CompletedProcess(arguments, exited.value.code, output, errors)
 
 
 def answer_command(*arguments: str, answer: str, cwd: Path) -> tuple[int, str]:

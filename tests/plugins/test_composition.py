@@ -183,36 +183,6 @@ async def test_a_start_that_fails_late_leaves_what_was_entered_and_may_be_tried_
     assert diary.entries == ["enter a", "leave a"] * 2
 
 
-async def test_an_observer_that_raises_harms_no_request_and_no_other_observer(
-    site: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    install(
-        site,
-        "aaa-observer",
-        """
-        from jimsapi import *
-
-        class Bad:
-            def fail(self, record):
-                raise RuntimeError("sesame")
-            on_request = on_admission = on_run = on_commit = fail
-
-        @hookimpl
-        def jimsapi_observer():
-            return Bad()
-        """,
-    )
-    served = api(api_key="k", store=f"sqlite:///{site}/jims.db")
-    async with TestClient(served, headers={"authorization": "Bearer k"}) as client:
-        assert [await chat(client) for _ in range(3)] == [200, 200, 200]
-        text = served.metrics()
-    assert 'route="/api/v1/chat",status="200"} 3.0' in text
-    assert 'jims_runs_total{status="completed"} 3.0' in text
-    assert 'jims_store_commits_total{outcome="ok"}' in text
-    assert 'outcome="admitted"' in text
-    assert "the observer of plugin aaa_observer" in caplog.text
-
-
 SINK = """
 import asyncio
 import diary
@@ -417,26 +387,6 @@ async def test_wrappers_see_every_request_the_first_distribution_s_outermost(
         async with TestClient(served) as client:
             answer = await client.get(path)
         assert (answer.status_code, answer.headers.get_list("x-passed")) == (status, ["b", "a"])
-
-
-def test_a_plugin_adds_a_subcommand(site: Path) -> None:
-    install(
-        site,
-        "acme-commands",
-        """
-        import click
-        from jimsapi import *
-
-        @hookimpl
-        def jimsapi_commands(cli):
-            @cli.command("greet")
-            @click.argument("whom")
-            def greet(whom):
-                click.echo(f"hello {whom}")
-        """,
-    )
-    ran = CliRunner().invoke(command_line(["greet", "ann"]), ["greet", "ann"])
-    assert (ran.exit_code, ran.output) == (0, "hello ann\n")
 
 
 async def test_check_lists_things_that_need_entering_without_entering_them(

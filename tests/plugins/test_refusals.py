@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from jimsapi import create_api
-from jimsapi.cli import main
 from jimsapi.plugins.errors import StartError
-from tests.command import refusal, run_command
+from tests.command import refusal, run_command, run_here
 from tests.plugins.distributions import install
 
 HOOKIMPL = "from jimsapi import *\n"
@@ -311,12 +310,14 @@ def test_help_works_beside_a_plugin_whose_commands_fail(
     assert "jimsapi_commands failed" in start(bot)
 
 
-def test_a_command_that_plugins_would_break_says_so_under_check_too(bot: Path) -> None:
+def test_a_command_that_plugins_would_break_says_so_under_check_too(
+    bot: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     install(bot, "acme-faulty", "import no_such_package")
-    checked = run_command("check", "--app", "bot", "--store", "memory:", cwd=bot)
+    checked = run_here(capsys, "check", "--app", "bot", "--store", "memory:")
     assert checked.returncode == 1
     assert "no_such_package" in checked.stderr.splitlines()[-1]
-    assert "no_such_package" in refusal(run_command("openapi", "--app", "bot", cwd=bot))
+    assert "no_such_package" in refusal(run_here(capsys, "openapi", "--app", "bot"))
 
 
 @pytest.mark.anyio
@@ -426,14 +427,20 @@ async def test_an_auth_variable_without_its_plugin_stops_the_start(
     assert f"JIMS_AUTHENTIK_URL{suffix} is set, but jimsapi-authentik is not installed" in line
 
 
-def test_an_empty_auth_variable_is_unset(bot: Path) -> None:
-    checked = run_command("check", "--app", "bot", cwd=bot, env={"JIMS_AUTHENTIK_URL": "", "JIMS_OIDC_ISSUER": ""})
+def test_an_empty_auth_variable_is_unset(
+    bot: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("JIMS_AUTHENTIK_URL", "JIMS_OIDC_ISSUER"):
+        monkeypatch.setenv(variable, "")
+    checked = run_here(capsys, "check", "--app", "bot")
     assert checked.returncode == 0, checked.stderr
 
 
-def test_an_auth_option_goes_to_its_plugin_where_that_is_installed(bot: Path) -> None:
+def test_an_auth_option_goes_to_its_plugin_where_that_is_installed(
+    bot: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     install(bot, "jimsapi-authentik", OPTION % ("authentik", "url"), point="authentik = jimsapi_authentik")
-    checked = run_command("check", "--app", "bot", "--authentik-url", "https://id.example.org", cwd=bot)
+    checked = run_here(capsys, "check", "--app", "bot", "--authentik-url", "https://id.example.org")
     assert checked.returncode == 0, checked.stderr
 
 
@@ -444,14 +451,15 @@ async def test_an_auth_order_that_names_an_absent_provider_stops_the_start(bot: 
     assert "--auth-order names door, which is not installed or not configured (there are: key)" in line
 
 
-def test_an_auth_order_that_names_an_unconfigured_provider_stops_the_start(bot: Path) -> None:
-    line = refusal(run_command("check", "--app", "bot", "--auth-order", "key", cwd=bot))
+def test_an_auth_order_that_names_an_unconfigured_provider_stops_the_start(
+    bot: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refusal(run_here(capsys, "check", "--app", "bot", "--auth-order", "key"))
     assert "--auth-order names key, which is not installed or not configured (there are: none)" in line
 
 
 def diagnose(argument: str, capsys: pytest.CaptureFixture[str]) -> str:
     """What the command prints for an argument that must succeed."""
-    with pytest.raises(SystemExit) as exited:
-        main([argument])
-    assert exited.value.code == 0
-    return capsys.readouterr().out
+    ran = run_here(capsys, argument)
+    assert ran.returncode == 0
+    return ran.stdout
