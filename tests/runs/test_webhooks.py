@@ -658,6 +658,7 @@ async def test_beyond_the_limit_webhooks_wait_in_the_store_until_there_is_room(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(module, "PENDING_LIMIT", 2)
+    monkeypatch.setattr(module, "LOOK_EVERY", 0.01)
     async with Receiver() as receiver, calling(store=make_store("sqlite", tmp_path)) as (service, webhooks):
         runs = [service.begin(inbound(contact=f"{n}", webhook_url=receiver.url()), PUBLIC) for n in range(30)]
         called = {(await receiver.call()).verified()["run_id"] for _ in runs}
