@@ -13,17 +13,14 @@ from jimsapi.runs import peers as peers_module
 from jimsapi.runs.admission import PUBLIC
 from jimsapi.runs.lookup import Runs
 from jimsapi.runs.peers import Peers
-from jimsapi.runs.result import RunResult
 from jimsapi.runs.service import RunService
-from jimsapi.runs.stream import THE_END, Delta, Ended, Gap
+from jimsapi.runs.stream import Ended
 from jimsapi.stores.memory import MemoryStore
 from jimsapi.threads.ids import uuid7
 from tests.apps.scripted import Scripted
-from tests.runs.serving import drained, ended, inbound, read_all, serving, told
+from tests.runs.serving import drained, ended, inbound, serving, told
 
 pytestmark = pytest.mark.anyio
-
-SCRIPT = "status Looking; stream Hel; stream lo; event found; tool search; hold on; stream Bye; send Bye"
 
 
 @pytest.fixture(autouse=True)
@@ -41,74 +38,6 @@ async def two(folder: Path, bot: Scripted) -> AsyncIterator[tuple[RunService, Ru
         serving(bot, store, peers=Peers(folder)) as other,
     ):
         yield one, other
-
-
-async def test_the_stream_of_another_process_has_every_item_once_and_in_order(tmp_path: Path) -> None:
-    bot = Scripted()
-    async with two(tmp_path, bot) as (one, other):
-        run = one.begin(inbound(SCRIPT), PUBLIC, watched=True)
-        await bot.reached["on"].wait()
-        items = await Runs(other).watch(PUBLIC, run.run_id)
-        reading = asyncio.create_task(drained(items))
-        await asyncio.sleep(0)
-        bot.opened["on"].set()
-        seen = await reading
-        assert run.stream is not None
-        own = await read_all(run.stream)
-        assert [position for position, _ in seen] == [position for position, _ in own]
-        assert told(seen)[:-1] == told(own)[:-1]
-        assert any(isinstance(item, Delta) for _, item in seen)
-        assert isinstance(seen[-1][1], Ended)
-
-
-@pytest.mark.parametrize("after", [1, 2, 3, 5])
-async def test_a_stream_that_began_at_one_process_is_resumed_at_another_in_mid_answer(
-    tmp_path: Path, after: int
-) -> None:
-    bot = Scripted()
-    async with two(tmp_path, bot) as (one, other):
-        run = one.begin(inbound(SCRIPT), PUBLIC, watched=True)
-        assert run.stream is not None
-        first = [await run.stream.next(position) for position in range(after)]
-        await bot.reached["on"].wait()
-        resumed = await Runs(other).watch(PUBLIC, run.run_id, after)
-        assert resumed is not None
-        live = [await anext(resumed)]
-        assert live[0][0] == after + 1, "a live item comes before the run has ended"
-        bot.opened["on"].set()
-        rest = [*live, *[found async for found in resumed]]
-        own = await read_all(run.stream)
-    assert [position for position, _ in [*filter(None, first), *rest]] == [position for position, _ in own]
-    assert not any(isinstance(item, Gap) for _, item in rest)
-
-
-async def test_a_run_of_another_process_that_has_no_reader_yet_shows_what_comes(tmp_path: Path) -> None:
-    bot = Scripted()
-    async with two(tmp_path, bot) as (one, other):
-        run = one.begin(inbound("hold on; stream Hel; send Hello"), PUBLIC)
-        await bot.reached["on"].wait()
-        items = await Runs(other).watch(PUBLIC, run.run_id)
-        assert items is not None
-        reading = asyncio.create_task(drained(items))
-        while run.stream is None:
-            await asyncio.sleep(0.001)
-        bot.opened["on"].set()
-        assert any(isinstance(item, Delta) for _, item in await reading)
-
-
-async def test_a_process_that_ends_leaves_the_rest_to_the_store(tmp_path: Path) -> None:
-    bot = Scripted()
-    async with serving(bot, store := MemoryStore(), peers=Peers(tmp_path)) as other:
-        async with serving(bot, store, peers=Peers(tmp_path)) as one:
-            run = one.begin(inbound("stream Hel; hold on"), PUBLIC, watched=True)
-            await bot.reached["on"].wait()
-            items = await Runs(other).watch(PUBLIC, run.run_id)
-            assert items is not None
-            assert [(await anext(items))[0] for _ in range(2)] == [1, 2]
-            await one.drain(0)
-        rest = [found async for found in items]
-        assert rest[-1][0] == THE_END
-    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_reader_that_leaves_ends_the_conversation_of_the_processes(tmp_path: Path) -> None:
@@ -130,26 +59,6 @@ async def test_a_reader_that_leaves_ends_the_conversation_of_the_processes(tmp_p
         assert not one.is_read_elsewhere(run.run_id)
         bot.opened["on"].set()
         await ended(one)
-
-
-async def test_a_process_that_drains_ends_the_streams_of_runs_of_others(tmp_path: Path) -> None:
-    bot = Scripted()
-    async with two(tmp_path, bot) as (one, other):
-        run = one.begin(inbound("stream Hel; hold on; send Bye"), PUBLIC, watched=True)
-        await bot.reached["on"].wait()
-        items = await Runs(other).watch(PUBLIC, run.run_id)
-        assert items is not None
-        assert [(await anext(items))[0] for _ in range(2)] == [1, 2]
-        rest = asyncio.create_task(drained(items))
-        await asyncio.sleep(0.1)
-        await other.drain(0)
-        async with asyncio.timeout(5):
-            assert told(await rest) == ["ServerDraining"]
-        later = await Runs(other).watch(PUBLIC, run.run_id, 1)
-        async with asyncio.timeout(5):
-            assert told(await drained(later)) == ["ServerDraining"]
-        bot.opened["on"].set()
-        assert isinstance(await run.wait_for_answer(), RunResult)
 
 
 @contextmanager

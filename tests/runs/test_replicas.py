@@ -1,7 +1,7 @@
 """Live streams between replicas: what one works on, another one shows, every item once and in order."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
@@ -13,46 +13,14 @@ from jimsapi.runs.lookup import Runs
 from jimsapi.runs.replicas import MAX_ANSWER, MAX_QUESTION, Replicas
 from jimsapi.runs.result import RunResult
 from jimsapi.runs.service import RunService
-from jimsapi.runs.stream import THE_END, Delta, Ended, Gap, Read
+from jimsapi.runs.stream import Delta, Ended, Gap, Read
 from jimsapi.stores.memory import MemoryStore
 from jimsapi.threads.ids import uuid7
 from tests.apps.scripted import Scripted
-from tests.runs.serving import drained, ended, inbound, read_all, serving, taken, told
+from tests.runs.links import Answer, Wire, WireLink
+from tests.runs.serving import drained, ended, inbound, serving, taken, told
 
 pytestmark = pytest.mark.anyio
-
-SCRIPT = "status Looking; stream Hel; stream lo; event found; tool search; hold on; stream Bye; send Bye"
-Answer = Callable[[bytes], Awaitable[bytes | None]]
-
-
-class Wire:
-    """What connects the links of a test. `questions` and `answers` are those that were sent so far."""
-
-    def __init__(self) -> None:
-        self.serving: dict[str, Answer] = {}
-        self.questions: list[bytes] = []
-        self.answers: list[bytes] = []
-
-
-class WireLink:
-    """A link in one process."""
-
-    def __init__(self, wire: Wire, name: str) -> None:
-        self.name = name
-        self.wire = wire
-
-    async def serve(self, answer: Answer) -> None:
-        self.wire.serving[self.name] = answer
-
-    async def ask(self, question: bytes, replica: str | None) -> tuple[bytes, str] | None:
-        self.wire.questions.append(question)
-        asked = [name for name in self.wire.serving if name != self.name] if replica is None else [replica]
-        answers = [(await self.wire.serving[name](question), name) for name in asked]
-        found = next(((answer, name) for answer, name in answers if answer is not None), None)
-        if found is None:
-            return None
-        self.wire.answers.append(found[0])
-        return found
 
 
 @pytest.fixture(autouse=True)
@@ -74,56 +42,6 @@ async def two(
         yield one, other
 
 
-async def test_the_stream_of_another_replica_has_every_item_once_and_in_order() -> None:
-    bot = Scripted()
-    async with two(bot, wire := Wire()) as (one, other):
-        run = one.begin(inbound(SCRIPT), PUBLIC, watched=True)
-        await bot.reached["on"].wait()
-        reading = asyncio.create_task(drained(await Runs(other).watch(PUBLIC, run.run_id)))
-        while len(wire.questions) < 2:  # the second one waits for the next item
-            await asyncio.sleep(0)
-        bot.opened["on"].set()
-        seen = await reading
-        assert run.stream is not None
-        own = await read_all(run.stream)
-    assert [position for position, _ in seen] == [position for position, _ in own]
-    assert told(seen)[:-1] == told(own)[:-1]
-    assert "delta Bye" in told(seen)
-    assert isinstance(seen[-1][1], Ended)
-    assert max(map(len, wire.questions)) <= MAX_QUESTION
-
-
-@pytest.mark.parametrize("after", [1, 2, 3, 5])
-async def test_a_stream_that_began_at_one_replica_is_resumed_at_another_in_mid_answer(after: int) -> None:
-    bot = Scripted()
-    async with two(bot, Wire()) as (one, other):
-        run = one.begin(inbound(SCRIPT), PUBLIC, watched=True)
-        assert run.stream is not None
-        first = [await run.stream.next(position) for position in range(after)]
-        await bot.reached["on"].wait()
-        resumed = await Runs(other).watch(PUBLIC, run.run_id, after)
-        assert resumed is not None
-        live = [await anext(resumed)]
-        assert live[0][0] == after + 1, "a live item comes before the run has ended"
-        bot.opened["on"].set()
-        rest = [*live, *[found async for found in resumed]]
-        own = await read_all(run.stream)
-    assert [position for position, _ in [*filter(None, first), *rest]] == [position for position, _ in own]
-    assert not any(isinstance(item, Gap) for _, item in rest)
-
-
-async def test_a_run_of_another_replica_that_has_no_reader_yet_shows_what_comes() -> None:
-    bot = Scripted()
-    async with two(bot, wire := Wire()) as (one, other):
-        run = one.begin(inbound("hold on; stream Hel; send Hello"), PUBLIC)
-        await bot.reached["on"].wait()
-        reading = asyncio.create_task(drained(await Runs(other).watch(PUBLIC, run.run_id)))
-        while len(wire.questions) < 2:
-            await asyncio.sleep(0)
-        bot.opened["on"].set()
-        assert "delta Hel" in told(await reading)
-
-
 async def test_nothing_is_sent_before_and_after_somebody_reads() -> None:
     bot = Scripted()
     async with two(bot, wire := Wire()) as (one, other):
@@ -139,38 +57,6 @@ async def test_nothing_is_sent_before_and_after_somebody_reads() -> None:
         await ended(one)
         assert len(wire.questions) == 2
         assert len(wire.answers) == 1
-
-
-async def test_a_replica_that_ends_leaves_the_rest_to_the_store() -> None:
-    bot, store, wire = Scripted(), MemoryStore(), Wire()
-    async with serving(bot, store, replicas=[Replicas(WireLink(wire, "other"))]) as other:
-        async with serving(bot, store, replicas=[Replicas(WireLink(wire, "one"))]) as one:
-            run = one.begin(inbound("stream Hel; hold on"), PUBLIC, watched=True)
-            await bot.reached["on"].wait()
-            items = await Runs(other).watch(PUBLIC, run.run_id)
-            assert items is not None
-            assert [(await anext(items))[0] for _ in range(2)] == [1, 2]
-            await one.drain(0)
-        assert [found async for found in items][-1][0] == THE_END
-        assert await wire.serving["one"](wire.questions[0]) is None, "a replica that has ended answers nothing"
-
-
-async def test_a_replica_that_drains_ends_the_streams_of_runs_of_others() -> None:
-    bot = Scripted()
-    async with two(bot, wire := Wire()) as (one, other):
-        run = one.begin(inbound("stream Hel; hold on; send Bye"), PUBLIC, watched=True)
-        await bot.reached["on"].wait()
-        reading = asyncio.create_task(drained(await Runs(other).watch(PUBLIC, run.run_id)))
-        while len(wire.questions) < 2:
-            await asyncio.sleep(0)
-        await other.drain(0)
-        async with asyncio.timeout(5):
-            assert told(await reading) == ["started", "delta Hel", "ServerDraining"]
-        later = await Runs(other).watch(PUBLIC, run.run_id, 1)
-        async with asyncio.timeout(5):
-            assert told(await drained(later)) == ["ServerDraining"]
-        bot.opened["on"].set()
-        assert isinstance(await run.wait_for_answer(), RunResult)
 
 
 class Losing(WireLink):
@@ -201,6 +87,7 @@ async def test_lost_and_repeated_answers_change_no_stream(monkeypatch: pytest.Mo
             if isinstance(found[1], Delta):
                 bot.opened[found[1].content].set()
     assert len(wire.questions) > 8
+    assert max(map(len, wire.questions)) <= MAX_QUESTION
     assert told(seen)[:9] == ["started", *(f"delta {number}" for number in range(8))]
     assert len(seen) == len(dict(seen))
 
@@ -301,6 +188,7 @@ async def test_a_question_of_another_version_is_not_answered() -> None:
         assert await wire.serving["one"](wire.questions[0]) is not None
         assert await wire.serving["one"](b"\x02" + wire.questions[0][1:]) is None
         assert await wire.serving["one"](wire.questions[0] + b"\x00") is None
+    assert await wire.serving["one"](wire.questions[0]) is None, "a replica that has ended answers nothing"
 
 
 async def test_a_run_that_no_replica_has_has_no_live_items() -> None:
