@@ -1,11 +1,16 @@
 """The command, run to its end: a real process whose output and exit status are looked at."""
 
+import json
 import logging
 import os
 import pty
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +18,7 @@ import pytest
 from jimsapi.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
+TIMEOUT = 60.0
 
 
 def python_path(*folders: Path) -> str:
@@ -23,16 +29,23 @@ def python_path(*folders: Path) -> str:
 def run_command(
     *arguments: str, cwd: Path, path: Path | None = None, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python -m jimsapi` in `cwd`, with plugins from `path` (else `cwd`) and no `JIMS_*` but those of `env`."""
+    """Run `python -m jimsapi` in `cwd`, with plugins from `path` (else `cwd`) and no `JIMS_*` but those of `env`.
+
+    It is a process of `tests/command_server.py`, unless it depends on how Python itself starts.
+    """
     clean = {name: value for name, value in os.environ.items() if not name.startswith("JIMS_")}
+    given = {**clean, "PYTHONPATH": python_path(path or cwd), **(env or {})}
+    starts_otherwise = any(name.startswith("PYTHON") for name in env or ()) or (cwd / "sitecustomize.py").exists()
+    if not starts_otherwise:
+        return _run_forked(arguments, cwd, given)
     return subprocess.run(
         [sys.executable, "-m", "jimsapi", *arguments],
         cwd=cwd,
-        env={**clean, "PYTHONPATH": python_path(path or cwd), **(env or {})},
+        env=given,
         capture_output=True,
         stdin=subprocess.DEVNULL,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT,
         check=False,
     )
 
@@ -53,6 +66,38 @@ def run_here(capsys: pytest.CaptureFixture[str], *arguments: str) -> subprocess.
     assert isinstance(exited.value.code, int)
     output, errors = capsys.readouterr()
     return subprocess.CompletedProcess(arguments, exited.value.code, output, errors)
+
+
+def _run_forked(arguments: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    request = json.dumps({"arguments": arguments, "folder": os.path.abspath(cwd), "env": env}).encode()
+    server = _command_server()
+    with open(os.devnull) as no_input, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        socket.send_fds(server, [request], [no_input.fileno(), out.fileno(), err.fileno()])
+        process = int(server.recv(100))
+        try:
+            status = int(server.recv(100))
+        except TimeoutError:
+            os.kill(process, signal.SIGKILL)
+            server.recv(100)
+            raise
+        outputs = [os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode() for file in (out, err)]
+    return subprocess.CompletedProcess(arguments, status, *outputs)
+
+
+@cache
+def _command_server() -> socket.socket:
+    """The connection to the server of commands, which ends with this process."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.command_server", str(theirs.fileno())],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+        )
+    ours.settimeout(TIMEOUT)
+    return ours
 
 
 def answer_command(*arguments: str, answer: str, cwd: Path) -> tuple[int, str]:

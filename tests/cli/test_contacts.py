@@ -74,7 +74,7 @@ def stored(folder: Path, *events: NewEvent) -> tuple[UUID, UUID, set[str]]:
 
 
 def contacts(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return run_command("contacts", *arguments, *STORE, cwd=folder, env={"PYTHONUTF8": "1"})
+    return run_command("contacts", *arguments, *STORE, cwd=folder)
 
 
 def archived(path: Path) -> dict[str, Any]:

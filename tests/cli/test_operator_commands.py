@@ -35,7 +35,7 @@ RED = "\x1b[31mred\u202e\x9b\x7f"
 
 
 def command(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return run_command(*arguments, *STORE, cwd=folder, env={"PYTHONUTF8": "1", **env})
+    return run_command(*arguments, *STORE, cwd=folder, env=env)
 
 
 def printed(folder: Path, *arguments: str) -> str:

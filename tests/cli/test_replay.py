@@ -69,7 +69,7 @@ def folder(site: Path) -> Path:
 
 
 def replay(folder: Path, *arguments: str, app: str = OLD, **env: str) -> subprocess.CompletedProcess[str]:
-    return run_command("replay", *STORE, "--app", app, *arguments, cwd=folder, env={"PYTHONUTF8": "1", **env})
+    return run_command("replay", *STORE, "--app", app, *arguments, cwd=folder, env=env)
 
 
 def failure(ran: subprocess.CompletedProcess[str]) -> str:

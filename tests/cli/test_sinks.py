@@ -22,7 +22,7 @@ STORE = ("--store", "sqlite:///jims.db")
 
 
 def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return run_command("sinks", *arguments, *STORE, cwd=folder, env={"PYTHONUTF8": "1"})
+    return run_command("sinks", *arguments, *STORE, cwd=folder)
 
 
 def printed(folder: Path, *arguments: str) -> str:

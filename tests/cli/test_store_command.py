@@ -28,7 +28,7 @@ BOT = "async def app(ctx):\n    ctx.send_message('Hi')\n"
 
 
 def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return run_command("store", *arguments, cwd=folder, env={"PYTHONUTF8": "1"})
+    return run_command("store", *arguments, cwd=folder)
 
 
 def printed(folder: Path, *arguments: str) -> str:
