@@ -40,12 +40,6 @@ def test_questions_in_everyday_words_have_these_answers(graph: Graph, messages: 
     assert text == answer
 
 
-def test_the_list_has_many_questions_in_both_languages() -> None:
-    words = [frozenset(messages[-1].casefold().split()) for messages, _ in conversations()]
-    assert len(words) >= 180
-    assert sum(bool(found & {"wer", "was", "mag", "mögen", "wie"}) for found in words) >= 35
-
-
 def fans(tables: Tables, interest: str) -> set[str]:
     return {tables.people[person] for person, key in tables.links if tables.interests[key] == interest}
 
@@ -92,20 +86,6 @@ def test_yes_and_no_are_those_of_the_files(graph: Graph, tables: Tables) -> None
             is_fan = person in fans(tables, interest)
             assert ask(graph, f"Does {person} like {interest}?").startswith("Yes: " if is_fan else "No: ")
             assert ask(graph, f"Mag {person} {interest}?").startswith("Ja: " if is_fan else "Nein: ")
-
-
-def test_counts_are_those_of_the_files(graph: Graph, tables: Tables) -> None:
-    for interest in tables.interests.values():
-        number = len(fans(tables, interest))
-        assert f": {number}" in ask(graph, f"How many people like {interest}?")
-        assert f": {number}" in ask(graph, f"Wie viele Leute mögen {interest}?")
-
-
-def test_neither_nor_has_an_answer(graph: Graph) -> None:
-    answer = ask(graph, "Who likes neither Quokkas nor Mosaic?")
-    assert "interested in neither Quokkas nor Mosaic: " in answer
-    assert "Alexander Brandt" in answer
-    assert "Geneva Durben" not in answer
 
 
 @pytest.mark.parametrize("nobody", ["nobody", "no one"])

@@ -111,17 +111,6 @@ async def test_the_model_is_sent_the_question_the_rows_and_the_key(configured: M
     assert json.loads(body["messages"][-1]["content"]) == {"question": QUESTION, "rows": GENEVA, "plain_answer": PLAIN}
 
 
-async def test_another_model_and_no_key_may_be_configured(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url + "/")
-    monkeypatch.setenv("OPENAI_MODEL", "small")
-    server.says(FRIENDLY)
-    text, info = await ask()
-    assert (text, info["model_used"]) == (FRIENDLY, "small")
-    ((path, headers, body),) = server.requests
-    assert (path, body["model"]) == ("/v1/chat/completions", "small")
-    assert "authorization" not in headers
-
-
 async def test_the_remark_on_a_slip_stays_in_front(configured: ModelServer) -> None:
     configured.says(FRIENDLY)
     text, _ = await ask("What are Genva Durben's interests?")
@@ -255,13 +244,6 @@ async def test_a_text_that_is_incomplete_or_untrue_is_not_sent(configured: Model
     assert info["model_stats"] == {"gpt-4.1-mini": {"requests_count": 1, "prompt_tokens": 7}}
 
 
-async def test_everybody_has_to_be_named_and_nobody_else(configured: ModelServer) -> None:
-    configured.says("That would be Zoë Vandermeer and Wilhelmina Thorne.")
-    assert (await ask("Who likes Shadow Puppets?"))[0] == "That would be Zoë Vandermeer and Wilhelmina Thorne."
-    configured.says("That would be Zoë Vandermeer, Wilhelmina Thorne and Ren Hayakawa.")
-    assert (await ask("Who likes Shadow Puppets?"))[1]["model_error"] == "the model added Ren Hayakawa"
-
-
 def answer_of(*names: str, all_names: tuple[str, ...] = ()) -> Answer:
     return Answer("plain", names=names, all_names=(*names, *all_names))
 
@@ -334,10 +316,6 @@ async def test_the_variables_choose_the_model_and_empty_ones_count_as_unset(monk
     assert configured_model() == Model("small", "http://localhost:1/v1", KEY)
 
 
-async def test_the_key_is_not_in_the_repr() -> None:
-    assert KEY not in repr(Model("m", api_key=KEY))
-
-
 class Watcher:
     def __init__(self) -> None:
         self.told: list[StatusEvent | str] = []
@@ -346,15 +324,17 @@ class Watcher:
         self.told.append(status)
 
 
-async def test_whoever_watches_is_told_that_the_question_is_being_read(configured: ModelServer) -> None:
-    configured.says(OPEN_QUERY)
+@pytest.mark.parametrize(
+    ("question", "said", "told"),
+    [
+        (OPEN, OPEN_QUERY, StatusEvent("Reading the question", "reading")),
+        (QUESTION, FRIENDLY, StatusEvent("Writing the answer", "writing")),
+    ],
+)
+async def test_whoever_watches_is_told_what_the_model_does(
+    configured: ModelServer, question: str, said: str, told: StatusEvent
+) -> None:
+    configured.says(said)
     watcher = Watcher()
-    await answer_interests(ThreadContext.for_test(OPEN).with_status_updater(watcher))
-    assert watcher.told[-1] == StatusEvent("Reading the question", "reading")
-
-
-async def test_whoever_watches_is_told_that_the_answer_is_being_written(configured: ModelServer) -> None:
-    configured.says(FRIENDLY)
-    watcher = Watcher()
-    await answer_interests(ThreadContext.for_test(QUESTION).with_status_updater(watcher))
-    assert watcher.told[-1] == StatusEvent("Writing the answer", "writing")
+    await answer_interests(ThreadContext.for_test(question).with_status_updater(watcher))
+    assert watcher.told[-1] == told

@@ -175,20 +175,6 @@ async def test_messages_that_are_no_text_are_not_understood() -> None:
     assert ctx.outgoing_events[0].event_data["content"].startswith("I did not understand")
 
 
-async def test_a_thread_without_a_message_is_not_understood() -> None:
-    ctx = ThreadContext.for_test()
-    await answer_interests(ctx)
-    assert ctx.outgoing_events[1].event_data["query"] == ""
-
-
-async def test_the_greeting_says_what_can_be_asked() -> None:
-    ctx = ThreadContext.for_test()
-    await greet(ctx)
-    (event,) = ctx.outgoing_events
-    assert event.event_type == "comm.assistant_message"
-    assert "“What are Geneva Durben's interests?”" in event.event_data["content"]
-
-
 async def test_every_example_in_the_greeting_is_answered() -> None:
     ctx = ThreadContext.for_test()
     await greet(ctx)
