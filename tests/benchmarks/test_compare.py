@@ -25,19 +25,9 @@ def test_a_server_of_a_checkout_answers_what_each_case_asks(store: str, tmp_path
         assert (tmp_path / "jims.db").exists() == (store == SQLITE)
 
 
-def test_a_checkout_has_the_files_of_its_revision() -> None:
-    with checkout("HEAD") as folder:
-        assert (folder / "benchmarks" / "apps" / "echo.py").read_bytes()
-
-
 def test_a_revision_that_git_does_not_know_is_reported() -> None:
     with pytest.raises(SystemExit, match="git cannot read nowhere"), checkout("nowhere"):
         pass
-
-
-def test_this_checkout_is_taken_as_it_is() -> None:
-    with checkout(HERE) as folder:
-        assert folder == ROOT
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -2,18 +2,15 @@
 
 import json
 import os
-import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import overview, plan, run
-from benchmarks.instructions import fewest, report, risen
-from benchmarks.plan import Plan, share_a_core, two_cores
-from benchmarks.plots import Panel
+from benchmarks import plan, run
+from benchmarks.instructions import report, risen
+from benchmarks.plan import share_a_core, two_cores
 from benchmarks.sheet import LOAD_BUSY, LOAD_COST, P99, RATE, Aim, Sheet
-from benchmarks.suites import chat, framework, growth
 from benchmarks.table import tables
 
 MACHINE = {"processor": "one", "cores": 2, "kernel": "Linux", "file system": "ext4", "fsync ms": 0.2}
@@ -42,11 +39,6 @@ def test_ratios_are_taken_within_each_round(sheet: Sheet) -> None:
     assert sheet.ratios("GET", "ours", ("raw",), RATE) == [0.5, 0.75, 0.9]
 
 
-def test_of_several_others_the_best_of_the_round_counts(sheet: Sheet) -> None:
-    assert sheet.ratios("GET", "ours", ("raw", "other"), RATE) == [0.5, 30 / 45, 0.9]
-    assert sheet.ratios("GET", "ours", ("raw", "other"), P99) == [2.0, pytest.approx(1.5), pytest.approx(10 / 9)]
-
-
 def test_the_versions_of_what_is_compared_stand_above_the_tables(sheet: Sheet) -> None:
     versions = {
         "ours": {"Python": "3.13.5", "uvicorn": "0.54", "pip": "26"},
@@ -66,13 +58,6 @@ def test_an_aim_that_is_missed_is_shown_beside_its_figure(sheet: Sheet) -> None:
     assert "| Routed GET: requests/s to raw | ≥ 0.92 | **0.75** (0.5 to 0.9) | short |" in text
     assert "| ≤ 50 | **50** (30 to 90) | met |" in text
     assert "Not measured" not in text
-
-
-def test_an_aim_beside_all_peers_names_the_best_of_them(sheet: Sheet) -> None:
-    sheet.aims = (Aim(1, "Routed GET", "GET", "ours", RATE, ("raw", "other"), at_least=1),)
-    assert "| Routed GET: requests/s to the best peer, raw | ≥ 1 | **0.667** (0.5 to 0.9) | short |" in tables(
-        [sheet], RUN
-    )
 
 
 def test_of_an_aim_for_several_cases_the_worst_is_shown(sheet: Sheet) -> None:
@@ -129,42 +114,6 @@ def test_what_is_written_leaves_other_files_alone(
     }
 
 
-def test_warnings_stand_in_the_result_too(sheet: Sheet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "draw", lambda *_: None)
-    sheet.others = 0.31
-    run.write(tmp_path, [sheet], RUN)
-    kept = json.loads((tmp_path / "result.json").read_text())
-    assert kept["warnings"] == ["Other programs used this machine, so many of its 2 processors: framework 0.31."]
-
-
-def test_the_overview_shows_ours_with_the_protocol_of_the_others_too_and_is_drawn_of_a_run_that_has_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: list[Panel] = []
-    monkeypatch.setattr(overview, "draw_panels", lambda title, panels, path: drawn.extend(panels))
-    of_framework = Sheet("framework", "requests", framework.AIMS)
-    rates = {framework.OURS: 300.0, framework.OURS_ELSEWHERE: 200.0, **dict.fromkeys(framework.PEERS, 90.0)}
-    for case in (framework.GET, framework.PARTS, framework.POST):
-        for name, rate in {framework.RAW: 100.0, **rates}.items():
-            of_framework.add(case, name, {RATE: rate})
-    of_chat, of_growth = (Sheet(name, "chats", aims) for name, aims in SUITES_WITH_AIMS.items())
-    for sheet in (of_chat, of_growth):
-        for aim in sheet.aims:
-            for name in (aim.system, *aim.others, chat.FASTAPI):
-                sheet.add(aim.case, name, {aim.unit: 100.0})
-    overview.draw_overview([of_framework, of_growth], tmp_path)
-    assert drawn == []
-    overview.draw_overview([of_framework, of_chat, of_growth], tmp_path)
-    assert [(panel.title, list(panel.bars)[:2]) for panel in drawn[:3]] == [
-        (f"{case} (raw ASGI = 1)", [framework.OURS, framework.OURS_ELSEWHERE])
-        for case in (framework.GET, framework.PARTS, framework.POST)
-    ]
-    assert all(ratios for panel in drawn for ratios in panel.bars.values())
-
-
-SUITES_WITH_AIMS = {"chat": chat.AIMS, "growth": growth.aims(10_000, 1_000)}
-
-
 PAIRS = ((0, 1), (0, 2), (2, 6), (2, 4), (3, 4))
 
 
@@ -185,39 +134,12 @@ def test_one_core_for_server_and_load_is_warned_of(sheet: Sheet) -> None:
     assert "**Server and load generator had one core between them.**" in text
 
 
-def test_the_load_has_its_own_processor_for_a_while() -> None:
-    allowed = os.sched_getaffinity(0)
-    load_core = max(allowed)
-    with Plan(True, random.Random(1), None, load_core).as_load():
-        assert os.sched_getaffinity(0) == {load_core}
-    assert os.sched_getaffinity(0) == allowed
-
-
-def test_a_seed_repeats_the_order() -> None:
-    first, again, other = (Plan(True, random.Random(seed), None, None) for seed in (5, 5, 6))
-    things = range(100)
-    order = first.shuffled(things)
-    assert order == again.shuffled(things)
-    assert order != other.shuffled(things)
-
-
-def test_systems_follow_the_one_beside_which_they_stand_and_sizes_follow_each_other(sheet: Sheet) -> None:
-    assert sheet.systems("GET") == ["raw", "other", "ours"]
-    for size in ("1,000 events", "10 events", "400 events"):
-        sheet.add("turn", size, {P99: 1.0})
-    assert sheet.systems("turn") == ["10 events", "400 events", "1,000 events"]
-
-
 def test_more_instructions_than_before_are_called_slower() -> None:
     before = {"date": "2026-11-25", "commit": "abc", "healthz": "1000", "404": "1000", "chat": "1000"}
     _, slower, same, new = report({"healthz": 1100, "404": 1005, "SSE": 7}, before)
     assert slower.endswith("+10.0%  slower")
     assert same.endswith("+0.5%")
     assert new.split() == ["SSE", "7"]
-
-
-def test_of_several_counts_the_fewest_instructions_of_each_kind_count() -> None:
-    assert fewest([{"healthz": 3, "404": 1}, {"healthz": 2, "404": 5}]) == {"healthz": 2, "404": 1}
 
 
 def test_only_kinds_of_requests_that_take_over_two_percent_more_instructions_need_a_reason() -> None:

@@ -4,9 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import history
-from benchmarks.history import Row, changed, main, panels, run_of, table
-from benchmarks.plots import Panel
+from benchmarks.history import Row, changed, main, run_of, table
 from benchmarks.sheet import P99, RATE, SECONDS, SERVER_BUSY, Sheet
 from benchmarks.table import tables
 from tests.benchmarks.test_figures import RUN
@@ -72,11 +70,6 @@ def test_what_runs_say_against_their_figures_is_told(tmp_path: Path, capsys: pyt
     assert printed.count("- one, 2 cores, Linux.") == 2
 
 
-def test_the_plot_has_the_rows_of_several_runs() -> None:
-    runs = {"v1": run_of(text(8_000, 0.2)), "out/tables.md": run_of(text(9_000))}
-    assert panels(runs) == [Panel(f"framework: GET, 32 clients, {TO_RAW}", {"v1": [0.8], "out/tables.md": [0.9]})]
-
-
 def test_runs_are_read_from_files_and_from_git(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([*write(tmp_path, mine=text(9_000)), "HEAD"])
     printed = capsys.readouterr().out
@@ -99,17 +92,3 @@ def test_runs_that_cannot_be_compared_are_reported(
     with pytest.raises(SystemExit) as ended:
         main(runs)
     assert told in str(ended.value) + capsys.readouterr().err
-
-
-def test_the_plot_is_drawn_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[Path] = []
-    monkeypatch.setattr(history, "draw_panels", lambda title, panels, path: drawn.append(path))
-    runs = write(tmp_path, a=text(8_000), b=text(9_000))
-    main([*runs, "--out", str(tmp_path / "plots")])
-    assert drawn == [tmp_path / "plots" / "history"]
-
-
-def test_runs_without_a_row_in_common_are_not_drawn(tmp_path: Path) -> None:
-    runs = write(tmp_path, a=text(8_000), b=text(9_000).replace("jimsapi", "another"))
-    with pytest.raises(SystemExit, match="nothing to draw"):
-        main([*runs, "--out", str(tmp_path / "plots")])

@@ -4,22 +4,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 
 from benchmarks.answers import check_chat, check_framework, check_parts
 from benchmarks.apps import agent
-from benchmarks.apps.features import FEATURES
-from benchmarks.caller import Caller, is_whole
+from benchmarks.caller import Caller
 from benchmarks.environments import ROOT
-from benchmarks.installed import install_idle
 from benchmarks.load import CHAT, load
 from benchmarks.rows import CALLS, MESSAGES, fill_sqlite
-from benchmarks.serving import ENVIRONMENT, Server, free_port, free_ports
-from benchmarks.sheet import Sheet
-from benchmarks.suites.conversation import PLUGINS, aims, install_all
+from benchmarks.serving import ENVIRONMENT, Server, free_port
+from benchmarks.suites.conversation import PLUGINS, install_all
 from jimsapi import create_api
 from jimsapi.asgi.testing import TestClient
 from jimsapi.stores.sqlite import SQLiteStore
@@ -52,10 +48,6 @@ def test_a_server_that_answers_otherwise_is_not_measured(raw: Server) -> None:
         check_chat("liar", raw, "/nowhere")
 
 
-def test_the_ports_of_one_server_are_different() -> None:
-    assert len(set(free_ports(500))) == 500  # drawn one by one, some would nearly always be the same
-
-
 @pytest.mark.parametrize(("silent", "runs"), [(0, 1), (1, 2), (2, 3)])
 def test_a_load_generator_that_said_nothing_is_started_again(
     raw: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent: int, runs: int
@@ -69,16 +61,6 @@ def test_a_load_generator_that_said_nothing_is_started_again(
     monkeypatch.setitem(ENVIRONMENT, "PATH", f"{tmp_path}:{ENVIRONMENT['PATH']}")
     assert load(raw, CHAT, seconds=5, connections=1).requests == 7
     assert starts.read_text().count("\n") == runs
-
-
-def test_a_load_generator_that_says_nothing_three_times_is_reported(
-    raw: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "wrk").write_text("#!/bin/sh\n")
-    (tmp_path / "wrk").chmod(0o755)
-    monkeypatch.setitem(ENVIRONMENT, "PATH", f"{tmp_path}:{ENVIRONMENT['PATH']}")
-    with pytest.raises(RuntimeError, match="wrk gave no result"):
-        load(raw, CHAT, seconds=5, connections=1)
 
 
 def test_no_setting_of_the_one_who_measures_reaches_a_server() -> None:
@@ -98,11 +80,6 @@ def test_a_caller_reads_answer_after_answer_and_notices_one_that_is_not_due(raw:
         caller("contact 3")  # to raw everybody is new
 
 
-def test_an_answer_is_not_whole_before_its_last_byte() -> None:
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nx: y\r\n\r\nbody"
-    assert [is_whole(answer[:length]) for length in range(len(answer) + 1)] == [False] * len(answer) + [True]
-
-
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [((), "wrk, the load generator, is missing"), (("framwork",), "no suite framwork; there are")],
@@ -114,24 +91,9 @@ def test_what_is_missing_or_mistaken_is_told_before_anything_is_made(arguments: 
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("feature", FEATURES)
-def test_each_feature_can_be_left_out_of_what_is_measured(feature: str) -> None:
-    code = "import sys; from benchmarks.apps.without import WITHOUT; WITHOUT[sys.argv[1]]()"
-    done = run("-c", code, feature)
-    assert done.returncode == 0, done.stderr
-
-
 def test_every_kind_of_request_whose_instructions_are_counted_is_answered() -> None:
     done = run("-m", "benchmarks.in_process")
     assert done.returncode == 0, done.stderr
-
-
-def test_idle_plugins_are_installed_plugins(tmp_path: Path) -> None:
-    environment = install_idle(tmp_path, 20)
-    assert len(list(distributions(path=[str(tmp_path)]))) == 20
-    listed = run("-m", "jimsapi", "plugins", **environment)
-    assert listed.returncode == 0, listed.stderr
-    assert listed.stdout.count("idle_plugin_") >= 20
 
 
 def test_all_that_conversations_may_have_is_installed_for_the_measurement(tmp_path: Path) -> None:
@@ -160,11 +122,3 @@ async def test_threads_of_calls_of_tools_are_written_and_forked(tmp_path: Path) 
         events = await client.get(f"/api/v1/threads/{fork.json()['thread_id']}/events")
         kinds = [event["event_type"] for event in events.json()["events"]]
         assert kinds == ["tool.call"] * 30
-
-
-def test_the_aims_of_conversations_are_for_what_is_measured() -> None:
-    sheet = Sheet("conversation", "", aims(100_000))
-    for aim in sheet.aims:
-        for name in (aim.system, *aim.others):
-            sheet.add(aim.case, name, {aim.unit: 100.0})
-    assert all(sheet.found(aim) == (1, 1, 1, True) for aim in sheet.aims)
