@@ -28,20 +28,6 @@ def test_it_names_each_folder_of_deploy() -> None:
     assert [each.name for each in DEPLOY.iterdir() if each.is_dir() and f"deploy/{each.name}" not in PAGE] == []
 
 
-def test_each_link_leads_to_a_file_and_a_heading() -> None:
-    for link in re.findall(r"\]\(([^):]+)\)", PAGE):
-        path, _, heading = link.partition("#")
-        target = ROOT / "docs" / path if path else ROOT / "docs" / "deploy.md"
-        assert target.is_file(), link
-        assert not heading or heading in headings(target), link
-
-
-def headings(page: Path) -> set[str]:
-    """The anchors of a page's headings, as they are made on GitHub."""
-    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
-
-
 def test_a_shell_reads_all_commands() -> None:
     subprocess.run(["bash", "-n"], input=COMMANDS, text=True, check=True)
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.command import python_path, run_command
-from tests.docs.snippets import ROOT, blocks, modules
+from tests.docs.snippets import blocks, modules
 from tests.serving import Served
 
 PAGE = "docs/agents.md"
@@ -127,15 +127,3 @@ def run_tests(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
         timeout=60,
         check=False,
     )
-
-
-def test_the_links_of_the_page_lead_somewhere() -> None:
-    text = (ROOT / PAGE).read_text(encoding="utf-8")
-    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    anchors = {heading.lower().replace(" ", "-") for heading in headings}
-    for path, anchor in re.findall(r"\]\((?!https:)([^)#]*)#?([^)]*)\)", text):
-        assert (ROOT / "docs" / path).exists() if path else anchor in anchors, (path, anchor)
-
-
-def test_the_readme_leads_to_the_page() -> None:
-    assert f"({PAGE})" in (ROOT / "README.md").read_text(encoding="utf-8")

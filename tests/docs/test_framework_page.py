@@ -3,7 +3,6 @@
 import importlib
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from anyio.lowlevel import checkpoint
 from jimsapi.asgi import App, WebSocketDisconnected
 from jimsapi.asgi.testing import UNREAD_MESSAGES, TestClient
 from tests.command import python_path
-from tests.docs.snippets import ROOT, blocks, modules
+from tests.docs.snippets import blocks, modules
 from tests.node import node
 from tests.serving import Served
 
@@ -42,19 +41,6 @@ def test_every_block_is_a_module_that_is_tested_here() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
     for name in MODULES:
         assert f'"{name.removesuffix(".py")}"' in source, name
-
-
-def test_every_link_within_the_page_leads_to_a_heading() -> None:
-    text = (ROOT / PAGE).read_text(encoding="utf-8")
-    headings = {
-        re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
-        for heading in re.findall(r"^##+ (.*)$", text, re.MULTILINE)
-    }
-    assert set(re.findall(r"\]\(#([^)]*)\)", text)) <= headings
-
-
-def test_the_readme_leads_to_the_page() -> None:
-    assert f"({PAGE})" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["test_svc", "test_live", "test_room"])

@@ -107,14 +107,6 @@ async def test_an_option_reaches_the_hooks_of_its_plugin(
     assert len({answer["thread_id"] for answer in answers}) == threads
 
 
-async def test_an_option_is_read_from_its_variable(plugin: Plugin, monkeypatch: pytest.MonkeyPatch) -> None:
-    plugin("session")
-    monkeypatch.setenv("JIMS_SESSION_PAUSE", "0")
-    async with TestClient(api()) as client:
-        await chat(client, "hi")
-        assert (await chat(client, "again"))["created_new_thread"]
-
-
 async def test_a_loader_loads_references_of_its_form_and_leaves_others(plugin: Plugin, site: Path) -> None:
     plugin("say")
     (site / "plain.py").write_text("async def app(ctx):\n    ctx.send_message('plain')\n")
@@ -151,12 +143,6 @@ async def test_a_ticket_admits_its_bearer_and_nobody_else(
     async with TestClient(api(ticket_secret="sesame"), headers=headers) as client:
         answer = await client.post("/api/v1/chat", json={"contact_id": "ann", "message": "hi"})
     assert (answer.status_code, answer.headers.get("www-authenticate")) == (status, challenge)
-
-
-async def test_a_provider_without_configuration_asks_nobody_for_a_ticket(plugin: Plugin) -> None:
-    plugin("ticket")
-    async with TestClient(api()) as client:
-        assert (await chat(client, "hi"))["assistant_messages"] == ["You said: hi"]
 
 
 async def test_a_store_opens_what_its_url_names(plugin: Plugin, site: Path) -> None:
