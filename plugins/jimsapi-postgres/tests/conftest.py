@@ -18,7 +18,7 @@ from tests.serving import Served
 sys.path.insert(0, str(Path(__file__).parent))
 
 from database import Postgres  # they are within reach only now
-from jims_process import Jims, jims_python
+from jims_process import Jims
 
 
 @pytest.fixture(scope="session")
@@ -72,9 +72,9 @@ def shared_url(postgres: Postgres) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def jims_process(pytestconfig: pytest.Config) -> Iterator[Jims]:
+def jims_process() -> Iterator[Jims]:
     """A program on jims-core that tests share, one after another: its start takes seconds."""
-    with Jims(jims_python(pytestconfig)) as jims:
+    with Jims() as jims:
         yield jims
 
 

@@ -1,50 +1,22 @@
-"""The real jims-core, as another program on a test's database. It needs Python 3.12: an environment of its own."""
+"""The real jims-core, as another program on a test's database."""
 
 import json
-import os
-import shutil
 import subprocess
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import pytest
-
 PROGRAM = str(Path(__file__).with_name("jims_program.py"))
-NEEDED = ["jims-core==0.6.2", "asyncpg", "aiosqlite"]
 DRIVERS = {"postgresql://": "postgresql+asyncpg://", "sqlite://": "sqlite+aiosqlite://"}
-
-
-def jims_python(config: pytest.Config) -> str:
-    """The interpreter that has jims-core, asyncpg and aiosqlite.
-
-    It is named by `JIMSAPI_JIMS_PYTHON`; without that an environment is made once, in pytest's cache, of the first
-    newer Python that is found.
-    """
-    if named := os.environ.get("JIMSAPI_JIMS_PYTHON"):
-        return named
-    assert config.cache is not None
-    folder = Path(config.cache.mkdir("jims-core-0.6.2-both"))
-    python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        found = next(filter(None, map(shutil.which, ("python3.13", "python3.12", "python3.14"))), None)
-        if found is None:
-            pytest.fail("jims-core needs Python 3.12 or newer: install one, or name it in JIMSAPI_JIMS_PYTHON")
-        subprocess.run([found, "-m", "venv", "--clear", str(folder)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *NEEDED], check=True)
-        (folder / "complete").touch()
-    return str(python)
 
 
 class Jims:
     """A process on jims-core that works on one database at a time. A context manager: starts and ends it."""
 
-    def __init__(self, python: str) -> None:
-        self._python = python
-
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [self._python, PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert self._hear() == "ready"
         return self
