@@ -102,47 +102,37 @@ def test_nothing_of_the_templates_is_left(written: Written, kind: str) -> None:
             assert "$" not in text.replace("${{ matrix.python }}", "").replace("$(cat", ""), path
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    "command", [["ruff", "check", "."], ["ruff", "format", "--check", "."]], ids=["check", "format"]
-)
-def test_it_is_clean_under_ruff(written: Written, kind: str, command: list[str]) -> None:
-    ran = in_project(written, kind, *command, "--no-cache", "--extend-exclude", "build")
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+def test_all_are_clean_under_ruff(written: Written) -> None:
+    expect_clean(written.folder, *(NAMES[kind] for kind in KINDS))
+
+
+def expect_clean(folder: Path, *projects: str) -> None:
+    """Fail if ruff, with the configuration of each project, finds a fault or would write something otherwise."""
+    for command in (["check"], ["format", "--check", "--diff"]):
+        ran = python_in(folder, "ruff", *command, "--no-cache", "--extend-exclude", "build", *projects)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_clean_under_strict_mypy(written: Written, kind: str) -> None:
     cache = written.folder / "mypy"
     options = ["--strict", "--python-executable", str(written.venv.python), "--cache-dir", str(cache)]
-    ran = in_project(written, kind, "mypy", *options)
+    ran = python_in(written.project(kind), "mypy", *options)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["w" * LONGEST_NAME, "jimsapi-" + "w" * (LONGEST_NAME - 8), "q"])
-def test_the_longest_and_the_shortest_name_give_clean_code(tmp_path: Path, kind: str, name: str) -> None:
-    write_distribution(tmp_path, [kind], words(name))
-    for command in (["check", "."], ["format", "--check", "--diff", "."]):
-        ran = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "--no-cache"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert ran.returncode == 0, ran.stdout + ran.stderr
+def test_the_longest_and_the_shortest_name_give_clean_code(tmp_path: Path, name: str) -> None:
+    for kind in KINDS:
+        (tmp_path / kind).mkdir()
+        write_distribution(tmp_path / kind, [kind], words(name))
+    expect_clean(tmp_path, *KINDS)
 
 
-def in_project(written: Written, kind: str, *command: str) -> subprocess.CompletedProcess[str]:
+def python_in(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a module of Python in a folder."""
     return subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=written.project(kind),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+        [sys.executable, "-m", *command], cwd=folder, capture_output=True, text=True, timeout=120, check=False
     )
 
 
@@ -267,6 +257,7 @@ def test_several_kinds_are_plugins_of_one_distribution(all_kinds: WrittenWithAll
     assert "$" not in readme.replace("$(cat", "")
 
 
+@pytest.mark.long
 def test_the_tests_of_several_kinds_pass_as_they_are_written(all_kinds: WrittenWithAllKinds) -> None:
     env = {"JIMSAPI_STORE_EXAMPLES": "3"}
     ran = all_kinds.venv.run("pytest", "-q", "-p", "no:cacheprovider", cwd=all_kinds.project, env=env)
@@ -276,38 +267,18 @@ def test_the_tests_of_several_kinds_pass_as_they_are_written(all_kinds: WrittenW
         assert (all_kinds.project / "tests" / f"test_{kind.replace('-', '_')}.py").is_file()
 
 
-@pytest.mark.parametrize(
-    "command",
-    [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy", "--strict"]],
-    ids=["check", "format", "mypy"],
-)
-def test_the_code_of_several_kinds_is_clean(all_kinds: WrittenWithAllKinds, command: list[str]) -> None:
-    python, cache = str(all_kinds.venv.python), str(all_kinds.project.parent / "cache")
-    ruff, mypy = ["--no-cache", "--extend-exclude", "build"], ["--python-executable", python, "--cache-dir", cache]
-    ran = subprocess.run(
-        [sys.executable, "-m", *command, *(mypy if command[0] == "mypy" else ruff)],
-        cwd=all_kinds.project,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+def test_the_code_of_several_kinds_is_clean(all_kinds: WrittenWithAllKinds) -> None:
+    expect_clean(all_kinds.project, ".")
+    cache = str(all_kinds.project.parent / "cache")
+    options = ["--strict", "--python-executable", str(all_kinds.venv.python), "--cache-dir", cache]
+    ran = python_in(all_kinds.project, "mypy", *options)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 @pytest.mark.parametrize("name", ["w" * LONGEST_NAME_OF_SEVERAL, "jimsapi-" + "w" * (LONGEST_NAME_OF_SEVERAL - 8), "q"])
 def test_the_longest_and_the_shortest_name_give_clean_code_of_several_kinds(tmp_path: Path, name: str) -> None:
     write_distribution(tmp_path, list(KINDS), words(name))
-    for command in (["check", "."], ["format", "--check", "--diff", "."]):
-        ran = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "--no-cache"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert ran.returncode == 0, ran.stdout + ran.stderr
+    expect_clean(tmp_path, ".")
 
 
 def test_a_kind_that_is_given_twice_counts_once(tmp_path: Path) -> None:
