@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from tests.apps.blocking import rest
 from tests.plugins.distributions import install
 from tests.raw import metric
 from tests.serving import Served
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -67,16 +68,9 @@ def chatting(served: Served, message: str) -> Iterator[None]:
     assert [answer.status_code for answer in answers] == [200]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
 def line_of(served: Served, text: str) -> str:
     """The line of the log that has `text`, once it is there."""
-    wait_for(lambda: any(text in line and line.endswith("\n") for line in served.stderr.splitlines(keepends=True)))
+    eventually(lambda: any(text in line and line.endswith("\n") for line in served.stderr.splitlines(keepends=True)))
     return next(line for line in served.stderr.splitlines() if text in line)
 
 
@@ -222,25 +216,6 @@ def test_many_short_calls_and_a_debugger_are_not_logged(served: Served, command:
     assert chat(served, command).status_code == 200
     assert chat(served, "nothing").status_code == 200
     assert "event loop" not in served.stderr
-
-
-def test_other_threads_that_compute_are_not_taken_for_a_block(site: Path) -> None:
-    (site / "busy.py").write_text(
-        "import threading, time\nfrom tests.apps.blocking import think\n\n"
-        "def crowd():\n"
-        "    for _ in range(8):\n"
-        "        threading.Thread(target=think, args=(2.5,)).start()\n\n"
-        "async def app(ctx):\n"
-        "    threading.Thread(target=crowd).start()\n"
-        "    ctx.send_message('done')\n"
-    )
-    with Served("--app", "busy:app", folder=site) as served:
-        assert chat(served, "go").status_code == 200
-        until = time.monotonic() + 2.5
-        while time.monotonic() < until:
-            with served.client() as client:
-                assert client.get("/healthz").status_code == 200
-        assert "event loop" not in served.stderr
 
 
 def test_what_a_signal_logs_does_not_bear_the_identifier_of_the_request_that_it_interrupts(served: Served) -> None:

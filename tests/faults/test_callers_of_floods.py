@@ -10,7 +10,6 @@ from tests.faults.callers import ClosedLoop, Crowd, OpenLoop
 pytestmark = pytest.mark.anyio
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
-REFUSED = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno"
 REQUEST = b"GET / HTTP/1.1\r\n\r\n"
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -50,11 +49,6 @@ async def answer_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
         writer.write(OK[30:])
 
 
-async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.readuntil(b"\r\n\r\n")
-    writer.write(REFUSED)
-
-
 async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await reader.readuntil(b"\r\n\r\n")
 
@@ -80,15 +74,6 @@ async def test_answers_are_counted_and_connections_kept() -> None:
     assert not crowd.open
 
 
-async def test_a_refused_client_comes_again_over_a_new_connection() -> None:
-    async with Server(refuse) as server:
-        async with ClosedLoop(server.port, [REQUEST] * 3) as crowd:
-            await until_seen(crowd, 30)
-        assert crowd.tally.count(503) == crowd.tally.answers >= 30
-        assert server.connections >= 30
-    assert not crowd.tally.faults
-
-
 async def test_a_connection_that_ends_without_an_answer_is_a_fault() -> None:
     async with Server(hang_up) as server, ClosedLoop(server.port, [REQUEST]) as crowd:
         await until_seen(crowd, 2)
@@ -102,23 +87,6 @@ async def test_a_client_gives_up_a_request_that_is_not_answered() -> None:
     assert crowd.tally.faults["no answer within the patience"] >= 1
 
 
-async def test_a_crowd_that_leaves_says_how_many_requests_had_no_answer() -> None:
-    async with Server(stay_silent) as server:
-        async with ClosedLoop(server.port, [REQUEST] * 3, patience=0.1) as crowd:
-            async with asyncio.timeout(30):
-                while sum(1 for connection in crowd.open if connection.asked_at) < 3:
-                    await asyncio.sleep(0.001)
-        assert crowd.left_unanswered + crowd.tally.faults.total() >= 3
-
-
-async def test_a_server_that_is_away_is_a_fault() -> None:
-    async with Server(answer_all) as server:
-        pass
-    async with ClosedLoop(server.port, [REQUEST]) as crowd:
-        await until_seen(crowd, 2)
-    assert crowd.tally.faults["not connected: ConnectionRefusedError"] >= 2
-
-
 async def test_an_open_loop_goes_on_while_nothing_is_answered_and_says_what_it_could_not_send() -> None:
     async with Server(stay_silent) as server:
         async with OpenLoop(server.port, [REQUEST], rate=1000, limit=5, patience=0.1) as crowd:
@@ -127,12 +95,3 @@ async def test_an_open_loop_goes_on_while_nothing_is_answered_and_says_what_it_c
                     await asyncio.sleep(0.001)
             assert len(crowd.open) <= 5
         assert crowd.tally.faults["no answer within the patience"] >= 1
-
-
-async def test_an_open_loop_uses_the_connections_that_are_idle() -> None:
-    async with Server(answer_all) as server:
-        async with OpenLoop(server.port, [REQUEST], rate=500, limit=20) as crowd:
-            await until_seen(crowd, 100)
-        assert server.connections <= 20
-    assert crowd.tally.count(200) >= 100
-    assert not crowd.tally.faults

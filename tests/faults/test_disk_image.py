@@ -73,35 +73,15 @@ def test_a_folder_is_renamed_with_what_is_in_it(tmp_path: Path) -> None:
     assert paths(tmp_path, program) == {("kept/out/new", "old"), ("old",)}
 
 
-def test_the_renaming_of_a_folder_is_sure_once_both_folders_around_it_were_synced(tmp_path: Path) -> None:
-    program = f"{MOVED}os.fsync(os.open('kept', os.O_RDONLY))"
-    assert paths(tmp_path, program) == {("kept/out/new", "old"), ("in/new", "old")}
-
-
 def test_a_removal_and_a_truncation_may_be_undone(tmp_path: Path) -> None:
     program = f"{NEW}os.write(new, b'n'); os.fsync(new)\n{FOLDER}os.ftruncate(new, 0); os.unlink('old')"
     new = {dict(names)["new"] for names in outcomes(tmp_path, program)}
     assert new == {b"n", b""}
 
 
-def test_a_folder_that_is_lost_takes_what_was_synced_in_it(tmp_path: Path) -> None:
-    program = """
-os.mkdir('sub')
-new = os.open('sub/new', os.O_CREAT | os.O_WRONLY)
-os.fsync(new)
-os.fsync(os.open('sub', os.O_RDONLY))
-"""
-    assert {len(names) for names in outcomes(tmp_path, program)} == {1, 2}
-
-
 def test_what_is_written_synchronously_is_synced(tmp_path: Path) -> None:
     program = f"new = os.open('new', os.O_CREAT | os.O_WRONLY | os.O_DSYNC)\nos.write(new, b'n')\n{FOLDER}"
     assert outcomes(tmp_path, program) == {(("new", b"n"), ("old", b"old"))}
-
-
-def test_a_disk_that_lies_keeps_nothing_for_sure(tmp_path: Path) -> None:
-    program = f"{NEW}os.write(new, b'n'); os.fsync(new)\n{FOLDER}"
-    assert (("old", b"old"),) in outcomes(tmp_path, program, lies=True)
 
 
 def test_a_full_disk_takes_no_writes_until_there_is_room(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -220,14 +219,6 @@ async def test_a_second_signal_interrupts_what_still_runs(tmp_path: Path) -> Non
     assert statuses(database) == {"interrupted": 1}
 
 
-async def test_an_idle_server_shows_its_drain_to_probes_before_its_port_closes(tmp_path: Path) -> None:
-    with paced_server(tmp_path / "jims.db", *DRAIN) as served:
-        signal_to(served, signal.SIGTERM)
-        seen = await probe_until_refused(served.port)
-        assert seen[503] > 1
-        assert await exit_status(served) == 0
-
-
 async def until_draining(served: Served) -> None:
     """Wait until the server refuses new work."""
     while (await once(served.port, "/readyz")).status != 503:
@@ -303,20 +294,6 @@ def test_a_reloader_under_nohup_goes_on_to_reload_after_a_hangup(tmp_path: Path)
 
         eventually(is_new)
         assert served.stop() == 0
-
-
-def test_a_user_signal_logs_what_the_server_works_on_and_ends_nothing() -> None:
-    with Served() as served, served.client() as client, ThreadPoolExecutor(1) as pool:
-        held = pool.submit(client.post, "/api/v1/chat", json={"contact_id": "ann", "message": "hold door"})
-        said = {"contact_id": "bea", "message": "reached door"}
-        assert client.post("/api/v1/chat", json=said).status_code == 200
-        signal_to(served, signal.SIGUSR1)
-        while "SIGUSR1: task" not in served.stderr or "steered.py" not in served.stderr:
-            assert client.get("/readyz").status_code == 200
-        assert "SIGUSR1: 1 runs are open, 0 of them wait" in served.stderr
-        assert "(most recent call first)" in served.stderr
-        client.post("/api/v1/chat", json={"contact_id": "bea", "message": "open door"})
-        assert held.result().status_code == 200
 
 
 def test_a_pipeline_that_cancels_every_task_ends_the_server_with_status_1(tmp_path: Path) -> None:

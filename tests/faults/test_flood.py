@@ -14,8 +14,7 @@ def figures_of(size: Size, beside: str | None = None) -> tuple[dict[str, float],
     return report.figures, report.broken
 
 
-@pytest.mark.parametrize("loop", ["closed", "open"])
-@pytest.mark.parametrize("store", [None, "memory:"])
+@pytest.mark.parametrize(("loop", "store"), [("closed", None), ("open", "memory:")])
 def test_everybody_in_a_flood_is_answered_or_refused(loop: str, store: str | None) -> None:
     size = Size(
         loop,

@@ -2,6 +2,8 @@
 
 from random import Random
 
+import pytest
+
 from tests.faults.figures import Report
 from tests.faults.soak import Sample, judge, measure
 
@@ -32,19 +34,17 @@ def test_a_mixed_load_is_answered_and_leaves_no_run_open() -> None:
     assert report.figures["done"] > 0
 
 
-def test_a_server_that_does_not_grow_keeps_the_promise() -> None:
+@pytest.mark.parametrize(
+    ("seen", "broken"),
+    [
+        (samples(), []),
+        (samples(resident=1e6), ["memory: growth in the second half"]),
+        (samples(tasks=1.0), ["tasks: growth in the second half"]),
+    ],
+)
+def test_a_server_that_grows_or_leaks_breaks_a_promise_and_another_does_not(
+    seen: list[Sample], broken: list[str]
+) -> None:
     report = Report()
-    judge(report, samples())
-    assert report.broken == []
-
-
-def test_a_server_that_grows_by_a_megabyte_a_minute_breaks_it() -> None:
-    report = Report()
-    judge(report, samples(resident=1e6))
-    assert report.broken == ["memory: growth in the second half"]
-
-
-def test_a_server_that_leaks_a_task_a_minute_breaks_it() -> None:
-    report = Report()
-    judge(report, samples(tasks=1.0))
-    assert report.broken == ["tasks: growth in the second half"]
+    judge(report, seen)
+    assert report.broken == broken
