@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile.api_requests import API, KEY, Attack, attack, routes_of
+from tests.hostile.api_requests import API, KEY, Attack, routes_of
 from tests.hostile.requests import Answers, Report, assault, complaints, complaints_of_app, judge
 from tests.hostile.servers import OURS, serve
 from tests.serving import Served
@@ -80,9 +80,3 @@ def test_a_refusal_that_websockets_cannot_encode_is_no_complaint_of_the_app_and_
     of_app = f'  File "/jimsapi/asgi/response.py", line 499, in reject\n    {failure}'
     assert not complaints_of_app(of_websockets)
     assert sum(complaints_of_app(of_websockets + of_app + of_websockets).values()) == 1
-
-
-def test_an_attack_depends_on_its_seed_and_number_alone() -> None:
-    routes = routes_of({"paths": {"/api/v1/chat/ws": {"get": {}}, "/x": {"post": {}}}, "components": {"schemas": {}}})
-    assert [attack(3, n, routes, ["a"]) for n in range(50)] == [attack(3, n, routes, ["a"]) for n in range(50)]
-    assert attack(3, 1, routes, ["a"]) != attack(4, 1, routes, ["a"])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.hostile import cases, targets
-from tests.hostile.guided import search, search_by_chance
+from tests.hostile.guided import search_by_chance
 from tests.hostile.targets import SEEDS, TARGETS
 
 RUNS = 300
@@ -30,7 +30,3 @@ def test_bytes_that_break_a_parser_are_kept(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(AssertionError):
         search_by_chance("body", RUNS, 1, str(tmp_path))
     assert (tmp_path / "crash-body").read_bytes() == b"7"
-
-
-def test_a_search_without_a_find_ends_well() -> None:
-    assert search("options", 50, 1) == ""
