@@ -11,6 +11,8 @@ import pytest
 # Tests are collected by path, so that a helper beside them has to be put within reach.
 sys.path.insert(0, str(Path(__file__).parent))
 
+from person import Person, enter_key, new_key, person_at
+
 from tests.clients.chromium import Chromium
 from tests.serving import Served
 
@@ -57,6 +59,39 @@ def guarded(key: str) -> Iterator[Served]:
 def contact() -> str:
     """A contact of the test's own."""
     return f"contact {uuid4()}"
+
+
+@pytest.fixture
+def person(browser: Chromium, site: Served, contact: str) -> Iterator[Person]:
+    """A person at the page of the server that serves this machine."""
+    with person_at(browser, site.url, contact=contact) as person:
+        yield person
+
+
+@pytest.fixture
+def operator(browser: Chromium, guarded: Served, key: str) -> Iterator[Person]:
+    """A person who has entered the key of the guarded server, as another contact than `contact`."""
+    with person_at(browser, guarded.url, contact=f"operator {uuid4()}") as operator:
+        enter_key(operator, key)
+        yield operator
+
+
+@pytest.fixture(scope="session")
+def chats_only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, str]]:
+    """A server, and its key with the scope `chat` alone."""
+    keys = tmp_path_factory.mktemp("keys") / "keys.json"
+    key = new_key(keys, "website", "--scope", "chat")
+    with Served("--app", "showing:app", "--keys-file", str(keys), folder=PLUGIN / "tests") as server:
+        yield server, key
+
+
+@pytest.fixture
+def visitor(browser: Chromium, chats_only: tuple[Served, str], contact: str) -> Iterator[Person]:
+    """A person who has entered a key for chats alone."""
+    server, key = chats_only
+    with person_at(browser, server.url, contact=contact) as visitor:
+        enter_key(visitor, key)
+        yield visitor
 
 
 @pytest.fixture

@@ -1,8 +1,11 @@
 """A person who uses the page by its keys and buttons."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tests.clients.chromium import Chromium, Page, Screen
 
@@ -57,6 +60,25 @@ class Person:
             f"[...document.querySelectorAll({json.dumps(selector)})].map(one => one.innerText)"
         )
         return found
+
+
+def enter_key(person: Person, key: str) -> None:
+    """Enter a key into the page that asks for it, and wait for the chat."""
+    person.page.until("document.activeElement.id === 'key'")
+    person.page.write(key)
+    person.page.press("Enter")
+    person.page.until("document.querySelector('#message')")
+
+
+def run_keys(file: Path, *arguments: str) -> str:
+    """What `jimsapi keys` prints."""
+    command = [sys.executable, "-m", "jimsapi", "keys", *arguments, "--keys-file", str(file)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def new_key(file: Path, name: str, *options: str) -> str:
+    """Make a key, and return it."""
+    return run_keys(file, "new", name, *options).strip()
 
 
 @contextmanager

@@ -123,27 +123,26 @@ def test_nothing_is_wider_than_the_screen(browser: Chromium, site: Served, conta
         assert person.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
-def test_a_person_uses_the_page_by_keys_alone(browser: Chromium, site: Served, contact: str) -> None:
-    with person_at(browser, site.url, contact=contact) as person:
-        page = person.page
-        page.until("document.activeElement.id === 'message'")
-        reach(page, "Go to the message field", back=True)
-        page.press("Enter")
-        page.until("document.activeElement.id === 'message'")
-        page.write("tell")
-        page.press("Enter", shift=True)
-        page.write("me")
-        assert page.evaluate("document.activeElement.value") == "tell\nme"
-        page.evaluate("document.activeElement.select()")
-        page.write("ask me")
-        page.press("Enter")
-        page.until("document.querySelector('.question')")
-        reach(page, "yes", back=True)
-        page.press(" ")
-        person.sees("You chose yes.")
-        reach(page, "Good answer", back=True)
-        page.press("Enter")
-        page.until("document.querySelector('[aria-pressed=true]')")
+def test_a_person_uses_the_page_by_keys_alone(person: Person) -> None:
+    page = person.page
+    page.until("document.activeElement.id === 'message'")
+    reach(page, "Go to the message field", back=True)
+    page.press("Enter")
+    page.until("document.activeElement.id === 'message'")
+    page.write("tell")
+    page.press("Enter", shift=True)
+    page.write("me")
+    assert page.evaluate("document.activeElement.value") == "tell\nme"
+    page.evaluate("document.activeElement.select()")
+    page.write("ask me")
+    page.press("Enter")
+    page.until("document.querySelector('.question')")
+    reach(page, "yes", back=True)
+    page.press(" ")
+    person.sees("You chose yes.")
+    reach(page, "Good answer", back=True)
+    page.press("Enter")
+    page.until("document.querySelector('[aria-pressed=true]')")
 
 
 def reach(page: Page, name: str, *, back: bool = False) -> None:
@@ -156,39 +155,33 @@ def reach(page: Page, name: str, *, back: bool = False) -> None:
     pytest.fail(f"Tab does not reach {name}")
 
 
-def test_a_screen_reader_hears_of_statuses_and_of_the_whole_answer(
-    browser: Chromium, site: Served, contact: str
-) -> None:
+def test_a_screen_reader_hears_of_statuses_and_of_the_whole_answer(person: Person, site: Served, contact: str) -> None:
     record = """
         window.heard = [];
         new MutationObserver(() => window.heard.push(document.querySelector("[role=status]").textContent))
             .observe(document.querySelector("[role=status]"), {childList: true, characterData: true, subtree: true});
     """
-    with person_at(browser, site.url, contact=contact) as person:
-        person.page.evaluate(record)
-        person.say(f"hold {contact}")
-        person.page.until("window.heard.at(-1) === 'Waiting at the door'")
-        with site.client() as client:
-            client.post("/api/v1/chat", json={"contact_id": "door", "message": f"open {contact}"}).raise_for_status()
-        person.page.until("window.heard.at(-1) === 'Answer: Wait, done'")
-        assert set(person.page.evaluate("window.heard")) <= {"Sent", "Waiting at the door", "Answer: Wait, done"}
+    person.page.evaluate(record)
+    person.say(f"hold {contact}")
+    person.page.until("window.heard.at(-1) === 'Waiting at the door'")
+    with site.client() as client:
+        client.post("/api/v1/chat", json={"contact_id": "door", "message": f"open {contact}"}).raise_for_status()
+    person.page.until("window.heard.at(-1) === 'Answer: Wait, done'")
+    assert set(person.page.evaluate("window.heard")) <= {"Sent", "Waiting at the door", "Answer: Wait, done"}
 
 
-def test_a_screen_reader_hears_of_a_question_and_no_marks_of_markdown(
-    browser: Chromium, site: Served, contact: str
-) -> None:
+def test_a_screen_reader_hears_of_a_question_and_no_marks_of_markdown(person: Person) -> None:
     heard = "document.querySelector('[role=status]').textContent"
-    with person_at(browser, site.url, contact=contact) as person:
-        person.say("ask me")
-        person.page.until(f"{heard} === 'Question: Refund 20 EUR?'")
-        person.say("tell me")
-        person.page.until(f"{heard}.startsWith('Answer: ')")
-        assert person.page.evaluate(heard).splitlines() == [
-            "Answer: Quokkas live on Rottnest Island, and also on Bald Island:", "", "They weigh 2.5 to 5 kg.",
-            "Read more at Wikipedia.", "", "island, animals", "Rottnest, 10000", "Bald, 600",
-        ]  # fmt: skip
-        person.page.until("document.querySelector('aside .preview')?.textContent.startsWith('Quokkas')")
-        assert "**" not in person.texts("aside .preview")[0]
+    person.say("ask me")
+    person.page.until(f"{heard} === 'Question: Refund 20 EUR?'")
+    person.say("tell me")
+    person.page.until(f"{heard}.startsWith('Answer: ')")
+    assert person.page.evaluate(heard).splitlines() == [
+        "Answer: Quokkas live on Rottnest Island, and also on Bald Island:", "", "They weigh 2.5 to 5 kg.",
+        "Read more at Wikipedia.", "", "island, animals", "Rottnest, 10000", "Bald, 600",
+    ]  # fmt: skip
+    person.page.until("document.querySelector('aside .preview')?.textContent.startsWith('Quokkas')")
+    assert "**" not in person.texts("aside .preview")[0]
 
 
 @pytest.fixture

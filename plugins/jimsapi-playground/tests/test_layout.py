@@ -42,13 +42,12 @@ def test_the_header_the_list_and_the_message_field_stay_while_a_long_conversatio
             assert person.page.evaluate("document.scrollingElement.scrollTop") == 0
 
 
-def test_page_up_in_the_message_field_scrolls_the_conversation(browser: Chromium, site: Served, contact: str) -> None:
-    with person_at(browser, site.url, contact=contact) as person:
-        person.paste(LONG)
-        person.sees("You said")
-        person.page.until(AT_END)
-        person.page.press("PageUp")
-        person.page.until(f"!{AT_END} && document.activeElement.id === 'message'")
+def test_page_up_in_the_message_field_scrolls_the_conversation(person: Person) -> None:
+    person.paste(LONG)
+    person.sees("You said")
+    person.page.until(AT_END)
+    person.page.press("PageUp")
+    person.page.until(f"!{AT_END} && document.activeElement.id === 'message'")
 
 
 def test_the_page_itself_scrolls_on_a_low_screen(browser: Chromium, site: Served, contact: str) -> None:
@@ -59,24 +58,23 @@ def test_the_page_itself_scrolls_on_a_low_screen(browser: Chromium, site: Served
         person.page.until(f"{place}.scrollHeight > 2000 && {place}.scrollTop > {place}.scrollHeight - 325")
 
 
-def test_the_end_of_a_run_does_not_move_what_a_person_reads(browser: Chromium, site: Served, contact: str) -> None:
-    with person_at(browser, site.url, contact=contact) as person:
-        person.paste(LONG)
-        person.sees("You said")
-        person.say(f"hold {contact}")
-        person.page.until("document.querySelector('.status')?.textContent === 'Waiting at the door'")
-        person.page.until(AT_END)
-        person.page.evaluate(
-            "new Promise(done => { const place = document.querySelector('.conversation'); "
-            # The page may be about to scroll to the end itself: a person then scrolls up once more.
-            "const scroll = () => place.scrollTop ? place.scrollTop = 0 : done(true); "
-            "place.addEventListener('scroll', scroll); place.scrollTop = 0; })"
-        )
-        with site.client() as client:
-            client.post("/api/v1/chat", json={"contact_id": "door", "message": f"open {contact}"}).raise_for_status()
-        person.sees("Wait, done")
-        person.page.until("document.querySelector('aside .preview')?.textContent === 'Wait, done'")
-        assert person.page.evaluate("document.querySelector('.conversation').scrollTop") == 0
+def test_the_end_of_a_run_does_not_move_what_a_person_reads(person: Person, site: Served, contact: str) -> None:
+    person.paste(LONG)
+    person.sees("You said")
+    person.say(f"hold {contact}")
+    person.page.until("document.querySelector('.status')?.textContent === 'Waiting at the door'")
+    person.page.until(AT_END)
+    person.page.evaluate(
+        "new Promise(done => { const place = document.querySelector('.conversation'); "
+        # The page may be about to scroll to the end itself: a person then scrolls up once more.
+        "const scroll = () => place.scrollTop ? place.scrollTop = 0 : done(true); "
+        "place.addEventListener('scroll', scroll); place.scrollTop = 0; })"
+    )
+    with site.client() as client:
+        client.post("/api/v1/chat", json={"contact_id": "door", "message": f"open {contact}"}).raise_for_status()
+    person.sees("Wait, done")
+    person.page.until("document.querySelector('aside .preview')?.textContent === 'Wait, done'")
+    assert person.page.evaluate("document.querySelector('.conversation').scrollTop") == 0
 
 
 def test_the_page_keeps_its_layout_while_the_keyboard_of_a_phone_is_open(
@@ -87,14 +85,13 @@ def test_the_page_keeps_its_layout_while_the_keyboard_of_a_phone_is_open(
         assert person.page.evaluate("getComputedStyle(document.querySelector('.conversation')).overflowY") == "auto"
 
 
-def test_an_opened_command_is_in_view(browser: Chromium, site: Served, contact: str) -> None:
-    with person_at(browser, site.url, contact=contact) as person:
-        person.paste(LONG)
-        person.sees("You said")
-        person.page.until(AT_END)
-        person.click("curl")
-        button = "document.querySelector('.curl button')?.getBoundingClientRect().bottom"
-        person.page.until(f"{button} <= document.querySelector('.composer').getBoundingClientRect().top")
+def test_an_opened_command_is_in_view(person: Person) -> None:
+    person.paste(LONG)
+    person.sees("You said")
+    person.page.until(AT_END)
+    person.click("curl")
+    button = "document.querySelector('.curl button')?.getBoundingClientRect().bottom"
+    person.page.until(f"{button} <= document.querySelector('.composer').getBoundingClientRect().top")
 
 
 def test_the_button_send_is_beside_the_message_field_on_a_phone(browser: Chromium, site: Served, contact: str) -> None:

@@ -1,15 +1,13 @@
 """The pages for operators in Chromium: runs, contacts, and what is done with a whole conversation."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
-from person import Person, person_at
+from person import Person, enter_key, new_key, person_at, run_keys
 
 from tests.clients.chromium import Chromium
 from tests.serving import Served
@@ -37,23 +35,6 @@ def begin(server: Served, contact: str, message: str, key: str = "") -> str:
         return str(begun.raise_for_status().json()["run_id"])
 
 
-def run_keys(file: Path, *arguments: str) -> str:
-    """What `jimsapi keys` prints."""
-    command = [sys.executable, "-m", "jimsapi", "keys", *arguments, "--keys-file", str(file)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-
-
-def new_key(file: Path, name: str, *options: str) -> str:
-    return run_keys(file, "new", name, *options).strip()
-
-
-def enter_key(person: Person, key: str) -> None:
-    person.page.until("document.activeElement.id === 'key'")
-    person.page.write(key)
-    person.page.press("Enter")
-    person.page.until("document.querySelector('#message')")
-
-
 def choose(person: Person, status: str = "", contact: str = "") -> None:
     """Choose which runs are listed, and wait for them."""
     for field, value, event in (("#status", status, "change"), ("#of-contact", contact, "input")):
@@ -74,118 +55,105 @@ def shows(person: Person, *texts: str) -> None:
 
 
 def test_an_operator_finds_a_failed_run_and_reads_why(
-    browser: Chromium, guarded: Served, contact: str, key: str
+    operator: Person, guarded: Served, contact: str, key: str
 ) -> None:
     chat(guarded, contact, "fail", key)
     chat(guarded, contact, "hello", key).raise_for_status()
     chat(guarded, f"{contact} 2", "hello", key).raise_for_status()
-    with person_at(browser, guarded.url, contact=contact) as person:
-        enter_key(person, key)
-        person.click("Runs")
-        person.page.until(f"{READ_ROWS} && document.querySelectorAll('{ROWS}').length >= 3")
-        assert f"{contact} 2" in person.texts(ROWS)[0], "the runs of all contacts are listed, the newest first"
-        choose(person, contact=contact)
-        shows(person, "completed", "failed")
-        choose(person, "failed", contact)
-        shows(person, "its pipeline failed")
-        person.click("Details", ROWS)
-        person.page.until("document.querySelector('.rows .code')?.textContent.includes('no model')")
-        assert person.texts(".rows .problem") == ["Pipeline error: no model"]
-        person.click("Details", ROWS)
-        person.page.until("!document.querySelector('.rows .code')")
+    operator.click("Runs")
+    operator.page.until(f"{READ_ROWS} && document.querySelectorAll('{ROWS}').length >= 3")
+    assert f"{contact} 2" in operator.texts(ROWS)[0], "the runs of all contacts are listed, the newest first"
+    choose(operator, contact=contact)
+    shows(operator, "completed", "failed")
+    choose(operator, "failed", contact)
+    shows(operator, "its pipeline failed")
+    operator.click("Details", ROWS)
+    operator.page.until("document.querySelector('.rows .code')?.textContent.includes('no model')")
+    assert operator.texts(".rows .problem") == ["Pipeline error: no model"]
+    operator.click("Details", ROWS)
+    operator.page.until("!document.querySelector('.rows .code')")
 
 
-def test_an_operator_cancels_a_run_of_somebody_else(browser: Chromium, guarded: Served, contact: str, key: str) -> None:
+def test_an_operator_cancels_a_run_of_somebody_else(operator: Person, guarded: Served, contact: str, key: str) -> None:
     run_id = begin(guarded, contact, f"hold {contact}", key)
-    with person_at(browser, guarded.url) as person:
-        enter_key(person, key)
-        person.click("Runs")
-        person.page.until("document.querySelector('#of-contact')")
-        choose(person, "running", contact)
-        shows(person, run_id)
-        person.click("Cancel", ROWS)
-        person.page.until("document.querySelector('[role=status]').textContent === 'The run was cancelled'")
-        choose(person, "cancelled", contact)
-        shows(person, run_id)
-        assert not any("Cancel" in text for text in person.texts(".rows button"))
+    operator.click("Runs")
+    operator.page.until("document.querySelector('#of-contact')")
+    choose(operator, "running", contact)
+    shows(operator, run_id)
+    operator.click("Cancel", ROWS)
+    operator.page.until("document.querySelector('[role=status]').textContent === 'The run was cancelled'")
+    choose(operator, "cancelled", contact)
+    shows(operator, run_id)
+    assert not any("Cancel" in text for text in operator.texts(".rows button"))
 
 
-def test_the_reason_why_a_run_was_not_cancelled_stays(browser: Chromium, site: Served, contact: str) -> None:
+def test_the_reason_why_a_run_was_not_cancelled_stays(person: Person, site: Served, contact: str) -> None:
     run_id = begin(site, contact, f"hold {contact}")
-    with person_at(browser, site.url, contact=contact) as person:
-        person.click("Runs")
-        shows(person, run_id)
-        chat(site, "door", f"open {contact}").raise_for_status()
-        with site.client() as client:
-            eventually(lambda: client.get(f"/api/v1/runs/{run_id}").json()["status"] == "completed")
-        person.click("Cancel", ROWS)
-        person.page.until("document.querySelector('.rows .badge').textContent === 'completed'")
-        [problem] = person.texts(".rows .problem")
-        assert problem.startswith("The run was not cancelled: ")
-        assert "it is completed" in problem
+    person.click("Runs")
+    shows(person, run_id)
+    chat(site, "door", f"open {contact}").raise_for_status()
+    with site.client() as client:
+        eventually(lambda: client.get(f"/api/v1/runs/{run_id}").json()["status"] == "completed")
+    person.click("Cancel", ROWS)
+    person.page.until("document.querySelector('.rows .badge').textContent === 'completed'")
+    [problem] = person.texts(".rows .problem")
+    assert problem.startswith("The run was not cancelled: ")
+    assert "it is completed" in problem
 
 
 def test_an_operator_goes_from_a_run_to_its_conversation(
-    browser: Chromium, guarded: Served, contact: str, key: str
+    operator: Person, guarded: Served, contact: str, key: str
 ) -> None:
     chat(guarded, contact, "good morning", key).raise_for_status()
-    with person_at(browser, guarded.url) as person:
-        enter_key(person, key)
-        person.click("Runs")
-        person.page.until("document.querySelector('#of-contact')")
-        choose(person, contact=contact)
-        shows(person, "completed")
-        person.click("Conversation", ROWS)
-        person.sees("You said good morning")
-        person.page.until(f"document.querySelector('#contact').value === {json.dumps(contact)}")
-        person.ask("and good night", "You said good morning, and good night")
+    operator.click("Runs")
+    operator.page.until("document.querySelector('#of-contact')")
+    choose(operator, contact=contact)
+    shows(operator, "completed")
+    operator.click("Conversation", ROWS)
+    operator.sees("You said good morning")
+    operator.page.until(f"document.querySelector('#contact').value === {json.dumps(contact)}")
+    operator.ask("and good night", "You said good morning, and good night")
 
 
 def test_an_operator_goes_from_a_contact_to_its_conversations_and_runs(
-    browser: Chromium, guarded: Served, contact: str, key: str
+    operator: Person, guarded: Served, contact: str, key: str
 ) -> None:
     chat(guarded, contact, "good morning", key).raise_for_status()
     row = f"[...document.querySelectorAll('{ROWS}')].find(one => one.innerText.includes({json.dumps(contact)}))"
-    with person_at(browser, guarded.url) as person:
-        enter_key(person, key)
-        person.click("Contacts")
-        person.page.until(row)
-        assert "1 conversation, the newest event" in person.page.evaluate(f"{row}.innerText")
-        person.page.evaluate(f"{row}.querySelectorAll('button')[1].click()")
-        shows(person, contact)
-        person.click("Contacts")
-        person.page.until(row)
-        person.page.evaluate(f"{row}.querySelectorAll('button')[0].click()")
-        person.page.until("document.querySelectorAll('aside li').length === 1")
-        assert "good morning" in person.texts("aside li")[0]
+    operator.click("Contacts")
+    operator.page.until(row)
+    assert "1 conversation, the newest event" in operator.page.evaluate(f"{row}.innerText")
+    operator.page.evaluate(f"{row}.querySelectorAll('button')[1].click()")
+    shows(operator, contact)
+    operator.click("Contacts")
+    operator.page.until(row)
+    operator.page.evaluate(f"{row}.querySelectorAll('button')[0].click()")
+    operator.page.until("document.querySelectorAll('aside li').length === 1")
+    assert "good morning" in operator.texts("aside li")[0]
 
 
-def test_a_long_list_is_read_in_pages(browser: Chromium, guarded: Served, contact: str, key: str) -> None:
+def test_a_long_list_is_read_in_pages(operator: Person, guarded: Served, contact: str, key: str) -> None:
     for number in range(51):
         chat(guarded, contact, f"{number}", key).raise_for_status()
-    with person_at(browser, guarded.url) as person:
-        enter_key(person, key)
-        person.click("Runs")
-        person.page.until(f"document.querySelectorAll('{ROWS}').length === 50 && {READ_ROWS}")
-        more = "[...document.querySelectorAll('button')].find(one => one.textContent === 'More runs')"
-        person.page.until(f"(one => one && !one.disabled && (one.click(), one.click(), true))({more})")
-        person.page.until(f"document.querySelectorAll('{ROWS}').length >= 51 && {READ_ROWS}")
-        shown = person.texts(".rows .facts")
-        assert len(set(shown)) == len(shown), "no run is shown twice"
+    operator.click("Runs")
+    operator.page.until(f"document.querySelectorAll('{ROWS}').length === 50 && {READ_ROWS}")
+    more = "[...document.querySelectorAll('button')].find(one => one.textContent === 'More runs')"
+    operator.page.until(f"(one => one && !one.disabled && (one.click(), one.click(), true))({more})")
+    operator.page.until(f"document.querySelectorAll('{ROWS}').length >= 51 && {READ_ROWS}")
+    shown = operator.texts(".rows .facts")
+    assert len(set(shown)) == len(shown), "no run is shown twice"
 
 
-def test_contacts_that_differ_in_a_space_are_two(browser: Chromium, guarded: Served, contact: str, key: str) -> None:
+def test_contacts_that_differ_in_a_space_are_two(operator: Person, guarded: Served, contact: str, key: str) -> None:
     for name in (contact, f" {contact}"):
         chat(guarded, name, f"I am {name}.", key).raise_for_status()
     rows = f"[...document.querySelectorAll('{ROWS}')].filter(one => one.innerText.includes({json.dumps(contact)}))"
-    with person_at(browser, guarded.url) as person:
-        enter_key(person, key)
-        person.click("Contacts")
-        person.page.until(f"{rows}.length === 2")
-        person.page.evaluate(f"{rows}[0].querySelectorAll('button')[1].click()")
-        person.page.until(f"document.querySelector('h2').textContent === 'Runs' && {READ_ROWS}")
-        assert person.page.evaluate(f"document.querySelectorAll('{ROWS}').length") == 1
-        person.page.until("document.activeElement.tagName === 'H2'")
+    operator.click("Contacts")
+    operator.page.until(f"{rows}.length === 2")
+    operator.page.evaluate(f"{rows}[0].querySelectorAll('button')[1].click()")
+    operator.page.until(f"document.querySelector('h2').textContent === 'Runs' && {READ_ROWS}")
+    assert operator.page.evaluate(f"document.querySelectorAll('{ROWS}').length") == 1
+    operator.page.until("document.activeElement.tagName === 'H2'")
 
 
 def test_a_second_key_sees_nothing_of_the_first(browser: Chromium, tmp_path: Path, contact: str) -> None:
@@ -245,60 +213,41 @@ def test_a_second_key_for_chats_alone_sees_nothing_of_the_first(
         assert person.page.evaluate("document.querySelector('#message').value") == ""
 
 
-def test_a_server_that_admits_everybody_lists_one_contact_only(browser: Chromium, site: Served, contact: str) -> None:
+def test_a_server_that_admits_everybody_lists_one_contact_only(person: Person, site: Served, contact: str) -> None:
     chat(site, contact, "hello").raise_for_status()
     chat(site, f"{contact} 2", "hello").raise_for_status()
-    with person_at(browser, site.url, contact=contact) as person:
-        person.click("Runs")
-        shows(person, contact)
-        assert person.texts("main .note") == [
-            "This server admits every caller, so it lists the runs of one contact only."
-        ]
-        choose(person, contact=f"{contact} 2")
-        shows(person, f"{contact} 2")
-        person.click("Contacts")
-        shows(person, f"{contact}\n")
-        person.page.until("document.querySelector('[role=status]').textContent === '1 contact'")
-        assert "write its name in the field “Contact”" in person.texts("main .note")[0]
-        person.page.evaluate("document.querySelector('#contact').focus(); document.activeElement.select()")
-        person.page.write(f"{contact} 2")
-        person.page.press("Enter")
-        person.page.until("document.querySelectorAll('aside li').length === 1")
-        person.click("Contacts")
-        shows(person, f"{contact} 2")
+    person.click("Runs")
+    shows(person, contact)
+    assert person.texts("main .note") == ["This server admits every caller, so it lists the runs of one contact only."]
+    choose(person, contact=f"{contact} 2")
+    shows(person, f"{contact} 2")
+    person.click("Contacts")
+    shows(person, f"{contact}\n")
+    person.page.until("document.querySelector('[role=status]').textContent === '1 contact'")
+    assert "write its name in the field “Contact”" in person.texts("main .note")[0]
+    person.page.evaluate("document.querySelector('#contact').focus(); document.activeElement.select()")
+    person.page.write(f"{contact} 2")
+    person.page.press("Enter")
+    person.page.until("document.querySelectorAll('aside li').length === 1")
+    person.click("Contacts")
+    shows(person, f"{contact} 2")
 
 
-def test_a_key_for_chats_alone_has_no_pages_for_operators(browser: Chromium, tmp_path: Path, contact: str) -> None:
-    keys = tmp_path / "keys.json"
-    key = new_key(keys, "website", "--scope", "chat")
-    with (
-        Served("--app", "showing:app", "--keys-file", str(keys), folder=Path(__file__).parent) as server,
-        person_at(browser, server.url, contact=contact) as person,
-    ):
-        enter_key(person, key)
-        assert person.texts("header nav") == []
-        person.page.evaluate("location.hash = '#/runs'")
-        person.page.until("document.querySelector('main .problem')?.textContent.includes('threads')")
+def test_a_key_for_chats_alone_has_no_pages_for_operators(visitor: Person) -> None:
+    assert visitor.texts("header nav") == []
+    visitor.page.evaluate("location.hash = '#/runs'")
+    visitor.page.until("document.querySelector('main .problem')?.textContent.includes('threads')")
 
 
-def test_a_key_for_chats_alone_is_told_that_earlier_messages_are_not_shown(
-    browser: Chromium, tmp_path: Path, contact: str
-) -> None:
-    keys = tmp_path / "keys.json"
-    key = new_key(keys, "website", "--scope", "chat")
+def test_a_key_for_chats_alone_is_told_that_earlier_messages_are_not_shown(visitor: Person) -> None:
     lacking = "This key may not read conversations, so earlier messages of this one are not shown."
-    with (
-        Served("--app", "showing:app", "--keys-file", str(keys), folder=Path(__file__).parent) as server,
-        person_at(browser, server.url, contact=contact) as person,
-    ):
-        enter_key(person, key)
-        person.ask("one", "You said one")
-        assert person.texts(".conversation > .note") == []
-        person.page.load()
-        person.page.until("document.querySelector('.conversation > .note')")
-        assert person.texts(".conversation > .note") == [lacking]
-        person.ask("two", "You said one, two")
-        assert person.texts(".conversation > .note") == [lacking]
+    visitor.ask("one", "You said one")
+    assert visitor.texts(".conversation > .note") == []
+    visitor.page.load()
+    visitor.page.until("document.querySelector('.conversation > .note')")
+    assert visitor.texts(".conversation > .note") == [lacking]
+    visitor.ask("two", "You said one, two")
+    assert visitor.texts(".conversation > .note") == [lacking]
 
 
 def saved(person: Person) -> dict[str, Any]:
@@ -308,12 +257,11 @@ def saved(person: Person) -> dict[str, Any]:
     return found
 
 
-def test_an_exported_conversation_has_all_events_and_ratings(browser: Chromium, site: Served, contact: str) -> None:
-    with person_at(browser, site.url, contact=contact) as person:
-        person.ask("flood 1100", "That were 1100.")
-        person.click("Good answer")
-        person.page.until("document.querySelector('[aria-pressed=true]')")
-        found = saved(person)
+def test_an_exported_conversation_has_all_events_and_ratings(person: Person, site: Served, contact: str) -> None:
+    person.ask("flood 1100", "That were 1100.")
+    person.click("Good answer")
+    person.page.until("document.querySelector('[aria-pressed=true]')")
+    found = saved(person)
     assert [event["event_data"]["number"] for event in found["events"] if event["event_type"] == "note.number"] == list(
         range(1100)
     )
@@ -328,61 +276,55 @@ def person_thread(site: Served, contact: str) -> str:
 
 
 def test_a_conversation_is_deleted_only_by_somebody_who_says_so_twice(
-    browser: Chromium, site: Served, contact: str
+    person: Person, site: Served, contact: str
 ) -> None:
-    with person_at(browser, site.url, contact=contact) as person:
-        person.ask("hello", "You said hello")
-        thread = person_thread(site, contact)
-        person.click("Delete", ".bar")
-        person.page.until("document.querySelector('dialog[open]')")
-        person.click("Keep it", "dialog")
-        person.page.until("!document.querySelector('dialog[open]')")
-        assert person_thread(site, contact) == thread
-        person.click("Delete", ".bar")
-        person.click("Delete the conversation", "dialog[open]")
-        person.page.until("document.querySelector('h2').textContent === 'New conversation'")
-        person.page.until("!document.querySelector('aside li')")
-        person.page.until("document.activeElement.id === 'message'")
+    person.ask("hello", "You said hello")
+    thread = person_thread(site, contact)
+    person.click("Delete", ".bar")
+    person.page.until("document.querySelector('dialog[open]')")
+    person.click("Keep it", "dialog")
+    person.page.until("!document.querySelector('dialog[open]')")
+    assert person_thread(site, contact) == thread
+    person.click("Delete", ".bar")
+    person.click("Delete the conversation", "dialog[open]")
+    person.page.until("document.querySelector('h2').textContent === 'New conversation'")
+    person.page.until("!document.querySelector('aside li')")
+    person.page.until("document.activeElement.id === 'message'")
     with site.client() as client:
         assert client.get(f"/api/v1/threads/{thread}").status_code == 404
 
 
-def test_a_dialog_does_not_stay_for_another_conversation(browser: Chromium, site: Served, contact: str) -> None:
-    with person_at(browser, site.url, contact=contact) as person:
-        person.ask("first", "You said first")
-        person.click("New conversation")
-        person.page.until("!document.querySelector('.turn')")
-        person.ask("second", "You said second")
-        person.click("Delete", ".bar")
-        person.page.until("document.querySelector('dialog[open]')?.textContent.includes('second')")
-        person.page.evaluate("document.querySelectorAll('aside li a')[1].click()")
-        person.sees("You said first")
-        assert not person.page.evaluate("document.querySelector('dialog[open]')")
+def test_a_dialog_does_not_stay_for_another_conversation(person: Person) -> None:
+    person.ask("first", "You said first")
+    person.click("New conversation")
+    person.page.until("!document.querySelector('.turn')")
+    person.ask("second", "You said second")
+    person.click("Delete", ".bar")
+    person.page.until("document.querySelector('dialog[open]')?.textContent.includes('second')")
+    person.page.evaluate("document.querySelectorAll('aside li a')[1].click()")
+    person.sees("You said first")
+    assert not person.page.evaluate("document.querySelector('dialog[open]')")
 
 
-def test_what_is_being_written_is_there_after_another_page(browser: Chromium, site: Served, contact: str) -> None:
-    with person_at(browser, site.url, contact=contact) as person:
-        person.page.evaluate("document.querySelector('#message').focus()")
-        person.page.write("half a mess")
-        person.click("Runs")
-        person.page.until("document.querySelector('.rows')")
-        person.click("Chat", "header")
-        person.page.until("document.querySelector('#message')?.value === 'half a mess'")
+def test_what_is_being_written_is_there_after_another_page(person: Person) -> None:
+    person.page.evaluate("document.querySelector('#message').focus()")
+    person.page.write("half a mess")
+    person.click("Runs")
+    person.page.until("document.querySelector('.rows')")
+    person.click("Chat", "header")
+    person.page.until("document.querySelector('#message')?.value === 'half a mess'")
 
 
-def test_an_answer_that_began_elsewhere_does_not_take_the_page_away(
-    browser: Chromium, site: Served, contact: str
-) -> None:
-    with person_at(browser, site.url, contact=contact) as person:
-        person.say(f"hold {contact}")
-        person.page.until("document.querySelector('.status')")
-        person.click("Runs")
-        shows(person, "running")
-        chat(site, "door", f"open {contact}").raise_for_status()
-        person.page.until("document.querySelector('[role=status]').textContent === 'Answer: Wait, done'")
-        assert person.page.evaluate("[location.hash, document.querySelector('h2').textContent]") == ["#/runs", "Runs"]
-        person.click("Chat", "header")
-        person.sees("Wait, done")
+def test_an_answer_that_began_elsewhere_does_not_take_the_page_away(person: Person, site: Served, contact: str) -> None:
+    person.say(f"hold {contact}")
+    person.page.until("document.querySelector('.status')")
+    person.click("Runs")
+    shows(person, "running")
+    chat(site, "door", f"open {contact}").raise_for_status()
+    person.page.until("document.querySelector('[role=status]').textContent === 'Answer: Wait, done'")
+    assert person.page.evaluate("[location.hash, document.querySelector('h2').textContent]") == ["#/runs", "Runs"]
+    person.click("Chat", "header")
+    person.sees("Wait, done")
 
 
 @pytest.mark.parametrize("path", ["runs", "contacts"])

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-from person import Person, person_at
-from test_operator_pages import enter_key, new_key
+from person import Person, enter_key, new_key, person_at
 
 from tests.clients.chromium import Chromium
 from tests.serving import Served
@@ -19,13 +18,12 @@ def refused(person: Person) -> list[str]:
     return found
 
 
-def test_nothing_is_refused_when_the_page_opens(browser: Chromium, site: Served, contact: str) -> None:
-    with person_at(browser, site.url, contact=contact) as person:
-        person.page.until("document.querySelector('input[type=file]')")
-        person.page.until("document.querySelector('aside .note')")
-        assert refused(person) == []
-        person.ask("one", "You said one")
-        assert refused(person) == []
+def test_nothing_is_refused_when_the_page_opens(person: Person) -> None:
+    person.page.until("document.querySelector('input[type=file]')")
+    person.page.until("document.querySelector('aside .note')")
+    assert refused(person) == []
+    person.ask("one", "You said one")
+    assert refused(person) == []
 
 
 def test_a_server_without_files_is_not_asked_for_them(browser: Chromium, contact: str) -> None:
@@ -38,12 +36,10 @@ def test_a_server_without_files_is_not_asked_for_them(browser: Chromium, contact
         assert person.texts("input[type=file]") == []
 
 
-def test_the_page_asks_for_a_key_after_one_refusal(browser: Chromium, guarded: Served, contact: str, key: str) -> None:
-    with person_at(browser, guarded.url, contact=contact) as person:
-        enter_key(person, key)
-        person.page.until("document.querySelector('#contact')")
-        person.ask("one", "You said one")
-        assert refused(person) == ["401 /api/v1/threads"]
+def test_the_page_asks_for_a_key_after_one_refusal(operator: Person, contact: str) -> None:
+    operator.page.until("document.querySelector('#contact')")
+    operator.ask("one", "You said one")
+    assert refused(operator) == ["401 /api/v1/threads"]
 
 
 @pytest.mark.parametrize("docs", ["public", "private", "off"])
