@@ -25,7 +25,7 @@ def upgrade(context: click.Context, store: str | None) -> None:
 
     If several processes run it at once, one upgrades and the others wait. It removes nothing and changes no row.
     """
-    from jimsapi_postgres.schema import MIGRATIONS, prepare
+    from jimsapi_postgres.schema import SCHEMA_VERSION, prepare
     from jimsapi_postgres.url import parse_url
 
     url = _url(context, store)
@@ -35,9 +35,8 @@ def upgrade(context: click.Context, store: str | None) -> None:
         raise StartError(f"--store: {error}") from None
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     version = asyncio.run(prepare(target, wait=None, large=None))
-    newest = len(MIGRATIONS)
-    if version < newest:
-        click.echo(f"{target.name}: upgraded the schema from version {version} to {newest}.")
+    if version < SCHEMA_VERSION:
+        click.echo(f"{target.name}: upgraded the schema from version {version} to {SCHEMA_VERSION}.")
     else:
         click.echo(f"{target.name}: the schema is at version {version}; there is nothing to do.")
 

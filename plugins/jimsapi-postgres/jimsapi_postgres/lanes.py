@@ -75,7 +75,7 @@ BY_IDS = """
 """
 CONTEXT = """
     SELECT part, event_id, created_at, event_type, event_data
-    FROM jimsapi_context_1(ARRAY[$1::uuid], ARRAY[$2::int], ARRAY[$3::bigint])
+    FROM jimsapi_context(ARRAY[$1::uuid], ARRAY[$2::int], ARRAY[$3::bigint])
 """
 
 

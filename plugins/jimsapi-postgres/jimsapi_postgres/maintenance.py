@@ -9,15 +9,8 @@ import asyncpg
 from jimsapi.threads import Migration, StoreStats, StoreUnusable, describe_fault
 from jimsapi_postgres.connections import Connection
 from jimsapi_postgres.errors import as_unusable
-from jimsapi_postgres.schema import MIGRATIONS, pending, prepare, read_version
+from jimsapi_postgres.schema import SCHEMA_VERSION, TABLES, pending, prepare, read_version
 from jimsapi_postgres.url import Target, connect_arguments
-
-TABLES = (
-    "threads", "thread_events", "jimsapi_threads", "jimsapi_feedback", "jimsapi_search", "jimsapi_search_threads",
-    "jimsapi_thread_usage", "jimsapi_contact_usage", "jimsapi_caller_usage", "jimsapi_outbox", "jimsapi_sinks",
-    "jimsapi_dead_letters", "jimsapi_webhooks", "jimsapi_subscriptions", "jimsapi_runs", "jimsapi_owners",
-    "jimsapi_idempotency",
-)  # fmt: skip
 
 _NO_THREAD = "NOT EXISTS (SELECT FROM threads t WHERE t.thread_id = r.thread_id)"
 _NO_EVENT = "NOT EXISTS (SELECT FROM thread_events e WHERE e.thread_id = r.thread_id AND e.event_id = r.event_id)"
@@ -97,7 +90,7 @@ async def read_stats(target: Target) -> StoreStats:
         outbox, dead_letters, webhooks, subscriptions = rows
         tables = await _sizes(connection)
         return StoreStats(
-            schema=len(MIGRATIONS),
+            schema=SCHEMA_VERSION,
             threads=threads,
             events=events,
             contacts=contacts,
@@ -170,8 +163,8 @@ async def _connected(
 
 async def _refuse_other_version(connection: Connection, name: str) -> None:
     version = await read_version(connection, name)
-    if version < len(MIGRATIONS):
+    if version < SCHEMA_VERSION:
         raise StoreUnusable(
-            f"{name}: its tables have the version {version}, and this jimsapi-postgres needs {len(MIGRATIONS)}; "
+            f"{name}: its tables have the version {version}, and this jimsapi-postgres needs {SCHEMA_VERSION}; "
             "upgrade them with `jimsapi store migrate`"
         )

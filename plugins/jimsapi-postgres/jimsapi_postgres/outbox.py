@@ -2,7 +2,7 @@
 
 Positions are taken in order, but transactions commit in another one. So a reader that sees position 7 may see position
 6 later, or never, if its transaction was undone. A transaction gets its identifier before its position, as
-`jimsapi_keep_8` says. So when a reader has seen a gap, it takes an identifier itself, which is higher than that of each
+`jimsapi_keep` says. So when a reader has seen a gap, it takes an identifier itself, which is higher than that of each
 transaction that may fill the gap. It passes the gap when all transactions with lower identifiers have ended: then the
 missing rows would be there.
 """

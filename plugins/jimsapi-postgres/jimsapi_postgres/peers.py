@@ -24,7 +24,7 @@ SILENCE = timedelta(seconds=20)
 RECOVERED_AT_ONCE = 1000
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
-RECOVER = "SELECT jimsapi_recover_8($1, $2, $3, false, $4)"
+RECOVER = "SELECT jimsapi_recover($1, $2, $3, false, $4)"
 
 # Each run is looked up separately. Until a vacuum, an index of all open runs may contain many more that have ended.
 _NO_LONGER_WAITING = """

@@ -49,35 +49,35 @@ from jimsapi.threads import (
 )
 
 ACCEPT = """
-    SELECT item, part, verdict, id, at, kind, data, first_at FROM jimsapi_accept_5(
+    SELECT item, part, verdict, id, at, kind, data, first_at FROM jimsapi_accept(
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
         $25
     )
 """
 ACCEPT_ALIKE = """
-    SELECT item, part, verdict, id, at, kind, data, first_at FROM jimsapi_accept_alike_3(
+    SELECT item, part, verdict, id, at, kind, data, first_at FROM jimsapi_accept_alike(
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16
     )
 """
 ACCEPT_WITH_KEYS = """
-    SELECT item, part, verdict, id, at, kind, data, first_at FROM jimsapi_accept_with_keys_5(
+    SELECT item, part, verdict, id, at, kind, data, first_at FROM jimsapi_accept_with_keys(
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
         $25, $26, $27, $28
     )
 """
 FINISH = """
     SELECT counted, status, next_run, first_at, taken
-    FROM jimsapi_finish_4($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+    FROM jimsapi_finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
     ORDER BY item
 """
 
 # The messages come first, since every transaction locks contacts before threads.
 ACCEPT_AND_FINISH = """
-    SELECT NULL::boolean, verdict, id, NULL::timestamp, NULL::uuid[], data, first_at FROM jimsapi_accept_alike_3(
+    SELECT NULL::boolean, verdict, id, NULL::timestamp, NULL::uuid[], data, first_at FROM jimsapi_accept_alike(
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16
     )
     UNION ALL
-    SELECT counted, status, next_run, first_at, taken, NULL, NULL FROM jimsapi_finish_4(
+    SELECT counted, status, next_run, first_at, taken, NULL, NULL FROM jimsapi_finish(
         $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27
     )
 """
@@ -90,7 +90,7 @@ LONG_AGO = 3e9
 """Seconds. PostgreSQL's timestamps go back only a few thousand years."""
 
 CREATED_IDS = 12
-"""The index of `new_events` in the arguments of `jimsapi_accept_5`."""
+"""The index of `new_events` in the arguments of `jimsapi_accept`."""
 
 _event_order = attrgetter("created_at", "event_id")
 _shared_fields = attrgetter(
@@ -116,7 +116,7 @@ class Again(Exception):
 
 
 def accept_arguments(plans: Sequence[RunPlan]) -> list[Any]:
-    """Return the arguments for `jimsapi_accept_5`."""
+    """Return the arguments for `jimsapi_accept`."""
     new: list[tuple[UUID | None, UUID | None, str | None, bytes | None]] = []
     selectors: list[tuple[int, int, UUID | None, str | None, float | None]] = []
     for item, plan in enumerate(plans, 1):
@@ -169,7 +169,7 @@ def _beside(events: Sequence[NewEvent]) -> bytes | None:
 
 
 def are_alike(plans: Sequence[RunPlan]) -> bool:
-    """Whether `jimsapi_accept_alike_3` can accept the plans. Most messages are for the newest thread of their contact.
+    """Whether `jimsapi_accept_alike` can accept the plans. Most messages are for the newest thread of their contact.
 
     The function stores only the parts of a plan that its arguments contain, so plans with other parts are excluded.
     """
@@ -185,7 +185,7 @@ def are_alike(plans: Sequence[RunPlan]) -> bool:
 
 
 def alike_arguments(plans: Sequence[RunPlan], *, only_new: bool) -> list[Any]:
-    """Return the arguments for `jimsapi_accept_alike_3`."""
+    """Return the arguments for `jimsapi_accept_alike`."""
     first = plans[0]
     messages = [plan.message for plan in plans]
     age = next(selector.active_within for selector in first.selectors if isinstance(selector, Latest))
@@ -221,7 +221,7 @@ def _load_beside(message_id: UUID, text: bytes) -> Iterable[NewEvent]:
 
 
 def read_alike(plans: Sequence[RunPlan], arguments: Sequence[Any], rows: Sequence[Any]) -> list[Accepted | Exception]:
-    """Return the result of each plan from the rows of `jimsapi_accept_alike_3`."""
+    """Return the result of each plan from the rows of `jimsapi_accept_alike`."""
     item, *_, config, first_at = rows[0]
     return read_accepted(plans, arguments[6], rows) if item > 0 else read_new(plans, arguments, config, first_at)
 
@@ -241,7 +241,7 @@ def read_new(
 
 
 def key_arguments(plans: Sequence[RunPlan], keep_keys: timedelta) -> list[Any]:
-    """Return the first arguments for `jimsapi_accept_with_keys_5`; those of `jimsapi_accept_5` follow. All plans must
+    """Return the first arguments for `jimsapi_accept_with_keys`; those of `jimsapi_accept` follow. All plans must
     have a key."""
     keys = [plan.idempotency for plan in plans if plan.idempotency is not None]
     return [[key.key for key in keys], [key.body for key in keys], keep_keys]
@@ -325,7 +325,7 @@ def context_arguments(limits: ContextLimits) -> tuple[int | None, int | None]:
 
 
 def finish_arguments(finishing: Sequence[Finishing]) -> list[list[Any]]:
-    """Return the arrays for `jimsapi_finish_4`."""
+    """Return the arrays for `jimsapi_finish`."""
     events = [
         (item, event.event_id, event.event_type, event.data)
         for item, (_, _, outcome) in enumerate(finishing, 1)
@@ -409,7 +409,7 @@ def thread_summary(row: Any) -> ThreadSummary:
 
 
 def adopted_run(row: Any) -> AdoptedRun:
-    """Return a run from a row of `jimsapi_adopt_8`, or of a run that was claimed."""
+    """Return a run from a row of `jimsapi_adopt`, or of a run that was claimed."""
     run_id, thread_id, contact_id, message_id, message_type, data, caller, webhook_url, beside, restarts = row
     return AdoptedRun(
         as_uuid(run_id),

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
 import asyncpg
@@ -29,22 +29,73 @@ LARGE = 268_435_456
 """Maximum number of bytes of `thread_events` with which a start builds indexes. If there are more, run
 `jimsapi db upgrade`."""
 
-INDEXES_1 = {
-    "jimsapi_threads_contact": "threads (contact_id, created_at, thread_id)",
-    "jimsapi_threads_external": "threads (external_id, created_at) WHERE external_id IS NOT NULL",
-    "jimsapi_events_order": "thread_events (thread_id, created_at, event_id)",
+TABLES = (
+    "threads", "thread_events", "jimsapi_threads", "jimsapi_feedback", "jimsapi_search", "jimsapi_search_threads",
+    "jimsapi_thread_usage", "jimsapi_contact_usage", "jimsapi_caller_usage", "jimsapi_outbox", "jimsapi_sinks",
+    "jimsapi_dead_letters", "jimsapi_webhooks", "jimsapi_subscriptions", "jimsapi_runs", "jimsapi_owners",
+    "jimsapi_idempotency",
+)  # fmt: skip
+
+
+class Script(msgspec.Struct, frozen=True):
+    """A file of the folder `sql` with statements."""
+
+    name: str
+
+
+class Index(msgspec.Struct, frozen=True):
+    """An index that is built while other processes write."""
+
+    name: str
+    definition: str
+
+
+Change = Script | Index
+
+INDEXES = (
+    Index("jimsapi_threads_contact", "threads (contact_id, created_at, thread_id)"),
+    Index("jimsapi_threads_external", "threads (external_id, created_at) WHERE external_id IS NOT NULL"),
+    Index("jimsapi_events_order", "thread_events (thread_id, created_at, event_id)"),
     # With these the cost of a context does not depend on the thread's length. Queries must repeat the expressions of
     # the predicates literally.
-    "jimsapi_events_comm": "thread_events (thread_id, created_at, event_id) WHERE substr(event_type, 1, 5) = 'comm.'",
-    "jimsapi_events_state": (
-        "thread_events (thread_id, event_type, created_at, event_id) WHERE substr(event_type, 1, 10) = 'state.set.'"
+    Index(
+        "jimsapi_events_comm",
+        "thread_events (thread_id, created_at, event_id) WHERE substr(event_type, 1, 5) = 'comm.'",
+    ),
+    Index(
+        "jimsapi_events_state",
+        "thread_events (thread_id, event_type, created_at, event_id) WHERE substr(event_type, 1, 10) = 'state.set.'",
+    ),
+    # Open questions of the threads of a list.
+    Index(
+        "jimsapi_events_asked",
+        "thread_events (thread_id, created_at, event_id) WHERE event_type = 'question.asked'",
+    ),
+)
+_JIMS_INDEXES = Script("jims_indexes")
+"""Only if this package creates the tables of JIMS."""
+
+FIRST_VERSION = 10
+"""The version of `sql/tables.sql`. Commits from before the first release used 1 to 9."""
+MIGRATIONS: Mapping[int, Sequence[Change]] = {
+    FIRST_VERSION: (
+        Script("jims_tables"),
+        _JIMS_INDEXES,
+        Script("tables"),
+        Script("usage"),
+        Script("functions"),
+        *INDEXES,
     ),
 }
+"""Each version of the schema, in order, with the changes that lead to it from the one before.
 
-INDEXES_7 = {
-    # Open questions of the threads of a list.
-    "jimsapi_events_asked": "thread_events (thread_id, created_at, event_id) WHERE event_type = 'question.asked'",
-}
+The scripts of a version are one transaction, and its indexes are built after it. To change the schema, add the next
+version. `usage` and `functions` move to it. Servers of earlier versions may run meanwhile: a function whose parameters
+or results change gets another name, and `SERVES_FROM` is the oldest version whose servers still work.
+"""
+SCHEMA_VERSION = max(MIGRATIONS)
+SERVES_FROM = FIRST_VERSION
+"""The version of the oldest server that works with this schema."""
 
 _NEEDED_COLUMNS = {
     "threads": {"thread_id", "contact_id", "external_id", "created_at", "thread_config"},
@@ -55,19 +106,13 @@ _COLUMNS = """
 """
 _IS_VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)"
 _STATEMENT = re.compile(
-    r"^ *(CREATE (?:OR REPLACE )?(?:FUNCTION|TABLE)[^(]*)|^ *((?:CREATE (?:UNIQUE )?INDEX|ALTER TABLE)[^;]*)|(GRANT)\b",
+    r"^ *(CREATE (?:OR REPLACE )?(?:FUNCTION|TABLE)[^(]*)|^ *((?:CREATE (?:UNIQUE )?INDEX|ALTER TABLE)[^;]*)",
     re.MULTILINE,
 )
 _MISSING_PRIVILEGES = """
     SELECT privilege || ' on ' || name AS missing
     FROM
-        unnest(ARRAY[
-            'threads', 'thread_events', 'jimsapi_threads', 'jimsapi_feedback',
-            'jimsapi_search', 'jimsapi_search_threads',
-            'jimsapi_thread_usage', 'jimsapi_contact_usage', 'jimsapi_caller_usage',
-            'jimsapi_outbox', 'jimsapi_sinks', 'jimsapi_dead_letters', 'jimsapi_webhooks',
-            'jimsapi_subscriptions', 'jimsapi_runs', 'jimsapi_owners', 'jimsapi_idempotency'
-        ]) name,
+        unnest($1::text[]) name,
         unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) privilege
     WHERE NOT has_table_privilege(name, privilege) AND (privilege <> 'UPDATE' OR name LIKE 'jimsapi%')
     UNION ALL
@@ -109,107 +154,59 @@ async def _prepare(connection: Connection, name: str, wait: float | None, large:
     await _refuse_unfit_server(connection, name)
     await _refuse_tables_of_others(connection, name)
     version_before = await read_version(connection, name)
-    if version_before < len(MIGRATIONS):
+    if version_before < SCHEMA_VERSION:
         await _acquire_lock(connection, name, wait)
         # Another process may have upgraded the database while this one waited.
-        for version in range(await read_version(connection, name) + 1, len(MIGRATIONS) + 1):
-            if version in _BUILDS_INDEXES:
-                await _refuse_large(connection, name, large)
+        for version, changes in await _migrations_after(connection, await read_version(connection, name)):
+            await _refuse_large(connection, name, changes, large)
             logger.info("%s: upgrading the schema to version %d", name, version)
             try:
-                await MIGRATIONS[version - 1](connection)
+                await _apply(connection, changes)
             except asyncpg.QueryCanceledError as error:
                 raise StoreUnusable(
                     f"{name}: the schema could not be changed in time, perhaps because of another program's open "
                     "transaction (see pg_stat_activity): end that transaction and start again, or run "
                     "`jimsapi db upgrade --store …`, which waits for it"
                 ) from error
-            # Older servers may still use an incomplete upgrade, so the new version is stored only at the end.
-            if not version_before or version == len(MIGRATIONS):
-                await _set_version(connection, version)
-    missing = await connection.fetch(_MISSING_PRIVILEGES)
+        await _set_version(connection)
+    missing = await connection.fetch(_MISSING_PRIVILEGES, TABLES)
     if missing:
         raise StoreUnusable(f"{name}: the role of --store lacks {', '.join(row[0] for row in missing)}; grant it these")
     return version_before
 
 
-class Script(msgspec.Struct, frozen=True):
-    """A file of the folder `sql` with statements."""
-
-    name: str
-
-
-class Index(msgspec.Struct, frozen=True):
-    """An index that is built while other processes write."""
-
-    name: str
-    definition: str
-
-
-Change = Script | Index
-
-_FUNCTIONS = ("usage", "functions", *(f"functions_{version}" for version in (1, 2, 3, 4, 6, 7)))
-_JIMS_INDEXES = Script("jims_indexes")
-"""Only if this package creates the tables of JIMS."""
-CHANGES: tuple[tuple[Change, ...], ...] = (
-    (Script("jims_tables"), _JIMS_INDEXES, Script("tables_1"), *(Index(*one) for one in INDEXES_1.items())),
-    (Script("tables_2"),),
-    (),  # only functions, which the newest version creates
-    (Script("tables_4"),),
-    (Script("tables_5"),),
-    (Script("tables_6"),),
-    (
-        Script("search_7"),
-        *(Index(*one) for one in INDEXES_7.items()),
-        Script("usage_tables_7"),
-        Script("rights_7"),
-    ),
-    (Script("tables_8"), Script("rights_8")),
-    (Script("tables_9"), Script("rights_9"), *(Script(name) for name in _FUNCTIONS)),
-)
-"""What each version changes, from the first one on."""
-
-
-async def _version_1(connection: Connection) -> None:
-    changes = await _changes(connection, 1)
-    async with connection.transaction():
-        await _apply(connection, [change for change in changes if isinstance(change, Script)])
-    await _apply(connection, [change for change in changes if isinstance(change, Index)])
-
-
-def _version(number: int) -> Callable[[Connection], Awaitable[None]]:
-    async def migrate(connection: Connection) -> None:
-        await _apply(connection, CHANGES[number - 1])
-
-    return migrate
+async def _migrations_after(connection: Connection, found: int) -> list[tuple[int, list[Change]]]:
+    """Return the versions after the version `found`, with what each changes in this database."""
+    creates_threads = await connection.fetchval("SELECT to_regclass('threads') IS NULL")
+    return [
+        (version, [change for change in changes if creates_threads or change != _JIMS_INDEXES])
+        for version, changes in MIGRATIONS.items()
+        if version > found
+    ]
 
 
 async def _apply(connection: Connection, changes: Sequence[Change]) -> None:
+    async with connection.transaction():
+        for change in changes:
+            if isinstance(change, Script):
+                await connection.execute(_sql(change.name))
     for change in changes:
         if isinstance(change, Index):
-            await _build_index(connection, change.name, change.definition)
-        else:
-            await connection.execute(_sql(change.name))
-
-
-async def _changes(connection: Connection, version: int) -> list[Change]:
-    """Return what a version changes in this database."""
-    creates_threads = await connection.fetchval("SELECT to_regclass('threads') IS NULL")
-    return [change for change in CHANGES[version - 1] if creates_threads or change != _JIMS_INDEXES]
+            await _build_index(connection, change)
 
 
 async def pending(connection: Connection, name: str) -> Migration:
     """Return what `prepare` would do, without changing anything. Raises `StoreUnusable` as `prepare` does."""
     await _refuse_unfit_server(connection, name)
     await _refuse_tables_of_others(connection, name)
-    found, newest = await read_version(connection, name), len(MIGRATIONS)
+    found = await read_version(connection, name)
     changes = [
         SchemaChange(version, statement)
-        for version in range(found + 1, newest + 1)
-        for change in await _changes(connection, version)
+        for version, changes in await _migrations_after(connection, found)
+        for change in changes
         for statement in await _statements(connection, change)
     ]
-    return Migration(found, newest, changes)
+    return Migration(found, SCHEMA_VERSION, changes)
 
 
 async def _statements(connection: Connection, change: Change) -> list[str]:
@@ -221,56 +218,44 @@ async def _statements(connection: Connection, change: Change) -> list[str]:
     return [f"CREATE INDEX CONCURRENTLY {change.name} ON {change.definition}"]
 
 
-# A version that the main branch has had is never changed: databases have it. A new version N needs: `sql/tables_N.sql`
-# for its columns; each function with another signature or result under a name that ends with N in `sql/functions.sql`;
-# the earlier names in `sql/functions_{N-1}.sql`, as wrappers for older servers; and an entry in `CHANGES`, to which
-# `_FUNCTIONS` move. Its test begins with `tests/version_{N-1}.sql`, which has what the version before had instead;
-# tests of earlier versions that call `rows.ACCEPT` then name the function of their version.
-MIGRATIONS: tuple[Callable[[Connection], Awaitable[None]], ...] = (
-    _version_1,
-    *(_version(number) for number in range(2, len(CHANGES) + 1)),
-)
-_BUILDS_INDEXES = (1, 7)
-"""The versions whose migration builds indexes of `thread_events`."""
-SERVES_FROM = (len(MIGRATIONS),) * (len(MIGRATIONS) - 1) + (1,)
-"""For each version of the schema the oldest server that works with it. Older servers may run while a newer one starts.
-
-The earlier migrations create only tables and indexes. The newest one creates the functions.
-"""
-
-
-async def _build_index(connection: Connection, index: str, definition: str) -> None:
+async def _build_index(connection: Connection, index: Index) -> None:
     """Build an index while other processes write. If an interrupted build has left an invalid index, it is replaced."""
-    valid = await connection.fetchval(_IS_VALID, index)
+    valid = await connection.fetchval(_IS_VALID, index.name)
     if valid is False:
-        await connection.execute(f"DROP INDEX CONCURRENTLY {index}")
+        await connection.execute(f"DROP INDEX CONCURRENTLY {index.name}")
     if not valid:
-        await connection.execute(f"CREATE INDEX CONCURRENTLY {index} ON {definition}")
+        await connection.execute(f"CREATE INDEX CONCURRENTLY {index.name} ON {index.definition}")
 
 
 async def read_version(connection: Connection, name: str) -> int:
-    """Return the version of the schema; 0 if there is none. Raises `StoreUnusable` if it needs a newer package."""
+    """Return the version of the schema; 0 if there is none. Raises `StoreUnusable` if this package cannot use it."""
     if await connection.fetchval("SELECT to_regclass('jimsapi_schema') IS NULL"):
         return 0
     row = await connection.fetchrow("SELECT version, serves_from FROM jimsapi_schema ORDER BY version DESC LIMIT 1")
     if row is None:
         return 0
     version, serves_from = row
-    if serves_from > len(MIGRATIONS):
+    if serves_from > SCHEMA_VERSION:
         raise StoreUnusable(
             f"{name}: a newer jimsapi-postgres made this database (schema {version}, for servers that know "
-            f"{serves_from}; this one knows {len(MIGRATIONS)}); upgrade it: pip install --upgrade jimsapi-postgres"
+            f"{serves_from}; this one knows {SCHEMA_VERSION}); upgrade it: pip install --upgrade jimsapi-postgres"
+        )
+    if version < FIRST_VERSION:
+        raise StoreUnusable(
+            f"{name}: a commit of jimsapi from before its first release made this database (schema {version}); export "
+            "it with `jimsapi store copy` of that commit, or name another database with --store"
         )
     return int(version)
 
 
-async def _set_version(connection: Connection, version: int) -> None:
+async def _set_version(connection: Connection) -> None:
+    """Store the version, at the end of an upgrade: until then, servers of an earlier version may use the database."""
     async with connection.transaction():
         await connection.execute(
             "CREATE TABLE IF NOT EXISTS jimsapi_schema (version int NOT NULL, serves_from int NOT NULL)"
         )
         await connection.execute("DELETE FROM jimsapi_schema")
-        await connection.execute("INSERT INTO jimsapi_schema VALUES ($1, $2)", version, SERVES_FROM[version - 1])
+        await connection.execute("INSERT INTO jimsapi_schema VALUES ($1, $2)", SCHEMA_VERSION, SERVES_FROM)
 
 
 async def _acquire_lock(connection: Connection, name: str, wait: float | None) -> None:
@@ -323,8 +308,9 @@ async def _refuse_tables_of_others(connection: Connection, name: str) -> None:
             )
 
 
-async def _refuse_large(connection: Connection, name: str, large: int | None) -> None:
-    if large is None or await connection.fetchval("SELECT to_regclass('thread_events') IS NULL"):
+async def _refuse_large(connection: Connection, name: str, changes: Sequence[Change], large: int | None) -> None:
+    builds_indexes = any(isinstance(change, Index) for change in changes)
+    if large is None or not builds_indexes or await connection.fetchval("SELECT to_regclass('thread_events') IS NULL"):
         return
     size = await connection.fetchval("SELECT pg_table_size('thread_events')")
     if size > large:

@@ -104,8 +104,8 @@ _MISSING = f"""
     ORDER BY created_at, event_id
 """
 _INDEXED = "SELECT i.number, i.until FROM jimsapi_search_threads i WHERE i.thread_id = $1 ORDER BY i.thread_id LIMIT 1"
-_INDEX = "SELECT jimsapi_index_7($1, $2, $3, $4, $5, $6, $7, $8)"
-_FIND = f"SELECT number, at FROM jimsapi_find_7($1, $2, {FOUND_AT_ONCE})"
+_INDEX = "SELECT jimsapi_index($1, $2, $3, $4, $5, $6, $7, $8)"
+_FIND = f"SELECT number, at FROM jimsapi_find($1, $2, {FOUND_AT_ONCE})"
 _FOUND = f"""
     SELECT {_THREAD}, {_METADATA}, m.number, m.at, {_EVENT}
     FROM unnest($1::bigint[], $2::timestamp[]) WITH ORDINALITY m (number, at, position)

@@ -181,11 +181,11 @@ _BEFORE = f"""
     ORDER BY e.created_at DESC, e.event_id DESC
     LIMIT $4
 """
-_START = "SELECT part, verdict, id, at, kind, data, taken FROM jimsapi_start_1($1, $2, $3, $4, $5, $6, $7)"
-_APPEND = "SELECT verdict, first_at, taken FROM jimsapi_append_7($1, $2, $3, $4, $5, $6)"
+_START = "SELECT part, verdict, id, at, kind, data, taken FROM jimsapi_start($1, $2, $3, $4, $5, $6, $7)"
+_APPEND = "SELECT verdict, first_at, taken FROM jimsapi_append($1, $2, $3, $4, $5, $6)"
 _ADOPT = """
     SELECT run_id, thread_id, contact_id, message_id, message_type, message_data, caller, webhook_url, beside, restarts
-    FROM jimsapi_adopt_8($1, $2, $3, $4, $5)
+    FROM jimsapi_adopt($1, $2, $3, $4, $5)
 """
 # `start` needs the owner, so two calls that claim a run differ only in which of them locks its row first.
 _CLAIM = """
@@ -214,7 +214,7 @@ _UNCLAIMED = """
     ORDER BY r.accepted_at, r.seq
     LIMIT $3
 """
-_END = "SELECT run_id, counted, status, next_run FROM jimsapi_end_1($1, $2, $3, $4, $5)"
+_END = "SELECT run_id, counted, status, next_run FROM jimsapi_end($1, $2, $3, $4, $5)"
 # The idempotency keys of the threads that the function deletes are deleted, too. A key is stored while its run is
 # accepted, which takes at most the timeout of a statement, so the index on the times finds it. All parts of the
 # statement read the tables as they were before it.
@@ -241,7 +241,7 @@ _DELETE = f"""
         WHERE k.run_id = r.run_id
             AND k.used_at BETWEEN r.accepted_at - interval '{STATEMENT_TIMEOUT:g} s' AND r.accepted_at
     )
-    SELECT closed, thread_count FROM jimsapi_delete_2($1, $2, $3, $4, $5)
+    SELECT closed, thread_count FROM jimsapi_delete($1, $2, $3, $4, $5)
 """
 _BEAT = """
     INSERT INTO jimsapi_owners (owner, beat_at) VALUES ($1, clock_timestamp())
@@ -293,12 +293,12 @@ _CREATE = """
     )
     INSERT INTO jimsapi_threads (thread_id, metadata) SELECT made.thread_id, $8::json FROM made
 """
-_FORK = "SELECT verdict FROM jimsapi_fork_6($1, $2, $3, $4, $5, $6, $7)"
+_FORK = "SELECT verdict FROM jimsapi_fork($1, $2, $3, $4, $5, $6, $7)"
 _CHANGE_THREAD = """
-    SELECT title, archived_at, metadata, parent_id, parent_event_id FROM jimsapi_change_thread_6($1, $2, $3, $4, $5, $6)
+    SELECT title, archived_at, metadata, parent_id, parent_event_id FROM jimsapi_change_thread($1, $2, $3, $4, $5, $6)
 """
-_EXPIRE = "SELECT expired, last FROM jimsapi_expire_6($1, $2, $3)"
-_RATE = "SELECT verdict FROM jimsapi_rate_6($1, $2, $3, $4, $5)"
+_EXPIRE = "SELECT expired, last FROM jimsapi_expire($1, $2, $3)"
+_RATE = "SELECT verdict FROM jimsapi_rate($1, $2, $3, $4, $5)"
 _FEEDBACK = """
     SELECT f.event_id, f.rating, f.comment, f.given_at
     FROM jimsapi_feedback f JOIN thread_events e ON e.thread_id = f.thread_id AND e.event_id = f.event_id
@@ -325,7 +325,7 @@ _CALLER_USAGE = """
     WHERE caller = $1 AND day BETWEEN $2 AND $3
     ORDER BY day, model
 """
-_ADD_USAGE = "SELECT jimsapi_add_usage_7($1, $2, $3, $4)"
+_ADD_USAGE = "SELECT jimsapi_add_usage($1, $2, $3, $4)"
 _SUMMARIES = f"""
     SELECT
         f.title, f.archived_at, f.metadata, f.parent_id, f.parent_event_id,

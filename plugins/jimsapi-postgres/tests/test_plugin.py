@@ -50,13 +50,13 @@ def test_the_command_upgrades_a_database_and_says_what_it_did(
 ) -> None:
     first = _run("-m", "jimsapi", "db", "upgrade", "--store", url, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
-    assert "from version 0 to 9" in first.stdout
+    assert "from version 0 to 10" in first.stdout
     (tmp_path / "url").write_text(url + "\n")
     for environment in ({"JIMS_STORE": url}, {"JIMS_STORE_FILE": str(tmp_path / "url")}):
         again = _run("-m", "jimsapi", "db", "upgrade", cwd=tmp_path, **environment)
         assert again.returncode == 0, again.stderr
-        assert "at version 9; there is nothing to do" in again.stdout
-    assert postgres.psql("SELECT version FROM jimsapi_schema", database) == "9"
+        assert "at version 10; there is nothing to do" in again.stdout
+    assert postgres.psql("SELECT version FROM jimsapi_schema", database) == "10"
     assert list(tmp_path.iterdir()) == [tmp_path / "url"]
 
 

@@ -16,7 +16,6 @@ from tests.waiting import eventually
 SCRIPTED = ("--app", "tests.apps.scripted:app")
 HELLO = {"contact_id": "ann", "message": "hi"}
 PATH = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-VERSION_6 = Path(__file__).with_name("version_6.sql").read_text()
 
 
 def test_store_down(own_postgres: Postgres, tmp_path: Path) -> None:
@@ -121,7 +120,7 @@ def test_upgrade_and_rollback(postgres: Postgres, database: str, url: str, tmp_p
     [printed] = upgrade.blocks("log")
     with Observed(*SCRIPTED, "--store", url) as served:
         operator = Operator.of(served, tmp_path, STORE=url)
-    postgres.psql(VERSION_6, database)
+    postgres.psql("DELETE FROM jimsapi_schema", database)  # as an upgrade that was cut off leaves it
     assert quotes(printed.strip(), operator.run(command).strip())
     # Servers of the version before find newer tables, which support it.
     postgres.psql("UPDATE jimsapi_schema SET version = version + 1", database)

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 from database import Postgres
-from jimsapi_postgres import schema
-from jimsapi_postgres.schema import INDEXES_1, prepare
+from jimsapi_postgres import maintenance, schema
+from jimsapi_postgres.schema import FIRST_VERSION, INDEXES, SCHEMA_VERSION, Change, Index, Script, prepare
 from jimsapi_postgres.store import PostgresStore
 from jimsapi_postgres.url import parse_url
 
@@ -18,6 +19,7 @@ from jimsapi.testing.store import OWNER, completed, make_event, make_key, make_p
 from jimsapi.threads.errors import StoreUnusable
 from jimsapi.threads.facts import ForkPlan, Rating, ThreadChange
 from jimsapi.threads.ids import uuid7
+from jimsapi.threads.maintenance import Migration
 from jimsapi.threads.outbox import Refused
 from jimsapi.threads.search import SearchQuery
 
@@ -39,7 +41,7 @@ COLUMNS = f"""
     SELECT table_name, column_name, ordinal_position, column_default, is_nullable, data_type, character_maximum_length
     FROM information_schema.columns WHERE {OF_JIMS} ORDER BY 1, 3
 """
-INDEXES = (
+INDEXES_OF_JIMS = (
     "SELECT indexdef FROM pg_indexes WHERE indexname NOT LIKE 'jimsapi%' AND tablename NOT LIKE 'jimsapi%' ORDER BY 1"
 )
 CONSTRAINTS = """
@@ -53,6 +55,7 @@ VALID = "SELECT indexrelid::regclass::text FROM pg_index WHERE indisvalid"
 WAITS_FOR_A_LOCK = """
     SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
+INDEX_NAMES = {index.name for index in INDEXES}
 EVERYTHING = "SELECT oid, relname FROM pg_class WHERE relname LIKE '%jimsapi%' ORDER BY 2"
 
 
@@ -60,24 +63,24 @@ async def test_an_empty_database_gets_the_tables_of_jims(postgres: Postgres, dat
     assert await prepare(parse_url(url), wait=0) == 0
     with postgres.database() as of_jims:
         postgres.psql(JIMS, of_jims)
-        for query in (COLUMNS, INDEXES, CONSTRAINTS):
+        for query in (COLUMNS, INDEXES_OF_JIMS, CONSTRAINTS):
             assert postgres.psql(query, database) == postgres.psql(query, of_jims)
 
 
 async def test_taking_over_changes_no_row_and_no_table(postgres: Postgres, database: str, url: str) -> None:
     postgres.psql(JIMS + ROWS, database)
-    before = [postgres.psql(query, database) for query in (ALL_ROWS, COLUMNS, INDEXES, CONSTRAINTS)]
+    before = [postgres.psql(query, database) for query in (ALL_ROWS, COLUMNS, INDEXES_OF_JIMS, CONSTRAINTS)]
     for _ in range(2):
         async with PostgresStore(url) as store:
             await store.ping()
-    assert [postgres.psql(query, database) for query in (ALL_ROWS, COLUMNS, INDEXES, CONSTRAINTS)] == before
-    assert set(INDEXES_1) <= set(postgres.psql(VALID, database).split())
+    assert [postgres.psql(query, database) for query in (ALL_ROWS, COLUMNS, INDEXES_OF_JIMS, CONSTRAINTS)] == before
+    assert set(postgres.psql(VALID, database).split()) >= INDEX_NAMES
 
 
 async def test_a_second_upgrade_does_nothing(postgres: Postgres, database: str, url: str) -> None:
     assert await prepare(parse_url(url), wait=0) == 0
     before = postgres.psql(EVERYTHING, database)
-    assert await prepare(parse_url(url), wait=0) == len(schema.MIGRATIONS)
+    assert await prepare(parse_url(url), wait=0) == SCHEMA_VERSION
     assert postgres.psql(EVERYTHING, database) == before
 
 
@@ -85,9 +88,9 @@ async def test_a_second_upgrade_does_nothing(postgres: Postgres, database: str, 
 async def test_of_many_that_start_at_once_one_upgrades(postgres: Postgres, database: str, url: str, given: str) -> None:
     postgres.psql(given or "SELECT 1", database)
     found = await asyncio.gather(*[prepare(parse_url(url), wait=30) for _ in range(8)])
-    assert set(found) <= set(range(len(schema.MIGRATIONS) + 1))
+    assert set(found) <= {0, SCHEMA_VERSION}
     assert postgres.psql("SELECT count(*) FROM jimsapi_schema", database) == "1"
-    assert set(INDEXES_1) <= set(postgres.psql(VALID, database).split())
+    assert set(postgres.psql(VALID, database).split()) >= INDEX_NAMES
 
 
 async def test_whoever_waits_too_long_for_another_says_so(url: str) -> None:
@@ -108,13 +111,15 @@ async def test_an_upgrade_that_was_cut_off_is_done_again(postgres: Postgres, dat
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'jimsapi_events_order'::regclass", database
     )
     assert await prepare(parse_url(url), wait=0) == 0
-    assert set(INDEXES_1) <= set(postgres.psql(VALID, database).split())
+    assert set(postgres.psql(VALID, database).split()) >= INDEX_NAMES
     assert "UNIQUE" not in postgres.psql(
         "SELECT indexdef FROM pg_indexes WHERE indexname = 'jimsapi_events_order'", database
     )
 
 
-async def test_programs_that_are_at_work_go_on_during_an_upgrade(postgres: Postgres, database: str, url: str) -> None:
+async def test_programs_that_are_at_work_go_on_during_an_upgrade(
+    postgres: Postgres, database: str, url: str, outside: Any
+) -> None:
     postgres.psql(JIMS + ROWS, database)
     writer = await asyncpg.connect(url)
     thread_id = await writer.fetchval("SELECT thread_id FROM threads LIMIT 1")
@@ -134,11 +139,9 @@ async def test_programs_that_are_at_work_go_on_during_an_upgrade(postgres: Postg
     async with PostgresStore(url) as store:
         plan = make_plan()
         await store.accept(plan)
-        assert await prepare(parse_url(url), wait=0) == len(schema.MIGRATIONS)
-        again = await asyncpg.connect(url)  # beside a server at work
-        for migrate in schema.MIGRATIONS:
-            await migrate(again)
-        await again.close()
+        assert await prepare(parse_url(url), wait=0) == SCHEMA_VERSION
+        await outside.execute("DELETE FROM jimsapi_schema")
+        assert await prepare(parse_url(url), wait=0) == 0  # beside a server at work
         assert (await store.finish(plan.run_id, OWNER, completed(make_event()))).counted
 
 
@@ -152,12 +155,59 @@ async def test_a_newer_schema_serves_an_older_server_if_it_says_so(postgres: Pos
         await PostgresStore(url).__aenter__()
 
 
+async def test_a_database_of_a_commit_before_the_first_release_is_refused(
+    postgres: Postgres, database: str, url: str
+) -> None:
+    await prepare(parse_url(url), wait=0)
+    postgres.psql(f"UPDATE jimsapi_schema SET version = {FIRST_VERSION - 1}, serves_from = 1", database)
+    with pytest.raises(StoreUnusable, match=r"\(schema 9\); export it with `jimsapi store copy` of that commit"):
+        await PostgresStore(url).__aenter__()
+
+
+def _add_version(patch: pytest.MonkeyPatch, *changes: Change) -> int:
+    later = FIRST_VERSION + 1
+    patch.setattr(schema, "MIGRATIONS", {**schema.MIGRATIONS, later: changes})
+    for module in (schema, maintenance):
+        patch.setattr(module, "SCHEMA_VERSION", later)
+    return later
+
+
+async def test_a_later_version_adds_its_changes_beside_servers_of_this_one(url: str, outside: Any) -> None:
+    async with PostgresStore(url) as store:
+        plan = make_plan()
+        await store.accept(plan)
+        with pytest.MonkeyPatch.context() as patch:
+            later = _add_version(patch, Script("functions"), Index("jimsapi_later", "jimsapi_owners (beat_at)"))
+            with pytest.raises(StoreUnusable, match=f"needs {later}; upgrade them with `jimsapi store migrate`"):
+                await store.stats()
+            done = await store.pending_migration()
+            assert (done.found, done.newest, {change.version for change in done.changes}) == (later - 1, later, {later})
+            assert done.changes[-1].statement == "CREATE INDEX CONCURRENTLY jimsapi_later ON jimsapi_owners (beat_at)"
+            assert await store.migrate() == done
+            assert await store.pending_migration() == Migration(later, later, [])
+            assert (await store.stats()).schema == later
+        assert "jimsapi_later" in [row[0] for row in await outside.fetch(VALID)]
+        assert (await store.finish(plan.run_id, OWNER, completed(make_event()))).counted
+    async with PostgresStore(url) as store:
+        await store.ping()
+
+
+async def test_an_upgrade_that_is_cut_off_leaves_the_version_as_it_was(
+    url: str, outside: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await prepare(parse_url(url), wait=0)
+    _add_version(monkeypatch, Script("functions"), Index("jimsapi_later", "jimsapi_nothing (beat_at)"))
+    with pytest.raises(StoreUnusable, match="jimsapi_nothing"):
+        await prepare(parse_url(url), wait=0)
+    assert await outside.fetchval("SELECT version FROM jimsapi_schema") == FIRST_VERSION
+
+
 async def test_a_large_database_is_left_to_the_command(postgres: Postgres, database: str, url: str) -> None:
     postgres.psql(JIMS + ROWS, database)
     with pytest.raises(StoreUnusable, match="jimsapi db upgrade"):
         await prepare(parse_url(url), wait=0, large=1)
     await prepare(parse_url(url), wait=0, large=None)
-    assert await prepare(parse_url(url), wait=0, large=1) == len(schema.MIGRATIONS)
+    assert await prepare(parse_url(url), wait=0, large=1) == SCHEMA_VERSION
 
 
 async def test_tables_that_are_not_jimss_are_left_alone(postgres: Postgres, database: str, url: str) -> None:

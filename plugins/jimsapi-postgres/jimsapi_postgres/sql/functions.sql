@@ -1,6 +1,5 @@
--- The functions that the server calls, each in one round trip, and those that these call. Older servers may run at the same time: a function whose
--- parameters or results change gets a new name, which ends with the version of the schema that adds it. The old function
--- moves to functions_N.sql, where N is the last version that called it, and calls the new one.
+-- The functions that the server calls, each in one round trip, and those that these call. Servers of an earlier version may
+-- run at the same time: a function whose parameters or results change gets another name.
 --
 -- A function acquires its locks first, and all functions in the same order: idempotency keys, then contacts and external
 -- ids, then threads, each sorted. Its later statements see what others committed while it waited (READ COMMITTED).
@@ -14,7 +13,7 @@
 -- The events that contexts start with, one item for each thread that is not null. Parts: 1 the newest events of any type,
 -- newest first; 2 older comm.* events; 3 older states; 4 a row if the thread has more events. Reading stops when the
 -- stored size of the events exceeds `of_bytes`. If `of_events` is null, part 1 is the whole thread.
-CREATE OR REPLACE FUNCTION jimsapi_context_1(of_threads uuid[], of_events int[], of_bytes bigint[])
+CREATE OR REPLACE FUNCTION jimsapi_context(of_threads uuid[], of_events int[], of_bytes bigint[])
 RETURNS TABLE (item int, part int, event_id uuid, created_at timestamp, event_type text, event_data json)
 LANGUAGE plpgsql STABLE AS $body$
 #variable_conflict use_column
@@ -132,7 +131,7 @@ $body$;
 
 
 -- The identifier of an event beside a message, as `id_beside` in jimsapi/threads/event.py makes it.
-CREATE OR REPLACE FUNCTION jimsapi_id_beside_5(message uuid, number bigint) RETURNS uuid
+CREATE OR REPLACE FUNCTION jimsapi_id_beside(message uuid, number bigint) RETURNS uuid
 LANGUAGE sql IMMUTABLE AS $body$
     SELECT (substr(message::text, 1, 33) || lpad(to_hex(number), 2, '0') || 'f')::uuid
 $body$;
@@ -142,9 +141,9 @@ $body$;
 -- selector has the number of its item; its kind is 1 ById, 2 Latest, 3 ByExternalId or
 -- 4 New. Part 0 of an item is its result: `verdict` and, if the message was accepted, its thread (`id`, `at`, `kind` =
 -- contact, `data` = config) and the time of its first event. If too many messages wait, `id` is the thread's oldest open
--- run. The other parts are the context from jimsapi_context_1. Follows select_thread, was_active, is_full and
+-- run. The other parts are the context from jimsapi_context. Follows select_thread, was_active, is_full and
 -- accepted_status. A run of nobody is queued, whatever its verdict: in a new thread, it continues the message there.
-CREATE OR REPLACE FUNCTION jimsapi_accept_5(
+CREATE OR REPLACE FUNCTION jimsapi_accept(
     run_ids uuid[], owners uuid[], contacts text[], actings text[],
     message_ids uuid[], message_types text[], message_data json[],
     greets boolean[], queue_limits int[], context_events int[], context_bytes bigint[],
@@ -340,7 +339,7 @@ WHERE n.verdict IN ('created', 'running');
 IF besides IS NOT NULL THEN
     INSERT INTO thread_events (thread_id, event_id, created_at, event_type, event_data)
     SELECT
-        n.thread, jimsapi_id_beside_5(message_ids[n.item], b.position),
+        n.thread, jimsapi_id_beside(message_ids[n.item], b.position),
         times[n.item] + (b.position - CASE WHEN n.verdict = 'created' THEN 0 ELSE 1 END) * tick,
         b.event ->> 'type', b.event -> 'data'
     FROM unnest(found, verdicts, besides) WITH ORDINALITY n (thread, verdict, beside, item)
@@ -355,7 +354,7 @@ IF EXISTS (SELECT FROM jimsapi_sinks) THEN
     CROSS JOIN LATERAL (
         SELECT new_events[n.item] AS id, 0 AS position WHERE n.verdict IN ('created', 'greeted')
         UNION ALL
-        SELECT jimsapi_id_beside_5(message_ids[n.item], b), b
+        SELECT jimsapi_id_beside(message_ids[n.item], b), b
         FROM generate_series(1, json_array_length(besides[n.item])) b
         WHERE n.verdict IN ('created', 'running')
         UNION ALL
@@ -403,7 +402,7 @@ LEFT JOIN LATERAL (
 IF 'running' = ANY (verdicts) THEN
     RETURN QUERY
     SELECT c.item, c.part, NULL::text, c.event_id, c.created_at, c.event_type, c.event_data, NULL::timestamp
-    FROM jimsapi_context_1(
+    FROM jimsapi_context(
         (
             SELECT array_agg(CASE WHEN n.verdict = 'running' THEN n.thread END ORDER BY n.item)
             FROM unnest(found, verdicts) WITH ORDINALITY n (thread, verdict, item)
@@ -418,8 +417,8 @@ $body$;
 -- Accept messages with the same options, one for each contact, for the contact's newest thread (Latest) or else a new one
 -- (New), without a conversation start. If no contact has a thread yet, this function creates all threads, and returns one
 -- row with the item 0, the config, and the time of every thread's first event. Otherwise it returns the rows of
--- jimsapi_accept_5, or nothing if `only_new`: then it has accepted no message and locked no thread.
-CREATE OR REPLACE FUNCTION jimsapi_accept_alike_3(
+-- jimsapi_accept, or nothing if `only_new`: then it has accepted no message and locked no thread.
+CREATE OR REPLACE FUNCTION jimsapi_accept_alike(
     run_ids uuid[], contacts text[], message_ids uuid[], message_types text[], message_data json[],
     new_threads uuid[], new_events uuid[], callers uuid[],
     by_owner uuid, new_config json, now_here timestamp, age float8, queue_limit int, of_events int, of_bytes bigint,
@@ -484,7 +483,7 @@ size := cardinality(run_ids);
 items := ARRAY(SELECT n FROM generate_series(1, size) n);
 RETURN QUERY
 SELECT a.item, a.part, a.verdict, a.id, a.at, a.kind, a.data, a.first_at
-FROM jimsapi_accept_5(
+FROM jimsapi_accept(
     run_ids, array_fill(by_owner, ARRAY[size]), contacts, array_fill(NULL::text, ARRAY[size]),
     message_ids, message_types, message_data,
     array_fill(false, ARRAY[size]), array_fill(queue_limit, ARRAY[size]),
@@ -499,10 +498,10 @@ END
 $body$;
 
 
--- Accept messages that have idempotency keys. Returns the rows of jimsapi_accept_5; or 'used' with the run (`id`) that
+-- Accept messages that have idempotency keys. Returns the rows of jimsapi_accept; or 'used' with the run (`id`) that
 -- answers the message; or 'mismatch'. A message that answers the one of an interrupted run is accepted only if the call has
 -- no other: then its verdict is 'known', and the caller reads the run. Otherwise its verdict is 'alone'.
-CREATE OR REPLACE FUNCTION jimsapi_accept_with_keys_5(
+CREATE OR REPLACE FUNCTION jimsapi_accept_with_keys(
     keys uuid[], bodies uuid[], keep interval,
     run_ids uuid[], owners uuid[], contacts text[], actings text[],
     message_ids uuid[], message_types text[], message_data json[],
@@ -558,7 +557,7 @@ LEFT JOIN LATERAL (
 IF verdicts[1] = 'continued' THEN
     RETURN QUERY
     SELECT 1, 0, c.verdict, c.id, NULL::timestamp, NULL::text, NULL::json, NULL::timestamp
-    FROM jimsapi_continue_5(
+    FROM jimsapi_continue(
         holders[1], run_ids[1], owners[1], actings[1], message_types[1], message_data[1], queue_limits[1], new_times[1],
         callers[1], in_background[1], webhooks[1],
         replace(besides[1]::text, message_ids[1]::text, (
@@ -581,7 +580,7 @@ ELSIF 'free' = ANY (verdicts) THEN
             WITH ORDINALITY s (item, kind, thread, external, age, position)
         WHERE verdicts[s.item] = 'free'
     ) f
-    CROSS JOIN LATERAL jimsapi_accept_5(
+    CROSS JOIN LATERAL jimsapi_accept(
         run_ids, owners, contacts, actings, message_ids, message_types, message_data, greets, queue_limits,
         context_events, context_bytes, new_threads, new_events, new_externals, new_configs, new_times,
         f.items, f.kinds, f.threads, f.externals, f.ages,
@@ -604,8 +603,8 @@ $body$;
 
 
 -- Accept a message that answers the one of an interrupted run. `beside` names that message. The verdicts are those of
--- jimsapi_accept_5, but 'known' if the message was accepted. Follows may_see, is_full, accepted_status and answer_again.
-CREATE OR REPLACE FUNCTION jimsapi_continue_5(
+-- jimsapi_accept, but 'known' if the message was accepted. Follows may_see, is_full, accepted_status and answer_again.
+CREATE OR REPLACE FUNCTION jimsapi_continue(
     interrupted uuid, run uuid, by_owner uuid, acting text, type text, content json, queue_limit int, now_here timestamp,
     by_caller uuid, in_background boolean, webhook text, beside json, OUT verdict text, OUT id uuid
 )
@@ -650,7 +649,7 @@ LEFT JOIN LATERAL (
 
 IF verdict = 'gone' THEN
     SELECT a.verdict, a.id INTO verdict, id
-    FROM jimsapi_accept_5(
+    FROM jimsapi_accept(
         ARRAY[run], ARRAY[by_owner], ARRAY[NULL]::text[], ARRAY[acting], ARRAY[holder.message_id], ARRAY[type],
         ARRAY[content], ARRAY[false], ARRAY[queue_limit], ARRAY[0], ARRAY[0]::bigint[],
         ARRAY[NULL]::uuid[], ARRAY[NULL]::uuid[], ARRAY[NULL]::text[], ARRAY[NULL]::json[], ARRAY[now_here],
@@ -677,7 +676,7 @@ $body$;
 
 
 -- Notify the owners of runs that these may start or have ended, except the owners of the calling process (`mine`).
-CREATE OR REPLACE FUNCTION jimsapi_tell_1(runs uuid[], owners uuid[], mine uuid[]) RETURNS void
+CREATE OR REPLACE FUNCTION jimsapi_tell(runs uuid[], owners uuid[], mine uuid[]) RETURNS void
 LANGUAGE plpgsql AS $body$
 BEGIN
     PERFORM pg_notify('jimsapi_turn', t.owner || ' ' || t.run)
@@ -689,7 +688,7 @@ $body$;
 
 -- Adds the webhooks of runs that have ended, those that have one. They are due after `hold`, in which the process that
 -- ended a run calls its webhook (`WEBHOOK_HOLD` in jimsapi/threads/outbox.py). A dead process calls none.
-CREATE OR REPLACE FUNCTION jimsapi_call_8(ended uuid[], hold interval) RETURNS void
+CREATE OR REPLACE FUNCTION jimsapi_call(ended uuid[], hold interval) RETURNS void
 LANGUAGE plpgsql AS $body$
 BEGIN
 INSERT INTO jimsapi_webhooks (run_id, caller, due_at)
@@ -704,7 +703,7 @@ $body$;
 -- Adds events of a thread, which were just stored, to the outbox, if a sink is registered. A transaction adds events to the
 -- outbox while it has the lock of their thread, and after it has stored them. So their positions are in the order of the
 -- thread, and the transaction has an identifier before it takes a position.
-CREATE OR REPLACE FUNCTION jimsapi_keep_8(of_thread uuid, event_ids uuid[], of_run uuid) RETURNS void
+CREATE OR REPLACE FUNCTION jimsapi_keep(of_thread uuid, event_ids uuid[], of_run uuid) RETURNS void
 LANGUAGE plpgsql AS $body$
 BEGIN
 IF EXISTS (SELECT FROM jimsapi_sinks) THEN
@@ -719,7 +718,7 @@ $body$;
 -- of events that the runs show, which are those that enter the thread if the run completed. `counted`: this call ended the
 -- run. `status`: the run's status now. `first_at`: the time of its first event. `taken`: its events whose ids the thread has.
 -- Follows finish_counts, stored_events and is_next.
-CREATE OR REPLACE FUNCTION jimsapi_finish_4(
+CREATE OR REPLACE FUNCTION jimsapi_finish(
     run_ids uuid[], owners uuid[], statuses text[], errors text[],
     event_items int[], event_ids uuid[], event_types text[], event_data json[], event_counts int[], told int[],
     failures text[]
@@ -804,7 +803,7 @@ IF cardinality(event_ids) > 0 THEN
     END IF;
 
     IF 'model.usage' = ANY (event_types) THEN
-        PERFORM jimsapi_count_usage_7(
+        PERFORM jimsapi_count_usage(
             array_agg(found[e.item] ORDER BY e.position), NULL,
             array_agg(
                 (SELECT r.caller FROM jimsapi_runs r WHERE r.run_id = run_ids[e.item] LIMIT 1) ORDER BY e.position
@@ -840,7 +839,7 @@ LEFT JOIN LATERAL (
 ) n ON n.status = 'queued';
 
 IF cardinality(array_remove(followers, NULL)) > 0 THEN
-    PERFORM jimsapi_tell_1(array_agg(f.run), array_agg(f.owner), owners)
+    PERFORM jimsapi_tell(array_agg(f.run), array_agg(f.owner), owners)
     FROM unnest(followers, follower_owners, counts) f (run, owner, counted)
     WHERE f.counted AND f.owner <> ALL (owners)
     HAVING count(*) > 0;
@@ -860,7 +859,7 @@ $body$;
 -- Start a queued run: append events, then its message and the events beside it, unless the message was in the thread before
 -- the run and still is. Part 0 is the result, 5 the added rows, 6 the rows of a message that was in the thread before, the
 -- others the context. Follows judge_start.
-CREATE OR REPLACE FUNCTION jimsapi_start_1(
+CREATE OR REPLACE FUNCTION jimsapi_start(
     run uuid, by_owner uuid, event_ids uuid[], event_types text[], event_data json[],
     context_events int, context_bytes bigint
 )
@@ -886,7 +885,7 @@ IF FOUND THEN
 END IF;
 IF mine.beside IS NOT NULL THEN
     beside_ids := ARRAY(
-        SELECT jimsapi_id_beside_5(mine.message_id, n) FROM generate_series(1, json_array_length(mine.beside)) n ORDER BY n
+        SELECT jimsapi_id_beside(mine.message_id, n) FROM generate_series(1, json_array_length(mine.beside)) n ORDER BY n
     );
 END IF;
 IF mine.owner IS DISTINCT FROM by_owner OR mine.status NOT IN ('queued', 'running') THEN
@@ -938,9 +937,9 @@ IF verdict = 'started' THEN
     INSERT INTO thread_events (thread_id, event_id, created_at, event_type, event_data)
     SELECT mine.thread_id, e.id, first_at + (e.position - 1) * tick, e.kind, e.data
     FROM unnest(entering, entering_types, entering_data) WITH ORDINALITY e (id, kind, data, position);
-    PERFORM jimsapi_keep_8(mine.thread_id, entering, run);
+    PERFORM jimsapi_keep(mine.thread_id, entering, run);
     IF 'model.usage' = ANY (event_types) THEN
-        PERFORM jimsapi_count_usage_7(
+        PERFORM jimsapi_count_usage(
             array_agg(mine.thread_id), NULL, array_agg(mine.caller), array_agg(e.data ORDER BY e.position)
         )
         FROM unnest(event_types, event_data) WITH ORDINALITY e (kind, data, position)
@@ -953,7 +952,7 @@ RETURN QUERY SELECT 0, verdict, mine.message_id, NULL::timestamp, NULL::text, NU
 IF verdict IN ('started', 'known') THEN
     RETURN QUERY
     SELECT c.part, NULL::text, c.event_id, c.created_at, c.event_type, c.event_data, NULL::uuid[]
-    FROM jimsapi_context_1(ARRAY[mine.thread_id], ARRAY[context_events], ARRAY[context_bytes]) c;
+    FROM jimsapi_context(ARRAY[mine.thread_id], ARRAY[context_events], ARRAY[context_bytes]) c;
     -- The added rows may be outside the context, so they are read by their ids.
     RETURN QUERY
     SELECT i.part, NULL::text, e.event_id, e.created_at, e.event_type::text, e.event_data::json, NULL::uuid[]
@@ -977,7 +976,7 @@ $body$;
 
 -- Append events to a thread outside of a run. Usage among them is that of the caller of the run `of_run`. The verdict is 'missing', 'known' (the thread has all of them already), 'taken'
 -- (it has some) or 'stored'. Follows may_see.
-CREATE OR REPLACE FUNCTION jimsapi_append_7(
+CREATE OR REPLACE FUNCTION jimsapi_append(
     of_thread uuid, acting text, event_ids uuid[], event_types text[], event_data json[], of_run uuid,
     OUT verdict text, OUT first_at timestamp, OUT taken uuid[]
 )
@@ -1018,9 +1017,9 @@ ELSE
     INSERT INTO thread_events (thread_id, event_id, created_at, event_type, event_data)
     SELECT of_thread, e.id, first_at + (e.position - 1) * tick, e.kind, e.data
     FROM unnest(event_ids, event_types, event_data) WITH ORDINALITY e (id, kind, data, position);
-    PERFORM jimsapi_keep_8(of_thread, event_ids, of_run);
+    PERFORM jimsapi_keep(of_thread, event_ids, of_run);
     IF 'model.usage' = ANY (event_types) THEN
-        PERFORM jimsapi_count_usage_7(
+        PERFORM jimsapi_count_usage(
             array_agg(of_thread), NULL,
             array_agg((SELECT r.caller FROM jimsapi_runs r WHERE r.run_id = of_run LIMIT 1)),
             array_agg(e.data ORDER BY e.position)
@@ -1035,7 +1034,7 @@ $body$;
 
 -- End open runs (of one owner, if given): running ones as `when_running`, queued ones as `when_queued`. Follows
 -- cancel_counts and is_next; `heartbeat` passes the statuses from orphan_status.
-CREATE OR REPLACE FUNCTION jimsapi_end_1(
+CREATE OR REPLACE FUNCTION jimsapi_end(
     run_ids uuid[], of_owner uuid, when_running text, when_queued text, mine uuid[]
 )
 RETURNS TABLE (run_id uuid, counted boolean, status text, next_run uuid)
@@ -1062,7 +1061,7 @@ WITH ending AS (
 )
 SELECT array_agg(e.run_id), array_agg(e.owner) INTO ended, ended_owners FROM ending e;
 IF ended IS NOT NULL THEN
-    PERFORM jimsapi_call_8(ended, CASE WHEN of_owner IS NULL THEN interval '60 s' ELSE interval '0' END);
+    PERFORM jimsapi_call(ended, CASE WHEN of_owner IS NULL THEN interval '60 s' ELSE interval '0' END);
 END IF;
 
 SELECT array_agg(n.run_id), array_agg(n.owner) INTO followers, follower_owners
@@ -1075,7 +1074,7 @@ CROSS JOIN LATERAL (
 WHERE n.status = 'queued';
 
 IF ended IS NOT NULL THEN
-    PERFORM jimsapi_tell_1(ended || followers, ended_owners || follower_owners, mine);
+    PERFORM jimsapi_tell(ended || followers, ended_owners || follower_owners, mine);
 END IF;
 
 RETURN QUERY
@@ -1095,7 +1094,7 @@ $body$;
 
 -- An owner is dead if its last heartbeat is older than this time, or if it never sent one and its run was accepted before.
 -- If PostgreSQL started within `silence`, owners could not send heartbeats before: then the limit is one hour.
-CREATE OR REPLACE FUNCTION jimsapi_dead_before_2(silence interval) RETURNS timestamptz
+CREATE OR REPLACE FUNCTION jimsapi_dead_before(silence interval) RETURNS timestamptz
 LANGUAGE plpgsql AS $body$
 BEGIN
 RETURN clock_timestamp() - CASE
@@ -1105,8 +1104,8 @@ END
 $body$;
 
 
--- Whether a run of a dead owner is left for jimsapi_adopt_8 although it has started. Follows may_restart.
-CREATE OR REPLACE FUNCTION jimsapi_may_restart_8(
+-- Whether a run of a dead owner is left for jimsapi_adopt although it has started. Follows may_restart.
+CREATE OR REPLACE FUNCTION jimsapi_may_restart(
     in_background boolean, status text, restarts int, max_restarts int, of_thread uuid, message uuid
 ) RETURNS boolean
 LANGUAGE plpgsql AS $body$
@@ -1122,16 +1121,16 @@ $body$;
 
 
 -- End the open runs of dead owners as interrupted, at most `at_once`. The message of a run that has not started is added to
--- its thread. Background runs that may start again are left for jimsapi_adopt_8, and so are queued ones unless
+-- its thread. Background runs that may start again are left for jimsapi_adopt, and so are queued ones unless
 -- `background_too`. Follows is_adoptable, interrupted_error and enters_late.
-CREATE OR REPLACE FUNCTION jimsapi_recover_8(
+CREATE OR REPLACE FUNCTION jimsapi_recover(
     me uuid, silence interval, at_once int, background_too boolean, max_restarts int
 ) RETURNS int
 LANGUAGE plpgsql AS $body$
 #variable_conflict use_column
 DECLARE
     tick CONSTANT interval := interval '1 microsecond';
-    before CONSTANT timestamptz := jimsapi_dead_before_2(silence);
+    before CONSTANT timestamptz := jimsapi_dead_before(silence);
     of_runs uuid[];
     of_threads uuid[];
     ended uuid[];
@@ -1143,7 +1142,7 @@ FROM (
     WHERE r.finished_at IS NULL AND r.owner <> me
         AND coalesce((SELECT o.beat_at FROM jimsapi_owners o WHERE o.owner = r.owner), r.accepted_at) < before
         AND (background_too OR NOT (r.background AND r.status = 'queued'))
-        AND NOT jimsapi_may_restart_8(r.background, r.status, r.restarts, max_restarts, r.thread_id, r.message_id)
+        AND NOT jimsapi_may_restart(r.background, r.status, r.restarts, max_restarts, r.thread_id, r.message_id)
     ORDER BY r.thread_id, r.seq
     LIMIT at_once
 ) d;
@@ -1164,7 +1163,7 @@ WITH entering AS MATERIALIZED (
         row_number() OVER (PARTITION BY r.thread_id ORDER BY r.seq, b.position) AS rank
     FROM jimsapi_runs r
     CROSS JOIN LATERAL (
-        SELECT jimsapi_id_beside_5(r.message_id, b.position) AS event_id, b.event ->> 'type' AS type,
+        SELECT jimsapi_id_beside(r.message_id, b.position) AS event_id, b.event ->> 'type' AS type,
             b.event -> 'data' AS data, b.position
         FROM json_array_elements(r.beside) WITH ORDINALITY b (event, position)
         UNION ALL
@@ -1204,12 +1203,12 @@ WITH ending AS (
 )
 SELECT array_agg(e.run_id), array_agg(e.owner) INTO ended, ended_owners FROM ending e;
 IF ended IS NOT NULL THEN
-    PERFORM jimsapi_call_8(ended, interval '0');
+    PERFORM jimsapi_call(ended, interval '0');
 END IF;
 
 -- A process that was only suspended is notified that its runs have ended. So is the calling process, since tasks in it may
 -- wait for these runs.
-PERFORM jimsapi_tell_1(ended || array_agg(n.run_id), ended_owners || array_agg(n.owner), '{}')
+PERFORM jimsapi_tell(ended || array_agg(n.run_id), ended_owners || array_agg(n.owner), '{}')
 FROM unnest(of_threads) i (thread)
 CROSS JOIN LATERAL (
     SELECT r.run_id, r.owner, r.status FROM jimsapi_runs r WHERE r.thread_id = i.thread AND r.finished_at IS NULL
@@ -1225,7 +1224,7 @@ $body$;
 -- Take over the background runs of dead owners that are queued or may start again, at most `at_once`. Those that have
 -- started are queued again. Returns the runs that this call took over, and those of an earlier call with the same
 -- `of_adoption` whose result was lost. Follows is_adoptable.
-CREATE OR REPLACE FUNCTION jimsapi_adopt_8(
+CREATE OR REPLACE FUNCTION jimsapi_adopt(
     me uuid, of_adoption uuid, silence interval, at_once int, max_restarts int
 )
 RETURNS TABLE (
@@ -1235,7 +1234,7 @@ RETURNS TABLE (
 LANGUAGE plpgsql AS $body$
 #variable_conflict use_column
 DECLARE
-    before CONSTANT timestamptz := jimsapi_dead_before_2(silence);
+    before CONSTANT timestamptz := jimsapi_dead_before(silence);
     of_runs uuid[];
     of_owners uuid[];
     of_threads uuid[];
@@ -1246,7 +1245,7 @@ FROM (
     WHERE r.finished_at IS NULL AND r.owner <> me AND r.background
         AND (
             r.status = 'queued'
-            OR jimsapi_may_restart_8(r.background, r.status, r.restarts, max_restarts, r.thread_id, r.message_id)
+            OR jimsapi_may_restart(r.background, r.status, r.restarts, max_restarts, r.thread_id, r.message_id)
         )
         AND coalesce((SELECT o.beat_at FROM jimsapi_owners o WHERE o.owner = r.owner), r.accepted_at) < before
     ORDER BY r.thread_id, r.seq
@@ -1277,19 +1276,19 @@ IF of_runs IS NOT NULL THEN
                 FROM (
                     SELECT e.event_id, e.event_type, e.event_data FROM thread_events e
                     WHERE e.thread_id = r.thread_id
-                        AND e.event_id BETWEEN jimsapi_id_beside_5(r.message_id, 1) AND jimsapi_id_beside_5(r.message_id, 255)
+                        AND e.event_id BETWEEN jimsapi_id_beside(r.message_id, 1) AND jimsapi_id_beside(r.message_id, 255)
                     ORDER BY e.event_id
                 ) b
             )
         FROM unnest(of_runs, of_owners) d (run_id, owner)
         WHERE r.run_id = ANY (of_runs) AND r.run_id = d.run_id AND r.owner = d.owner
             AND r.finished_at IS NULL
-            AND jimsapi_may_restart_8(r.background, r.status, r.restarts, max_restarts, r.thread_id, r.message_id)
+            AND jimsapi_may_restart(r.background, r.status, r.restarts, max_restarts, r.thread_id, r.message_id)
         RETURNING r.run_id, d.owner
     )
     -- A process that was only suspended is notified that it has lost the run.
     SELECT array_agg(s.run_id), array_agg(s.owner) INTO of_runs, of_owners FROM restarted s;
-    PERFORM jimsapi_tell_1(of_runs, of_owners, '{}');
+    PERFORM jimsapi_tell(of_runs, of_owners, '{}');
 END IF;
 
 RETURN QUERY
@@ -1311,7 +1310,7 @@ $body$;
 -- Delete a thread, or the oldest `at_once` threads of a contact, with events and runs. Returns the runs that were open, and
 -- the number of threads: 0 if there is no such thread, or if it is not of the contact `acting`. The caller repeats the
 -- deletion of a contact until the number is 0: only the call that finds no thread has waited for the forks of the contact.
-CREATE OR REPLACE FUNCTION jimsapi_delete_2(
+CREATE OR REPLACE FUNCTION jimsapi_delete(
     of_thread uuid, of_contact text, acting text, mine uuid[], at_once int, OUT closed uuid[], OUT thread_count int
 )
 LANGUAGE plpgsql AS $body$
@@ -1360,9 +1359,9 @@ DELETE FROM jimsapi_runs r WHERE r.thread_id = ANY (of_threads) AND r.finished_a
 DELETE FROM thread_events e WHERE e.thread_id = ANY (of_threads);
 DELETE FROM jimsapi_threads f WHERE f.thread_id = ANY (of_threads);
 DELETE FROM jimsapi_feedback f WHERE f.thread_id = ANY (of_threads);
-PERFORM jimsapi_forget_letters_8(of_threads);
-PERFORM jimsapi_forget_subscriptions_9(of_threads);
-PERFORM jimsapi_forget_7(of_threads);
+PERFORM jimsapi_forget_letters(of_threads);
+PERFORM jimsapi_forget_subscriptions(of_threads);
+PERFORM jimsapi_forget_search(of_threads);
 DELETE FROM jimsapi_thread_usage f WHERE f.thread_id = ANY (of_threads);
 DELETE FROM threads t WHERE t.thread_id = ANY (of_threads);
 IF of_thread IS NULL THEN
@@ -1372,7 +1371,7 @@ IF of_thread IS NULL THEN
     FOR UPDATE;
     DELETE FROM jimsapi_contact_usage u WHERE u.contact_id = of_contact;
 END IF;
-PERFORM jimsapi_tell_1(closed, closed_owners, mine);
+PERFORM jimsapi_tell(closed, closed_owners, mine);
 END
 $body$;
 
@@ -1380,7 +1379,7 @@ $body$;
 -- Makes a thread that begins as another one does (`ThreadStore.fork`). `before`: the fork ends before `of_event`.
 -- `external`: it has the external identifier, too. `now_here` is the local time of the server. Verdicts: `made`, `known`,
 -- `missing` (the thread), `no event`.
-CREATE OR REPLACE FUNCTION jimsapi_fork_6(
+CREATE OR REPLACE FUNCTION jimsapi_fork(
     of_thread uuid, of_parent uuid, acting text, of_event uuid, before boolean, external boolean, now_here timestamp,
     OUT verdict text
 )
@@ -1472,7 +1471,7 @@ $body$;
 
 
 -- Changes what was said of a thread, as `facts.changed` does. `archive` and `new_metadata` are null if they stay.
-CREATE OR REPLACE FUNCTION jimsapi_change_thread_6(
+CREATE OR REPLACE FUNCTION jimsapi_change_thread(
     of_thread uuid, acting text, sets_title boolean, new_title text, archive boolean, new_metadata json
 )
 RETURNS TABLE (title text, archived_at timestamptz, metadata json, parent_id uuid, parent_event_id uuid)
@@ -1506,7 +1505,7 @@ $body$;
 
 
 -- Sets or removes (`new_rating` is null) the rating of an event (`ThreadStore.rate`).
-CREATE OR REPLACE FUNCTION jimsapi_rate_6(
+CREATE OR REPLACE FUNCTION jimsapi_rate(
     of_thread uuid, acting text, of_event uuid, new_rating int, new_comment text, OUT verdict text
 )
 LANGUAGE plpgsql AS $body$
@@ -1542,7 +1541,7 @@ $body$;
 
 -- Deletes those of the next `at_once` threads after the identifier `after` whose newest event is older than `older_than`,
 -- and that have no open run. `last` is the last identifier, null if there are no more threads.
-CREATE OR REPLACE FUNCTION jimsapi_expire_6(
+CREATE OR REPLACE FUNCTION jimsapi_expire(
     after uuid, older_than interval, at_once int, OUT expired int, OUT last uuid
 )
 LANGUAGE plpgsql AS $body$
@@ -1585,9 +1584,9 @@ IF expired > 0 THEN
     DELETE FROM thread_events e WHERE e.thread_id = ANY (of_threads);
     DELETE FROM jimsapi_threads f WHERE f.thread_id = ANY (of_threads);
     DELETE FROM jimsapi_feedback f WHERE f.thread_id = ANY (of_threads);
-    PERFORM jimsapi_forget_letters_8(of_threads);
-    PERFORM jimsapi_forget_subscriptions_9(of_threads);
-    PERFORM jimsapi_forget_7(of_threads);
+    PERFORM jimsapi_forget_letters(of_threads);
+    PERFORM jimsapi_forget_subscriptions(of_threads);
+    PERFORM jimsapi_forget_search(of_threads);
     DELETE FROM jimsapi_thread_usage f WHERE f.thread_id = ANY (of_threads);
     DELETE FROM threads t WHERE t.thread_id = ANY (of_threads);
 END IF;
@@ -1596,7 +1595,7 @@ $body$;
 
 
 -- Deletes the dead letters of threads, in the order in which all statements lock dead letters.
-CREATE OR REPLACE FUNCTION jimsapi_forget_letters_8(of_threads uuid[]) RETURNS void
+CREATE OR REPLACE FUNCTION jimsapi_forget_letters(of_threads uuid[]) RETURNS void
 LANGUAGE plpgsql AS $body$
 BEGIN
 PERFORM d.number FROM jimsapi_dead_letters d WHERE d.thread_id = ANY (of_threads) ORDER BY d.number FOR UPDATE;
@@ -1608,7 +1607,7 @@ $body$;
 
 
 -- Deletes the subscriptions of threads, in the order in which all statements lock subscriptions.
-CREATE OR REPLACE FUNCTION jimsapi_forget_subscriptions_9(of_threads uuid[]) RETURNS void
+CREATE OR REPLACE FUNCTION jimsapi_forget_subscriptions(of_threads uuid[]) RETURNS void
 LANGUAGE plpgsql AS $body$
 BEGIN
 PERFORM s.subscription_id FROM jimsapi_subscriptions s WHERE s.thread_id = ANY (of_threads)
@@ -1622,7 +1621,7 @@ $body$;
 
 
 -- Removes threads from the index of the search.
-CREATE OR REPLACE FUNCTION jimsapi_forget_7(of_threads uuid[]) RETURNS void
+CREATE OR REPLACE FUNCTION jimsapi_forget_search(of_threads uuid[]) RETURNS void
 LANGUAGE plpgsql AS $body$
 #variable_conflict use_column
 DECLARE
@@ -1639,7 +1638,7 @@ $body$;
 
 -- Adds messages to the index of the search, and the titles of `of_threads`. `title_words`, `lasts`: for each thread the
 -- words of its title, and the time of its last message that is added now. Threads that do not exist are left out.
-CREATE OR REPLACE FUNCTION jimsapi_index_7(
+CREATE OR REPLACE FUNCTION jimsapi_index(
     of_threads uuid[], titles text[], title_words text[], lasts timestamp[],
     event_threads uuid[], event_ids uuid[], times timestamp[], message_words text[]
 )
@@ -1684,7 +1683,7 @@ $body$;
 
 -- Finds the threads with a match, as their numbers, and the time of the newest match of each. The planner must use the
 -- index of words.
-CREATE OR REPLACE FUNCTION jimsapi_find_7(query text, before bigint, at_most int)
+CREATE OR REPLACE FUNCTION jimsapi_find(query text, before bigint, at_most int)
 RETURNS TABLE (number bigint, at timestamp)
 LANGUAGE plpgsql
 SET enable_bitmapscan = on SET enable_indexscan = off SET enable_indexonlyscan = off SET enable_sort = on
