@@ -1,47 +1,43 @@
 """`jimsapi contacts` with a file store: the archive has the contents, and a deletion reaches them."""
 
+import shutil
 import subprocess
 from pathlib import Path
 from zipfile import ZipFile
 
-import httpx
 import orjson
 import pytest
-from filing import PATH, kept
+from filing import kept
 
 from tests.command import run_command
+from tests.plugins.uploads import upload
 from tests.serving import Served
 
 NAMES = ["plain.txt", "../../etc/passwd", "dots..", "größe 🎈.PDF", "no ending", "a" * 200 + ".txt"]
 
 
-@pytest.fixture
-def served_before(tmp_path: Path, folder: Path) -> dict[str, bytes]:
-    """Let `ann` and `bob` have files and a thread. Returns the contents of ann's files by their identifiers."""
-    options = ("--store", f"sqlite:///{tmp_path / 'jims.db'}", "--files-store", f"file://{folder}")
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    """A database and files in which `ann` and `bob` have a thread, and the contents of ann's files by identifier."""
+    site = tmp_path_factory.mktemp("site")
+    options = ("--store", f"sqlite:///{site / 'jims.db'}", "--files-store", f"file://{site}/files")
     found: dict[str, bytes] = {}
-    with Served(*options, folder=tmp_path) as served, served.client() as client:
+    with Served(*options, folder=site) as served, served.client() as client:
         for number, name in enumerate(NAMES):
             content = f"content {number}".encode() * 100_000
-            file_id = upload(client, "ann", name, content)
-            found[file_id] = content
-        bobs = upload(client, "bob", "b", b"of bob")
+            found[upload(client, content, name).json()["file_id"]] = content
+        bobs = upload(client, b"of bob", "b", "bob").json()["file_id"]
         for contact, files in (("ann", list(found)), ("bob", [bobs])):
             body = {"contact_id": contact, "message": "look", "files": files}
             client.post("/api/v1/chat", json=body).raise_for_status()
-    return found
+    return site, found
 
 
-def upload(client: httpx.Client, contact: str, name: str, content: bytes) -> str:
-    params = {"contact_id": contact, "name": name}
-    answer = client.post(PATH, params=params, content=content, headers={"content-type": "text/plain"})
-    if answer.status_code == 422:  # a name that the server refuses
-        answer = client.post(
-            PATH, params={**params, "name": "refused"}, content=content, headers={"content-type": "text/plain"}
-        )
-    assert answer.status_code == 201, answer.text
-    file_id: str = answer.json()["file_id"]
-    return file_id
+@pytest.fixture
+def served_before(site: tuple[Path, dict[str, bytes]], tmp_path: Path) -> dict[str, bytes]:
+    """A copy of the site in the test's own folder. Returns the contents of ann's files by their identifiers."""
+    shutil.copytree(site[0], tmp_path, dirs_exist_ok=True)
+    return site[1]
 
 
 def contacts(tmp_path: Path, folder: Path | None, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -80,30 +76,15 @@ def test_a_deletion_reaches_the_files_of_the_contact_only(
     assert contacts(tmp_path, folder, "delete", "ann", "--yes").stdout.startswith("there is nothing of the contact")
 
 
-@pytest.mark.parametrize("command", [("export", "--output", "a.zip"), ("delete", "--yes")])
-def test_without_the_option_of_the_file_store_nothing_is_done(
-    served_before: dict[str, bytes], tmp_path: Path, folder: Path, command: tuple[str, ...]
-) -> None:
-    name, *options = command
-    ran = contacts(tmp_path, None, name, "ann", *options)
-    assert ran.returncode == 1
-    assert "--files-store" in ran.stderr
-    assert not (tmp_path / "a.zip").exists()
-    assert len(kept(folder)) == len(served_before) + 1
-    assert "1 thread" in contacts(tmp_path, folder, "delete", "ann", "--yes").stdout
-
-
-@pytest.mark.parametrize("command", [("export", "--output", "a.zip"), ("delete", "--yes")])
 def test_with_a_folder_that_the_server_has_never_used_nothing_is_done(
-    served_before: dict[str, bytes], tmp_path: Path, folder: Path, command: tuple[str, ...]
+    served_before: dict[str, bytes], tmp_path: Path, folder: Path
 ) -> None:
-    name, *options = command
     mistyped, other = tmp_path / "flies", tmp_path / "other"
     other.mkdir()
     (other / "notes.txt").write_text("not a file store")
     for wrong in (mistyped, other):
-        for more in ((), ("--without-files",)):
-            ran = contacts(tmp_path, wrong, name, "ann", *more, *options)
+        for command in (("export", "ann", "--output", "a.zip"), ("delete", "ann", "--yes", "--without-files")):
+            ran = contacts(tmp_path, wrong, *command)
             assert ran.returncode == 1
             assert f"no server has used the folder of --files-store, file://{wrong}; give" in ran.stderr
     assert not mistyped.exists()

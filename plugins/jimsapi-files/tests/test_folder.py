@@ -208,13 +208,6 @@ def test_a_process_that_is_slower_to_create_the_key_uses_that_of_the_other(
     assert left(folder) == []
 
 
-async def test_many_processes_that_start_at_once_agree_on_one_key(folder: Path) -> None:
-    stores = [FolderStore(folder) for _ in range(20)]
-    await asyncio.gather(*[store.__aenter__() for store in stores])
-    assert len({store._disk.contact("ann") for store in stores}) == 1
-    assert left(folder) == []
-
-
 async def test_a_damaged_description_is_a_fault_of_the_store(folder: Path, store: FolderStore) -> None:
     file = await put(store)
     (kept(folder)[0].parent / "about").write_bytes(b"{")

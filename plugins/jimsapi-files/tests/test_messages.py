@@ -172,17 +172,6 @@ async def test_a_file_that_is_not_there_refuses_the_message(folder: Path, files:
         assert (await client.get("/api/v1/threads?contact_id=ann")).json()["threads"] == []
 
 
-async def test_a_message_cannot_have_the_file_of_another_contact(folder: Path, people: None) -> None:
-    async with serving(describe, folder) as client:
-        of_ann = await stored(client, b"secret", headers={"x-user": "root"})
-        for user in ("bea", "root", "ann"):
-            contact = "ann" if user == "ann" else "bea"
-            body = {"contact_id": contact, "message": "look", "files": [of_ann]}
-            answer = await client.post(CHAT, json=body, headers={"x-user": user})
-            assert answer.status_code == (200 if user == "ann" else 422)
-            assert (b"secret" in answer.content) is (user == "ann")
-
-
 async def test_a_message_with_too_many_files_is_refused_and_the_same_file_counts_once(folder: Path) -> None:
     async with serving(describe, folder) as client:
         file_id = await stored(client, b"hello")

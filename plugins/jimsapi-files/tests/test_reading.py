@@ -206,19 +206,6 @@ def open_files(folder: Path) -> set[Path]:
     return found
 
 
-async def test_a_deleted_file_is_gone_and_can_be_stored_again(client: TestClient, folder: Path) -> None:
-    file_id, other = await stored(client), await stored(client, b"other")
-    answers = [await client.delete(f"{PATH}/{file_id}") for _ in range(2)]
-    assert [(answer.status_code, answer.content) for answer in answers] == [
-        (204, b""), (404, b'{"detail":"File not found"}'),
-    ]  # fmt: skip
-    for method in ("GET", "HEAD"):
-        assert (await client.request(method, f"{PATH}/{file_id}")).status_code == 404
-    assert (await client.get(f"{PATH}/{other}")).text == "other"
-    assert (len(kept(folder)), left(folder)) == (1, [])
-    assert await stored(client) == file_id
-
-
 async def test_of_two_deletions_at_once_one_finds_the_file(client: TestClient) -> None:
     place = f"{PATH}/{await stored(client)}"
     answers = await asyncio.gather(*[client.delete(place) for _ in range(8)])

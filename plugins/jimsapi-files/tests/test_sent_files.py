@@ -262,14 +262,6 @@ async def test_a_run_that_fails_sends_no_file(folder: Path) -> None:
         assert "message.files" not in {event["event_type"] for event in events}
 
 
-async def test_a_deleted_contact_has_no_files_that_were_sent_to_it(folder: Path) -> None:
-    async with serving(report, folder) as client:
-        [sent] = files_in(await say(client))
-        assert (await client.delete("/api/v1/contacts?contact_id=ann")).status_code in (200, 204)
-        assert (await client.get(f"{PATH}/{sent['files'][0]['file_id']}?contact_id=ann")).status_code == 404
-    assert kept(folder) == []
-
-
 async def test_a_file_that_a_pipeline_saves_before_the_threads_of_its_contact_are_deleted_is_deleted(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,22 +1,19 @@
-"""Real servers: memory, clients that leave, kills, a full disk, shutdowns, and two servers on one folder."""
+"""Real servers: memory, clients that leave, a full disk, and two servers on one folder."""
 
 import re
-import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-from filing import PATH, kept, left
+from filing import kept, left
 
 from tests.faults.disk_image import Disk
-from tests.raw import connect, read_answer, request
+from tests.plugins.uploads import LARGE, MIB, PATH, expect_little_memory, large_content, upload
+from tests.raw import connect, request
 from tests.serving import Served
 from tests.waiting import eventually
-
-MIB = 1_048_576
-HEAD = ("content-type: text/plain", "connection: close")
 
 
 @contextmanager
@@ -25,57 +22,30 @@ def serving(folder: Path, *options: str, **more: object) -> Iterator[Served]:
         yield served
 
 
-def upload(client: httpx.Client, content: object = b"hello", contact: str = "ann", name: str = "a") -> httpx.Response:
-    params = {"contact_id": contact, "name": name}
-    return client.post(PATH, params=params, content=content, headers={"content-type": "text/plain"})  # type: ignore[arg-type] # httpx's own
-
-
-def memory(served: Served, field: str) -> int:
-    """Bytes of memory that the server has (`VmRSS`) or had at most (`VmHWM`)."""
-    status = Path(f"/proc/{served.pid}/status").read_text(encoding="ascii")
-    return 1024 * int(status.split(f"{field}:")[1].split()[0])
-
-
-def pieces(count: int) -> Iterator[bytes]:
-    """So many megabytes."""
-    for number in range(count):
-        yield bytes([number % 256]) * MIB
-
-
 @pytest.mark.parametrize("form", [False, True])
 def test_a_hundred_megabytes_pass_through_little_memory(folder: Path, tmp_path: Path, form: bool) -> None:
     large = tmp_path / "large"
     with large.open("wb") as file:
-        file.writelines(pieces(100))
-    with serving(folder, "--files-max-size", f"{200 * MIB}") as served, served.client() as client:
-        upload(client)
-        client.get(f"{PATH}?contact_id=ann")
-        before = memory(served, "VmRSS")
-        if form:
+        file.writelines(large_content())
+    with serving(folder, "--files-max-size", f"{2 * LARGE}") as served, served.client() as client:
+
+        def send() -> httpx.Response:
+            if not form:
+                return upload(client, large_content())
             with large.open("rb") as file:
-                answer = client.post(PATH, params={"contact_id": "ann"}, files={"file": ("a", file, "text/plain")})
-        else:
-            answer = upload(client, pieces(100))
-        assert answer.status_code == 201, answer.text
-        assert answer.json()["size"] == 100 * MIB
-        received = 0
-        with client.stream("GET", f"{PATH}/{answer.json()['file_id']}") as stream:
-            for number, part in enumerate(stream.iter_raw(MIB)):
-                assert part == bytes([number % 256]) * MIB
-                received += len(part)
-        assert received == 100 * MIB
-        assert memory(served, "VmHWM") - before < 40 * MIB
+                return client.post(PATH, params={"contact_id": "ann"}, files={"file": ("a", file, "text/plain")})
+
+        expect_little_memory(served, client, send)
     assert left(folder) == []
 
 
 @contextmanager
-def half_sent(served: Served, folder: Path, size: int = 2 * MIB, contact: str = "ann") -> Iterator[None]:
-    """An upload of which half has arrived. Leaving the context cuts the connection."""
+def half_sent(served: Served, folder: Path) -> Iterator[None]:
+    """An upload of 2 MiB of which half has arrived. Leaving the context cuts the connection."""
     with closing(connect(served.port)) as connection:
-        head = request("POST", f"{PATH}?contact_id={contact}&name=half", *HEAD, f"content-length: {size}")
-        before = written(folder)
-        connection.sendall(head + b"x" * (size // 2))
-        eventually(lambda: written(folder) > before)
+        headers = ("content-type: text/plain", f"content-length: {2 * MIB}")
+        connection.sendall(request("POST", f"{PATH}?contact_id=ann&name=half", *headers) + b"x" * MIB)
+        eventually(lambda: written(folder) > 0)
         yield
 
 
@@ -99,39 +69,6 @@ def test_a_client_that_leaves_in_the_middle_of_an_upload_leaves_nothing(folder: 
         assert kept(folder) == []
         assert upload(client, b"y" * 2 * MIB).status_code == 201
         assert " ERROR " not in served.stderr
-
-
-def test_a_body_that_is_announced_too_large_is_not_read(folder: Path) -> None:
-    with serving(folder, "--files-max-size", "1000") as served, closing(connect(served.port)) as connection:
-        head = request("POST", f"{PATH}?contact_id=ann", *HEAD, "content-length: 1001", "expect: 100-continue")
-        connection.sendall(head)
-        status, _, body = read_answer(connection)
-        assert (status, body) == (413, b'{"detail":"The file is over the limit of 1000 bytes"}')
-    assert (kept(folder), left(folder)) == ([], [])
-
-
-def test_a_killed_server_leaves_no_half_file_and_the_next_start_removes_what_it_received(folder: Path) -> None:
-    with serving(folder) as served:
-        with served.client() as client:
-            file_id = upload(client).json()["file_id"]
-        with half_sent(served, folder):
-            served.stop(signal.SIGKILL)
-            assert (len(kept(folder)), len(left(folder))) == (1, 1)
-    with serving(folder) as served, served.client() as client:
-        assert left(folder) == []
-        assert client.get(f"{PATH}/{file_id}").content == b"hello"
-        assert upload(client, b"y" * 2 * MIB).status_code == 201
-
-
-def test_a_shutdown_refuses_a_half_sent_upload_and_leaves_nothing(folder: Path) -> None:
-    with serving(folder, "--drain-time", "5") as served, closing(connect(served.port)) as connection:
-        head = request("POST", f"{PATH}?contact_id=ann", *HEAD, f"content-length: {2 * MIB}")
-        connection.sendall(head + b"x" * MIB)
-        eventually(lambda: written(folder) > 0)
-        assert served.stop() == 0
-        assert read_answer(connection)[0] == 503
-        assert " ERROR " not in served.stderr
-    assert (kept(folder), left(folder)) == ([], [])
 
 
 def test_a_full_disk_is_503_with_its_reason_and_the_server_recovers(tmp_path: Path) -> None:
@@ -168,37 +105,6 @@ def test_two_servers_share_a_folder(folder: Path) -> None:
         assert clients[1].get(f"{PATH}/{file_id}").content == b"y" * 2 * MIB
         assert clients[1].delete(f"{PATH}/{file_id}").status_code == 204
         assert clients[0].get(f"{PATH}/{file_id}").status_code == 404
-
-
-def test_a_contact_that_another_server_deletes_during_an_upload_keeps_nothing(folder: Path) -> None:
-    with serving(folder) as one, serving(folder) as other, closing(connect(one.port)) as connection:
-        head = request("POST", f"{PATH}?contact_id=ann", *HEAD, f"content-length: {2 * MIB}")
-        connection.sendall(head + b"x" * MIB)
-        eventually(lambda: written(folder) > 0)
-        with other.client() as client:
-            assert client.delete("/api/v1/contacts?contact_id=ann").status_code == 204
-        connection.sendall(b"x" * MIB)
-        status, _, body = read_answer(connection)
-        assert (status, body) == (409, b'{"detail":"The contact was deleted while its file was stored"}')
-    assert (kept(folder), left(folder)) == ([], [])
-
-
-def test_concurrent_uploads_do_not_exceed_the_quota(folder: Path) -> None:
-    """Each of them has begun, or was refused, before the first one ends."""
-    with serving(folder, "--files-quota", f"{3 * MIB}") as served, ExitStack() as stack:
-        connections = [stack.enter_context(closing(connect(served.port))) for _ in range(8)]
-        for number, connection in enumerate(connections):
-            head = request("POST", f"{PATH}?contact_id=ann&name={number}", *HEAD, f"content-length: {MIB}")
-            connection.sendall(head + b"x" * (MIB - 1))
-        eventually(lambda: len(list(folder.glob("incoming/*/content"))) == 3)
-        for connection in connections:
-            try:
-                connection.sendall(b"x")
-            except OSError:  # the server has refused it and closed the connection
-                continue
-        eventually(lambda: len(kept(folder)) == 3)
-        eventually(lambda: left(folder) == [])
-        assert sum(path.stat().st_size for path in kept(folder)) == 3 * MIB
 
 
 def test_a_file_store_that_fails_does_not_lose_the_deletion_of_a_contact(folder: Path) -> None:

@@ -248,21 +248,6 @@ async def test_a_caller_that_is_bound_to_no_contact_names_one(
         assert answer.json()["detail"][0]["loc"] == ["query", "contact_id"]
 
 
-async def test_the_same_file_is_stored_once(client: TestClient, folder: Path) -> None:
-    one = await stored(client)
-    assert await stored(client) == one
-    assert await stored(client, chunks(b"he", b"llo")) == one
-    form = {"file": ("a.txt", b"hello", "text/plain")}
-    assert (await client.post(PATH, params={"contact_id": "ann"}, files=form)).json()["file_id"] == one
-    others = [
-        await stored(client, name="b.txt"),
-        await stored(client, kind="image/png"),
-        await stored(client, b"Hello"),
-    ]
-    assert len({one, *others, await stored(client, contact="bea")}) == 5
-    assert len(kept(folder)) == 5
-
-
 FOREIGN = {"origin": "https://evil.example"}
 
 
