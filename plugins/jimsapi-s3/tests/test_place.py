@@ -8,8 +8,6 @@ import pytest
 from jimsapi_s3 import S3Options
 from jimsapi_s3.place import Place, place_of
 
-from tests.command import run_command
-
 
 def options(**given: object) -> S3Options:
     return S3Options(**{"endpoint": None, "region": None, "virtual_hosts": False, **given})
@@ -75,13 +73,3 @@ def test_a_server_whose_files_are_elsewhere_does_not_import_the_client(tmp_path:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert ran.stdout == "['jimsapi_s3']\n", ran.stderr
-
-
-def test_a_check_opens_no_connection_and_says_what_is_wrong(tmp_path: Path) -> None:
-    (tmp_path / "bot.py").write_text("async def app(ctx): ...\n", encoding="utf-8")
-    common = ("check", "--app", "bot:app", "--store", "memory:", "--port", "0", "--metrics-port", "0", "--files-store")
-    good = run_command(*common, "s3://files/x", "--s3-endpoint", "http://127.0.0.1:9", cwd=tmp_path)
-    assert good.returncode == 0, good.stderr
-    bad = run_command(*common, "s3:files", cwd=tmp_path)
-    assert bad.returncode != 0
-    assert "--files-store s3:files: give a bucket" in bad.stderr
