@@ -10,7 +10,6 @@ import pytest
 
 from tests.faults.restarts import Notes
 from tests.plugins.modules import load
-from tests.serving import Served
 
 # Tests are collected by path, so that a helper beside them has to be put within reach.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -59,12 +58,3 @@ def site(postgres: Any, database: str, server: NatsServer, notes: Notes) -> Site
     """A database and a NATS server with a queue of runs."""
     asyncio.run(server.add_queue())
     return Site(postgres, database, server, notes.env)
-
-
-@pytest.fixture
-def replicas(url: str, server: NatsServer) -> Iterator[tuple[Served, Served]]:
-    """Two servers on one database and one NATS, with the scripted bot."""
-    options = ("--app", "tests.apps.scripted:app", "--store", url)
-    env = {"JIMS_NATS_URL": server.url}
-    with Served(*options, env=env) as one, Served(*options, env=env) as other:
-        yield one, other

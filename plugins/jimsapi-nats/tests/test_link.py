@@ -20,9 +20,8 @@ def link(server: NatsServer) -> NatsLink:
 
 
 async def test_a_stream_that_receives_the_questions_is_not_taken_for_a_replica(server: NatsServer) -> None:
-    operator = await server.client()
-    await operator.jetstream().add_stream(StreamConfig(name="ALL", subjects=["jims.>"]))
-    await operator.close()
+    async with server.operator() as operator:
+        await operator.jetstream().add_stream(StreamConfig(name="ALL", subjects=["jims.>"]))
     async with link(server) as asking:
         await asking.serve(silent)
         with pytest.raises(NotAReplica, match=r"what answers on jims\.live\.> is not a replica"):

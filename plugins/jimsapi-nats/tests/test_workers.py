@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +15,6 @@ from nats_server import NatsServer
 from worker_processes import Site
 
 from tests.faults.restarts import PLAIN, RUNS, Notes, begin, run_of, wait_for
-from tests.runs.receiver import SECRET, Receiver
 from tests.serving import ROOT, Served
 from tests.waiting import PATIENCE, eventually
 
@@ -65,47 +63,15 @@ def test_a_background_run_is_done_by_a_worker_and_not_by_the_server_that_accepte
     assert types_in(site) == Counter(["jims.lifecycle.thread_created", *WHOLE])
 
 
-def test_a_file_that_a_worker_sends_is_read_at_the_server(site: Site, tmp_path: Path) -> None:
-    files = ("--files-store", f"file://{tmp_path}/files")
-    with site.served(*files, app=SCRIPTED) as served, site.worker(*files, app=SCRIPTED):
-        run = begin_of(served, "ann", "file Hello")
-        events = wait_for(served, run, "completed")["result"]["events"]
-        [sent] = [event["event_data"] for event in events if event["event_type"] == "message.files"]
-        with served.client() as client:
-            assert client.get(f"/api/v1/files/{sent['files'][0]['file_id']}?contact_id=ann").content == b"Hello"
-
-
-def test_runs_of_one_thread_are_done_in_order_and_those_of_others_at_the_same_time(site: Site, notes: Notes) -> None:
-    with site.served() as served, site.worker() as one, site.worker() as other:
-        first, second = begin_of(served, "ann", "first"), begin_of(served, "ann", "second")
-        apart = [begin_of(served, f"contact {number}", f"apart-{number}") for number in range(4)]
-        eventually(lambda: all(notes.starts(f"apart-{number}") for number in range(4)))
-        eventually(lambda: notes.starts("first"))
-        assert notes.starts("second") == []
-        notes.finish("first")
-        wait_for(served, first, "completed")
-        eventually(lambda: notes.starts("second"))
-        notes.finish("second", *(f"apart-{number}" for number in range(4)))
-        for run in (second, *apart):
-            wait_for(served, run, "completed")
-        names = ["first", "second", *(f"apart-{number}" for number in range(4))]
-        assert notes.effects() == Counter(names)
-        assert {pid for name in names for pid in notes.starts(name)} <= {one.pid, other.pid}
-
-
-@pytest.mark.parametrize("blocked", ["before it claimed the run", "between the claim and the start"])
-def test_a_waiting_run_whose_worker_is_killed_is_done_by_another_one_once(
-    site: Site, notes: Notes, blocked: str
+def test_a_waiting_run_whose_worker_is_killed_between_the_claim_and_the_start_is_done_by_another_one_once(
+    site: Site, notes: Notes
 ) -> None:
-    async def kill_while_blocked(run: str) -> None:
+    async def kill_between_claim_and_start(run: str) -> None:
         """Let a worker wait for a lock of the database, and kill it there."""
         locking = await asyncpg.connect(site.url)
         thread = await locking.fetchval("SELECT thread_id FROM jimsapi_runs WHERE run_id = $1", UUID(run))
         await locking.execute("BEGIN")
-        if blocked == "before it claimed the run":
-            await locking.execute("SELECT FROM jimsapi_runs WHERE run_id = $1 FOR UPDATE", UUID(run))
-        else:
-            await locking.execute("SELECT pg_advisory_xact_lock(uuid_hash_extended($1, 3))", thread)
+        await locking.execute("SELECT pg_advisory_xact_lock(uuid_hash_extended($1, 3))", thread)
         with site.worker() as killed:
             while not (waits := await locking.fetch("SELECT pid FROM pg_locks WHERE NOT granted")):
                 await asyncio.sleep(0.01)
@@ -116,7 +82,7 @@ def test_a_waiting_run_whose_worker_is_killed_is_done_by_another_one_once(
 
     with site.served() as served:
         run = begin(served, "first")
-        asyncio.run(kill_while_blocked(run))
+        asyncio.run(kill_between_claim_and_start(run))
         assert run_of(served, run)["status"] == "queued"
         with site.worker() as other:
             eventually(lambda: notes.starts("first") == [other.pid])
@@ -159,21 +125,6 @@ def test_a_started_run_whose_worker_is_killed_is_interrupted_if_its_app_says_not
             eventually(lambda: queued(server) == 0)
             assert notes.starts("first") == [killed.pid]
             assert notes.starts("second") == [other.pid]
-
-
-def test_a_run_whose_every_worker_is_killed_ends_with_an_error_that_says_so(
-    site: Site, notes: Notes, server: NatsServer
-) -> None:
-    with site.served() as served, site.worker() as worker:
-        run = begin(served, "first")
-        for starts in (1, 2, 3):
-            eventually(lambda: len(notes.starts("first")) == starts)  # noqa: B023
-            worker.stop(signal.SIGKILL)
-            worker.start()
-        error = "The run was interrupted: it was started 3 times, and its server died each time"
-        assert wait_for(served, run, "interrupted")["error"]["detail"] == error
-        eventually(lambda: queued(server) == 0)
-    assert len(notes.starts("first")) == 3
 
 
 def test_a_worker_that_drains_ends_its_run_and_begins_no_other(site: Site, notes: Notes) -> None:
@@ -245,21 +196,16 @@ def test_a_run_goes_on_while_nats_is_down_and_is_done_once(site: Site, notes: No
 
 @pytest.mark.parametrize(
     ("message", "cause"),
-    [("exit", f"has called sys.exit() (at {ROOT}/tests/apps/unruly.py:"), ("cancel later", "has cancelled tasks")],
+    [
+        ("exit", f"has called sys.exit() (at {ROOT}/tests/apps/unruly.py:"),
+        ("cancel later", "has cancelled tasks"),
+        (None, None),
+    ],
+    ids=["an exit", "a cancellation", "a stop"],
 )
-def test_a_worker_whose_tasks_somebody_ends_says_why_and_ends_with_status_1(
-    site: Site, message: str, cause: str
+def test_tasks_that_a_pipeline_leaks_do_not_hold_up_the_exit_of_a_worker_which_says_why_it_stops(
+    site: Site, message: str | None, cause: str | None
 ) -> None:
-    with site.served(app=UNRULY) as served, site.worker(app=UNRULY) as worker:
-        begin_of(served, "ann", message)
-        assert worker.process is not None
-        assert worker.process.wait(PATIENCE) == 1
-        assert cause in worker.stderr
-        assert "the worker stops with status 1" in worker.stderr
-
-
-@pytest.mark.parametrize("message", ["exit", "cancel later", None])
-def test_tasks_that_a_pipeline_leaks_do_not_hold_up_the_exit_of_a_worker(site: Site, message: str | None) -> None:
     with site.served(app=UNRULY) as served, site.worker(app=UNRULY) as worker:
         wait_for(served, begin_of(served, "ann", "leak"), "completed")
         assert worker.process is not None
@@ -269,6 +215,9 @@ def test_tasks_that_a_pipeline_leaks_do_not_hold_up_the_exit_of_a_worker(site: S
             begin_of(served, "ben", message)
         assert worker.process.wait(PATIENCE) == (0 if message is None else 1)
         assert "2 tasks of pipelines or plugins do not end after their cancellation" in worker.stderr
+        if cause is not None:
+            assert cause in worker.stderr
+            assert "the worker stops with status 1" in worker.stderr
 
 
 def test_a_run_that_is_cancelled_while_it_waits_is_not_done(site: Site, notes: Notes, server: NatsServer) -> None:
@@ -294,44 +243,3 @@ def test_the_stream_of_a_run_of_a_worker_is_live_at_a_server(site: Site) -> None
             begin_of(served, "ben", "open door")
             line_with('"lo"', lines)
             line_with('"Hello"', lines)
-
-
-def test_a_repeated_request_finds_the_run_of_a_worker(site: Site, notes: Notes) -> None:
-    with site.served() as one, site.served() as other, site.worker() as worker:
-        body, headers = {"contact_id": "ann", "message": "first"}, {"idempotency-key": "k"}
-        answers = []
-        for served in (one, one, other):
-            with served.client() as client:
-                answers.append(client.post(RUNS, json=body, headers=headers).raise_for_status().json())
-        assert len({answer["run_id"] for answer in answers}) == 1
-        eventually(lambda: notes.starts("first") == [worker.pid])
-        notes.finish("first")
-        with other.client() as client:
-            answer = client.post("/api/v1/chat", json=body, headers=headers).raise_for_status().json()
-        assert answer["assistant_messages"] == ["first"]
-    assert notes.effects() == Counter(first=1)
-
-
-@pytest.mark.anyio
-async def test_the_webhook_of_a_run_is_called_once_by_the_workers_also_if_one_is_killed(
-    site: Site, notes: Notes
-) -> None:
-    options = ("--webhook-secret", SECRET, "--webhook-allow-private")
-
-    def killed_in_mid_run(url: str) -> str:
-        """Begin a run, let a worker start it, and kill that one. Returns the run, which another worker has done."""
-        with site.served(*options) as served, site.worker(*options) as killed:
-            run = begin_of(served, "ann", "first", webhook_url=url)
-            eventually(lambda: notes.starts("first"))
-            killed.stop(signal.SIGKILL)
-            with site.worker(*options) as other:
-                notes.finish("first")
-                wait_for(served, run, "completed")
-                assert other.stop() == 0
-        return run
-
-    async with Receiver() as receiver:
-        run = await asyncio.to_thread(killed_in_mid_run, receiver.url())
-        called = (await receiver.call()).verified()
-        assert (called["data"]["run_id"], called["data"]["status"]) == (run, "completed")
-        assert receiver.calls.empty()
