@@ -20,6 +20,7 @@ root_doc = "docs/index"
 include_patterns = [
     "CHANGELOG.md",
     "README.md",
+    "CONTRIBUTING.md",
     "SECURITY.md",
     "benchmarks/results/*.md",
     "benchmarks/results/second-day/*.md",

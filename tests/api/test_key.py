@@ -286,3 +286,12 @@ def test_a_server_that_requires_authentication_does_not_start_public(tmp_path: P
         assert "JIMS_API_KEY_FILE" in message
     with Served("--require-auth", "--api-key", KEY) as server:
         assert ask(server.port, request("GET", "/api/v1/threads?contact_id=ann"))[0] == 401
+
+
+@pytest.mark.parametrize("options", [(), ("--api-key", "")])
+def test_without_a_key_the_api_is_public_and_says_so_loudly(options: tuple[str, ...]) -> None:
+    with Served(*options, env={"JIMS_API_KEY": ""}) as server, server.client() as client:
+        assert chat(client, None).status_code == 200
+        assert chat(client, "").status_code == 200
+        assert chat(client, "Bearer whatever").status_code == 200
+        assert "NO AUTHENTICATION IS CONFIGURED: the API is public" in server.stderr

@@ -18,11 +18,10 @@ pytestmark = pytest.mark.anyio
 
 ROWS = {
     "a concurrent retry with one key is one run": [
-        "tests/api/test_idempotency.py::test_fifty_at_once_are_one_run_and_fifty_equal_answers",
+        "tests/runs/test_idempotency.py::test_fifty_at_once_are_one_run_and_get_one_answer",
     ],
     "a key with another body is 422, another caller's key leaks nothing": [
         "tests/api/test_idempotency.py::test_another_body_is_422",
-        "tests/api/test_idempotency.py::test_callers_do_not_meet_in_a_key",
         "tests/runs/test_idempotency.py::test_callers_providers_and_contacts_do_not_meet_in_a_key",
     ],
     "an empty token is 401, and Authentik is not asked": [
@@ -66,12 +65,12 @@ ROWS = {
     ],
     "a plugin or pipeline that raises, blocks or returns rubbish harms no other request": [
         "tests/api/test_failures.py::test_one_that_raises_is_500_and_its_run_failed",
-        "tests/api/test_failures.py::test_one_that_hangs_is_504_and_its_run_failed",
+        "tests/api/test_limits.py::test_a_pipeline_that_hangs_is_504_and_its_thread_goes_on",
         "tests/api/test_failures.py::test_what_is_no_event_among_the_outgoing_is_refused",
         "tests/plugins/test_composition.py::test_a_resolver_that_fails_fails_its_request_alone",
         "tests/plugins/test_composition.py::test_a_sink_that_hangs_is_cut_off_and_gets_the_next_batch",
-        "tests/plugins/test_composition.py::test_an_observer_that_raises_harms_no_request_and_no_other_observer",
-        "tests/plugins/test_admission.py::test_a_provider_s_own_failure_is_logged_by_its_kind_and_not_its_text",
+        "tests/plugins/test_exits.py::test_observers_and_sinks_that_exit_affect_no_request",
+        "tests/plugins/test_author_errors.py::test_a_provider_that_raises_is_logged_with_its_line_and_without_the_credentials",
     ],
 }
 

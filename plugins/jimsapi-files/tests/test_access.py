@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import httpx
 import pytest
 from filing import PATH, stored, upload
 
@@ -71,6 +72,22 @@ async def test_a_file_is_there_only_for_its_contact_and_for_who_may_see_all(
     client: TestClient, user: str | None, params: dict[str, str], expected: list[int]
 ) -> None:
     assert await statuses(client, await of_ann(client), user, params) == expected
+
+
+@pytest.mark.parametrize("user", ["bea", "blank", "talker", "nobody", "wrong", None])
+async def test_who_may_not_read_a_file_cannot_tell_that_it_is_there(client: TestClient, user: str | None) -> None:
+    file_id = await of_ann(client)
+    for method in ("GET", "HEAD", "DELETE"):
+        there, not_there = [
+            await client.request(method, f"{PATH}/{one}", headers=caller(user)) for one in (file_id, "0" * 64)
+        ]
+        assert said(there) == said(not_there)
+    assert (await client.get(f"{PATH}/{file_id}", headers=caller("ann"))).content == SECRET
+
+
+def said(answer: httpx.Response) -> tuple[int, bytes, dict[str, str]]:
+    headers = {name: value for name, value in answer.headers.items() if name != "x-request-id"}
+    return answer.status_code, answer.content, headers
 
 
 @pytest.mark.parametrize(
@@ -144,3 +161,10 @@ async def test_a_body_is_not_read_before_the_caller_is_admitted(client: TestClie
     for user, status in ((None, 401), ("nobody", 403), ("reader", 403)):
         assert (await upload(client, body(), headers=caller(user))).status_code == status
     assert not read
+
+
+async def test_the_same_file_of_two_contacts_is_two_files(client: TestClient) -> None:
+    own = await stored(client, SECRET, contact=None, headers=caller("bea"))
+    assert own != await of_ann(client)
+    assert (await client.delete(f"{PATH}/{own}", headers=caller("bea"))).status_code == 204
+    assert (await client.get(f"{PATH}/{await of_ann(client)}", headers=caller("ann"))).content == SECRET

@@ -57,7 +57,9 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def settled(service: RunService) -> None:
-    while await service.store.subscriptions.count():  # type: ignore[attr-defined] # PostgreSQL keeps some
+    subscriptions = service.store.subscriptions
+    assert subscriptions is not None, "PostgreSQL keeps some"
+    while await subscriptions.count():
         await asyncio.sleep(0.01)
 
 
