@@ -8,6 +8,10 @@ PIP := -m pip --disable-pip-version-check install --quiet
 # runs on, 3.12 or newer. What checks deploy/ and what builds the documentation's site stand in the same environment.
 PLUGINS_VENV := .venv-plugins
 PLUGINS_PY := $(PLUGINS_VENV)/bin/python
+# The tests of these two look at a server that has no other plugin.
+JIMS_VENV := .venv-jims
+JIMS_PY := $(JIMS_VENV)/bin/python
+JIMS_PLUGINS := jimsapi-jims jims-api-command
 # With the oldest uvicorn and websockets that setup.cfg allows, for the server borrows what uvicorn does not document.
 OLDEST_VENV := .venv-oldest
 OLDEST := 'uvicorn == 0.34.*' 'websockets == 13.*'
@@ -82,7 +86,7 @@ endef
 long = $(1) -W ignore -m tests.$(2) || broken="$$broken $(2);"
 SLOW_KINDS := head body reader reader-byte idle websocket websocket-reader tls linger
 
-.PHONY: help run test check check-framework check-chat lint weight test-core test-commands test-reliability test-plugins test-protocols test-stores test-others test-oldest test-oldest-asyncio test-deploy test-instructions test-long test-faults mutants bench docs lock audit release-check site clean
+.PHONY: help run test check check-framework check-chat lint weight test-core test-commands test-reliability test-plugins test-protocols test-stores test-others test-jims test-oldest test-oldest-asyncio test-deploy test-instructions test-long test-faults mutants bench docs lock audit release-check site clean
 .DELETE_ON_ERROR:
 
 help:
@@ -90,7 +94,7 @@ help:
 	@echo 'make check        set up, and run the linter, the type checker, and the tests that need no package of the system:'
 	@echo '                  three minutes, without root'
 	@echo 'make test         set up, as root with packages of the system, and run every check and test; its parts are'
-	@echo '                  lint, weight, site, test-core, test-commands, test-reliability, test-plugins,'
+	@echo '                  lint, weight, site, test-core, test-commands, test-reliability, test-plugins, test-jims,'
 	@echo '                  test-oldest-asyncio, test-deploy and test-instructions'
 	@echo 'make test-plugins  the tests of the plugins; its parts are test-protocols, test-stores and test-others'
 	@echo 'make site         build the documentation as a site in build/site; a broken link fails'
@@ -117,14 +121,14 @@ run: $(VENV)/.installed-run
 # The environments are made one after another, since pip leaves its notes beside the code, and Debian's packages are
 # installed one after another, since apt-get locks; then three parts run at a time: most of them wait more than they compute.
 # The longest come first. The instructions are counted alone, for they vary least then.
-test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(OLDEST_VENV)/.installed
+test: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed $(OLDEST_VENV)/.installed
 	$(browser)
 	$(compiler)
 	$(nginx)
 	$(monitoring)
 	$(valgrind)
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target \
-	  test-stores test-reliability test-commands test-core test-others test-protocols test-oldest-asyncio site \
+	  test-stores test-reliability test-commands test-core test-others test-protocols test-oldest-asyncio test-jims site \
 	  test-deploy lint weight
 	@$(MAKE) --no-print-directory test-instructions
 
@@ -187,7 +191,10 @@ test-others: $(PLUGINS_VENV)/.installed
 	$(monitoring)
 	@for folder in $(PLUGINS) tests; do ( cd plugins/$$folder && MYPYPATH=.:tests:$(CURDIR) $(CURDIR)/$(PLUGINS_PY) -m mypy \
 	  --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache/plugins . ) || exit 1; done
-	$(PLUGINS_PY) -m pytest plugins $(patsubst %,--ignore=plugins/%,$(PROTOCOLS) $(STORES))
+	$(PLUGINS_PY) -m pytest plugins $(patsubst %,--ignore=plugins/%,$(PROTOCOLS) $(STORES) $(JIMS_PLUGINS))
+
+test-jims: $(JIMS_VENV)/.installed
+	$(JIMS_PY) -m pytest $(JIMS_PLUGINS:%=plugins/%)
 
 # `make test` has one of the two event loops, for the newest versions run on both.
 test-oldest test-oldest-asyncio: $(OLDEST_VENV)/.installed
@@ -203,13 +210,14 @@ test-instructions: $(VENV)/.installed-dev
 	$(valgrind)
 	$(PY) -m benchmarks.instructions --gate
 
-test-long: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed
+test-long: $(VENV)/.installed-dev $(PLUGINS_VENV)/.installed $(JIMS_VENV)/.installed
 	$(browser)
 	$(compiler)
 	$(monitoring)
 	$(nginx)
 	JIMSAPI_STORE_EXAMPLES=2000 $(PY) -m pytest -m '' --ignore=tests/deploy
-	JIMSAPI_MCP_CALL_SECONDS=180 $(PLUGINS_PY) -m pytest -m '' plugins
+	JIMSAPI_MCP_CALL_SECONDS=180 $(PLUGINS_PY) -m pytest -m '' plugins $(JIMS_PLUGINS:%=--ignore=plugins/%)
+	$(JIMS_PY) -m pytest -m '' $(JIMS_PLUGINS:%=plugins/%)
 	$(PLUGINS_PY) -m pytest tests/deploy
 	$(PLUGINS_PY) -m tests.deploy.image
 	$(PLUGINS_PY) -m tests.deploy.rolling --requests 2000
@@ -273,7 +281,7 @@ bench:
 	$(PYTHON) -m benchmarks
 
 clean:
-	rm -rf .benchmarks $(VENV) $(PLUGINS_VENV) $(OLDEST_VENV) $(AUDIT_VENV) $(RELEASE_VENV) build dist *.egg-info plugins/*/build plugins/*/*.egg-info tests/clients/node_modules tests/node_modules plugins/*/tests/node_modules plugins/*/frontend/node_modules plugins/jimsapi-playground/jimsapi_playground/static .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .benchmarks $(VENV) $(PLUGINS_VENV) $(JIMS_VENV) $(OLDEST_VENV) $(AUDIT_VENV) $(RELEASE_VENV) build dist *.egg-info plugins/*/build plugins/*/*.egg-info tests/clients/node_modules tests/node_modules plugins/*/tests/node_modules plugins/*/frontend/node_modules plugins/jimsapi-playground/jimsapi_playground/static .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # Installed once, and again when the dependencies change. Editable, so that what is served and tested is what is here.
 $(VENV)/.installed-run: setup.cfg pyproject.toml | $(PY)
@@ -295,6 +303,12 @@ $(PLUGINS_VENV)/.installed: setup.cfg pyproject.toml Makefile $(PLUGINS:%=plugin
 	  $(PLUGINS:%=--editable 'plugins/%[test]') $(DEPLOY_TOOLS) $(SITE_TOOLS)
 	@touch $@
 
+$(JIMS_VENV)/.installed: setup.cfg pyproject.toml $(JIMS_PLUGINS:%=plugins/%/setup.cfg) | $(JIMS_PY)
+	$(call build-requirements,$(JIMS_PY))
+	$(JIMS_PY) $(PIP) --no-build-isolation --editable '.[test]' --editable plugins/jimsapi-authentik \
+	  --editable plugins/jimsapi-otel --editable plugins/jimsapi-postgres $(JIMS_PLUGINS:%=--editable 'plugins/%[test]')
+	@touch $@
+
 $(AUDIT_VENV)/.installed:
 	@$(PYTHON) -m venv $(AUDIT_VENV)
 	$(AUDIT_VENV)/bin/python $(PIP) 'pip-audit >= 2.9' 'packaging >= 24' 'httpx >= 0.27'
@@ -306,9 +320,9 @@ $(RELEASE_VENV)/.installed: Makefile pyproject.toml $(wildcard plugins/*/pyproje
 	  $(RELEASE_VENV)/bin/python $(PIP) --requirement /dev/stdin $(RELEASE_TOOLS)
 	@touch $@
 
-$(PLUGINS_PY):
+$(PLUGINS_PY) $(JIMS_PY): %/bin/python:
 	@$(FIND_PYTHON) >/dev/null 2>&1 || apt-get install --yes --quiet python3 python3-venv || true
-	@python="$$($(FIND_PYTHON))" && "$$python" -m venv $(PLUGINS_VENV) || { rm -rf $(PLUGINS_VENV); exit 1; }
+	@python="$$($(FIND_PYTHON))" && "$$python" -m venv $* || { rm -rf $*; exit 1; }
 
 $(PY) $(OLDEST_VENV)/bin/python: %/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
