@@ -19,9 +19,8 @@ def check(figures: Figures) -> None:
     assert figures["files deleted"] > 0
 
 
-@pytest.mark.parametrize("times", [3, pytest.param(12, marks=pytest.mark.long)])
-async def test_servers_that_are_killed_keep_the_files_that_they_acknowledged(tmp_path: Path, times: int) -> None:
-    check(await kill_servers(SQLitePlace(tmp_path), times, Random(1), servers=1))
+async def test_servers_that_are_killed_keep_the_files_that_they_acknowledged(tmp_path: Path) -> None:
+    check(await kill_servers(SQLitePlace(tmp_path), 6, Random(1), servers=1))
 
 
 async def test_a_power_cut_takes_no_file_that_was_acknowledged_and_brings_none_back() -> None:
