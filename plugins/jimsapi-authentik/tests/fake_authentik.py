@@ -8,7 +8,7 @@
         assert authentik.calls == 1
 
 It runs in a thread with a loop of its own, so that it serves async tests, other processes and benchmarks alike. A token
-that nobody was given is answered as an expired one is. Nothing here waits unless `delay` or `hold()` says so.
+that nobody was given is answered as an expired one is. Nothing here waits unless `hold()` says so.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import trustme
 import uvicorn
@@ -34,23 +34,13 @@ HOST = "127.0.0.1"
 WAIT = 30.0
 """Seconds after which what a test waits for will not come any more."""
 
-Fault = Literal["expired", "wrong scope", "app password", "inactive"]
-
 
 @dataclass(frozen=True)
 class Holder:
-    """Whose a token is: whether they may use the application, and the fields of their user.
+    """Whose a token is: whether they may use the application, and the fields of their user."""
 
-    With a `fault`, the token is rejected.
-    """
-
-    allowed: bool = True
-    superuser: bool = False
-    fault: Fault | None = None
-    user: Mapping[str, Any] = field(default_factory=dict)
-
-
-ANONYMOUS = Holder()
+    allowed: bool
+    user: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -73,13 +63,11 @@ class FakeAuthentik:
     `slug` is the application's. `prefix` is a path under which all of it is served. `tls` may be off where a benchmark
     is to measure without it.
 
-    To be changed while it serves: `delay`, seconds that an answer takes; `bindings`, without which every visitor may
-    use the application, anonymous ones too; `starting_up`, the form in which it says that it is not there yet;
-    `other_schemes`, what it does with another scheme than Bearer, which depends on its version. `seen` are the requests
-    that arrived.
+    To be changed while it serves: `bindings`, without which every visitor may use the application, anonymous ones too;
+    `starting_up`, whether it is not there yet. `seen` are the requests that arrived.
     """
 
-    def __init__(self, slug: str = "jims", *, delay: float = 0.0, prefix: str = "", tls: bool = True) -> None:
+    def __init__(self, slug: str = "jims", *, prefix: str = "", tls: bool = True) -> None:
         self.slug = slug
         self._prefix = prefix
         self._tls = tls
@@ -87,31 +75,22 @@ class FakeAuthentik:
         self._arrived = threading.Condition()
         self._folder = tempfile.TemporaryDirectory()
         self.reset()
-        self.delay = delay
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._port = 0
 
     def reset(self) -> None:
         """Forget all tokens and requests, and answer at once, as a new one does."""
-        self.delay = 0.0
         self.bindings = True
-        self.starting_up: Literal["text", "json"] | None = None
-        self.other_schemes: Literal["refused", "anonymous"] = "refused"
+        self.starting_up = False
         self.seen: list[Seen] = []
         self._holders: dict[str, Holder] = {}
         self._open.set()
 
-    def give(
-        self, token: str, *, allowed: bool = True, superuser: bool = False, fault: Fault | None = None, **user: Any
-    ) -> None:
+    def give(self, token: str, *, allowed: bool = True, **user: Any) -> None:
         """Give a token to somebody, in place of who had it; `user` are fields of theirs, of which the others are made
         up."""
-        self._holders[token] = Holder(allowed, superuser, fault, user)
-
-    def take(self, token: str) -> None:
-        """Let a token expire."""
-        self._holders.pop(token, None)
+        self._holders[token] = Holder(allowed, user)
 
     @property
     def url(self) -> str:
@@ -225,23 +204,12 @@ class FakeAuthentik:
             self._arrived.notify_all()
         while not self._open.is_set():
             await asyncio.sleep(0.005)
-        if self.delay:
-            await asyncio.sleep(self.delay)
-        if self.starting_up == "text":
-            return Response("authentik starting", 502)
-        if self.starting_up == "json":
-            return JSONResponse({"error": "authentik starting"}, 502)
-        return None
+        return Response("authentik starting", 502) if self.starting_up else None
 
     def _holder(self, request: Request) -> Holder | None:
-        """The user of the request's token; None if the token is rejected."""
-        scheme, _, token = (request.headers.get("authorization") or "").partition(" ")
-        if scheme and scheme.lower() != "bearer":
-            return ANONYMOUS if self.other_schemes == "anonymous" else None
-        if not token.strip():
-            return ANONYMOUS
-        holder = self._holders.get(token)
-        return None if holder is None or holder.fault else holder
+        """The user of the request's token; None if the token is rejected. Without a token, it is an anonymous one."""
+        token = (request.headers.get("authorization") or "").partition(" ")[2]
+        return self._holders.get(token) if token.strip() else Holder(allowed=False, user={})
 
     def _check_access(self, request: Request) -> Response:
         holder = self._holder(request)
@@ -249,37 +217,18 @@ class FakeAuthentik:
             return _refused()
         if request.path_params["slug"] != self.slug:
             return _answer({"detail": "No Application matches the given query."}, 404)
-        asked_for = self._asked_for(request, holder)
-        allowed = not self.bindings or (asked_for.allowed and asked_for is not ANONYMOUS)
-        messages = [] if not holder.superuser or allowed else ["Policy denied access"]
-        log = {
-            "timestamp": "2026-01-01T00:00:00Z",
-            "log_level": "info",
-            "logger": "authentik.policies.process",
-            "event": "P_ENG: Process finished",
-            "attributes": {"passing": allowed},
-        }
-        return _answer({"passing": allowed, "messages": messages, "log_messages": [log] if holder.superuser else []})
-
-    def _asked_for(self, request: Request, holder: Holder) -> Holder:
-        """The user whose access is requested: only superusers may request another user's."""
-        number = request.query.get("for_user")
-        if number is not None and holder.superuser:
-            return next((one for one in self._holders.values() if str(one.user.get("pk")) == number), holder)
-        return holder
+        return _answer({"passing": not self.bindings or holder.allowed, "messages": [], "log_messages": []})
 
     def _me(self, request: Request) -> Response:
         holder = self._holder(request)
         if holder is None:
             return _refused()
-        if holder is ANONYMOUS:
-            return _answer({"detail": "Authentication credentials were not provided."}, 403)
         made_up = {
             "pk": 17,
             "username": "somebody",
             "name": "Somebody",
             "is_active": True,
-            "is_superuser": holder.superuser,
+            "is_superuser": False,
             "groups": [],
             "email": "somebody@example.org",
             "avatar": "",

@@ -33,7 +33,6 @@ class TestAuthentik(AuthProviderContract):
             cls.authentik.give("token-of-ann", username="ann")
             cls.authentik.give("token-of-bob", username="bob")
             cls.authentik.give("token-of-eve", allowed=False)
-            cls.authentik.give("expired", fault="expired")
             yield
 
     authentik: FakeAuthentik
@@ -50,11 +49,11 @@ class TestAuthentik(AuthProviderContract):
     def outage(self) -> Callable[[], AbstractAsyncContextManager[Any]]:
         @asynccontextmanager
         async def starting_up() -> AsyncIterator[None]:
-            self.authentik.starting_up = "text"
+            self.authentik.starting_up = True
             try:
                 yield
             finally:
-                self.authentik.starting_up = None
+                self.authentik.starting_up = False
 
         return starting_up
 

@@ -92,7 +92,7 @@ def two_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("two_at_a_time")
 async def test_a_time_that_was_spent_waiting_for_a_turn_is_no_failure_of_authentik() -> None:
     slow = Slow()
-    async with asked(slow, seconds=2.0) as door:
+    async with asked(slow, seconds=1.0) as door:
         answers = await asyncio.gather(*together(door, *(f"stranger-{n}" for n in range(4 * THRESHOLD))))
         assert answers == ["AuthUnavailable"] * 4 * THRESHOLD
         assert door.client.calls == {"timeout": 2, "busy": 4 * THRESHOLD - 2}
@@ -105,7 +105,7 @@ async def test_a_call_that_got_its_turn_late_and_ran_out_of_time_is_no_failure_o
 ) -> None:
     monkeypatch.setattr(jimsapi_authentik.client, "MAX_CHECKS", THRESHOLD)
     slow = Slow(ready=None)
-    async with asked(slow, seconds=3.0) as door:
+    async with asked(slow, seconds=1.5) as door:
         first = together(door, *(f"stranger-{n}" for n in range(THRESHOLD)))
         await until_arrived(slow, THRESHOLD)
         late = together(door, *(f"slow-{n}" for n in range(THRESHOLD)))
@@ -174,7 +174,7 @@ async def test_of_tokens_that_were_admitted_lately_a_bounded_number_is_known_unt
 
 async def test_slow_policies_of_a_few_tokens_do_not_close_the_door_for_everybody() -> None:
     slow = Slow()
-    async with asked(slow, seconds=2.0) as door:
+    async with asked(slow, seconds=1.0) as door:
         answers = await asyncio.gather(*together(door, *(f"slow-{n}" for n in range(THRESHOLD))))
         assert answers == ["AuthUnavailable"] * THRESHOLD
         assert door.client.calls == {"timeout": THRESHOLD}
@@ -185,7 +185,7 @@ async def test_slow_policies_of_a_few_tokens_do_not_close_the_door_for_everybody
 
 async def test_one_answer_of_the_readiness_check_is_enough_for_calls_that_began_before_it() -> None:
     slow = Slow()
-    async with asked(slow, seconds=2.0) as door:
+    async with asked(slow, seconds=1.0) as door:
         calls = []
         for n in range(THRESHOLD):  # the timers of the calls end one after the other
             calls += together(door, f"slow-{n}")
@@ -203,7 +203,7 @@ async def test_a_slow_policy_alone_is_no_reason_to_ask_whether_authentik_is_read
 
 async def test_slow_policies_one_after_the_other_open_nothing() -> None:
     slow = Slow()
-    async with asked(slow, seconds=2.0) as door:
+    async with asked(slow, seconds=1.0) as door:
         circuit = door.client.circuit
         for _ in range(2):  # the second time the failures of the first are forgotten
             fail(circuit, THRESHOLD - 1)
@@ -214,7 +214,7 @@ async def test_slow_policies_one_after_the_other_open_nothing() -> None:
 
 async def test_an_answer_to_another_call_tells_a_slow_policy_too() -> None:
     slow = Slow(ready=None)
-    async with asked(slow, seconds=2.0) as door:
+    async with asked(slow, seconds=1.0) as door:
         slows = together(door, *(f"slow-{n}" for n in range(THRESHOLD)))
         async with asyncio.timeout(WAIT):
             while len(slow.heads) < THRESHOLD:
@@ -235,7 +235,7 @@ async def test_an_authentik_that_is_not_ready_either_is_left_alone(ready: bytes 
 
 async def test_a_probe_with_a_slow_policy_closes_the_circuit_when_authentik_is_ready() -> None:
     slow = Slow()
-    async with asked(slow, seconds=2.0) as door:
+    async with asked(slow, seconds=1.0) as door:
         circuit = door.client.circuit
         fail(circuit, THRESHOLD)
         assert circuit.state == "open"
