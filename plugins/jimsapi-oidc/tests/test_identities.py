@@ -7,19 +7,16 @@ from typing import Any
 import pytest
 from fake_issuer import AUDIENCE, FakeIssuer, SigningKey
 from jimsapi_oidc.provider import OidcProvider
+from trusting_api import CHAT, api, bearer, echo
 
 from jimsapi import Connection, Identity, ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
 
 pytestmark = pytest.mark.anyio
 
-CHAT, THREADS = "/api/v1/chat", "/api/v1/threads"
+THREADS = "/api/v1/threads"
 KEY = "a-key"
 Make = Callable[..., OidcProvider]
-
-
-async def echo(ctx: ThreadContext) -> None:
-    ctx.send_message("hi")
 
 
 def nested(levels: int) -> Any:
@@ -28,14 +25,6 @@ def nested(levels: int) -> Any:
     for _ in range(levels - 1):
         value = [value]
     return value
-
-
-def api(issuer: FakeIssuer, **settings: Any) -> TestClient:
-    return TestClient(create_api(echo, store="memory:", **issuer.settings(**settings)))
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {token}"}
 
 
 async def chat(client: TestClient, token: str, **body: Any) -> Any:
@@ -224,15 +213,6 @@ async def test_dates_may_have_fractions_and_all_but_the_expiry_may_be_missing(
     assert (await chat(client, issuer.token(iat=...))).status_code == 200
 
 
-async def test_a_key_enters_beside_oidc_and_an_unknown_one_is_called_invalid(
-    client: TestClient, issuer: FakeIssuer
-) -> None:
-    assert (await chat(client, KEY, contact_id="bob")).status_code == 200
-    refused = await chat(client, "no-such-key", contact_id="bob")
-    assert refused.status_code == 401
-    assert 'error="invalid_token"' in refused.headers["www-authenticate"]
-
-
 async def test_a_key_enters_while_the_issuer_is_away_and_only_its_tokens_get_503(fresh_issuer: FakeIssuer) -> None:
     fresh_issuer.stop()
     async with api(fresh_issuer, api_key=KEY) as client:
@@ -262,14 +242,6 @@ async def test_the_metrics_count_fetches_and_verifications(fresh_issuer: FakeIss
     }.items():
         assert f'jims_oidc_verifications_total{{outcome="{outcome}"}} {count}.0' in lines
     assert 'jims_auth_decisions_total{outcome="passed",provider="oidc"} 1.0' in lines
-
-
-async def test_two_apps_of_one_process_count_apart(fresh_issuer: FakeIssuer) -> None:
-    first, second = (create_api(echo, store="memory:", **fresh_issuer.settings()) for _ in range(2))
-    async with TestClient(first) as client, TestClient(second):
-        await chat(client, fresh_issuer.token())
-        assert 'jims_oidc_verifications_total{outcome="verified"} 1.0' in first.metrics()
-        assert 'jims_oidc_verifications_total{outcome="verified"} 0.0' in second.metrics()
 
 
 async def test_a_pipeline_reads_the_claims_that_the_operator_passes_on(issuer: FakeIssuer) -> None:

@@ -215,16 +215,6 @@ async def test_a_caller_that_goes_away_does_not_end_the_fetch_for_the_others(
     assert fresh_issuer.asked == [DISCOVERY, KEYS]
 
 
-async def test_the_first_callers_wait_for_the_keys_and_share_one_fetch(
-    fresh_issuer: FakeIssuer, make_provider: Make
-) -> None:
-    async with make_provider(fresh_issuer) as provider:
-        tokens = [fresh_issuer.token(sub=f"{number}") for number in range(20)]
-        said = await asyncio.gather(*(outcome(provider, token) for token in tokens))
-    assert said == [f"{number}" for number in range(20)]
-    assert fresh_issuer.asked == [DISCOVERY, KEYS]
-
-
 @pytest.mark.parametrize("fault", ["status", "redirect", "html", "half", "huge", "hang", "drip", "away", "certificate"])
 async def test_without_keys_nothing_is_known_and_the_issuer_is_asked_again(
     fault: Any, fresh_issuer: FakeIssuer, make_provider: Make, caplog: pytest.LogCaptureFixture

@@ -6,13 +6,13 @@ from contextlib import ExitStack
 import httpx
 import pytest
 from fake_issuer import AUDIENCE, FakeIssuer
+from trusting_api import CHAT, HI
 
 from tests.deploy.proxies import CaddyBelow
 from tests.serving import Served
 
-CHAT = "/api/v1/chat"
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
-HI = {"message": "see"}
+
 
 PATHS = {"": (), "/bot": ("--root-path", "/bot"), "/kept": ("--root-path", "/kept", "--root-path-kept")}
 """The paths below which the proxy shows servers, and the options of each server."""
