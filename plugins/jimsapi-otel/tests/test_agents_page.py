@@ -58,7 +58,9 @@ def names(cell: str) -> set[str]:
     return set(re.findall(r"`([a-z_.]+)`", cell))
 
 
-def test_the_trace_of_a_chat_is_the_tree_of_the_page(collector: Collector, tmp_path: Path) -> None:
+def test_the_trace_of_a_chat_is_the_tree_of_the_page_and_its_spans_have_the_attributes_of_the_table(
+    collector: Collector, tmp_path: Path
+) -> None:
     served(ON, collector, tmp_path, "hi")
     path: list[str] = []
     shown = []
@@ -68,10 +70,6 @@ def test_the_trace_of_a_chat_is_the_tree_of_the_page(collector: Collector, tmp_p
         shown.append((name, path[-2] if len(path) > 1 else None))
     by_id = {span.span_id: span.name for span in collector.spans}
     assert sorted(shown, key=str) == sorted(((one.name, by_id.get(one.parent_id)) for one in collector.spans), key=str)
-
-
-def test_spans_have_the_attributes_of_the_table(collector: Collector, tmp_path: Path) -> None:
-    served(ON, collector, tmp_path, "hi")
     for span, kind, _, attributes in rows("Spans"):
         operation = span.strip("`").partition(" ")[0]
         found = [one for one in collector.spans if one.name.startswith(f"{operation} ")]

@@ -3,7 +3,6 @@
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 
 from tests.command import run_command
 from tests.serving import Served
+from tests.waiting import eventually
 
 CHAT = "/api/v1/chat"
 CALLER_TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -19,26 +19,6 @@ HEADERS = {"traceparent": f"00-{CALLER_TRACE}-{CALLER_SPAN}-01", "tracestate": "
 
 SERVER = 2
 UNSET, OK, ERROR = 0, 1, 2
-
-BOT = """
-from opentelemetry import propagate, trace
-
-tracer = trace.get_tracer("bot")
-
-async def app(ctx):
-    with tracer.start_as_current_span("think"):
-        carrier = {}
-        propagate.inject(carrier)
-        ctx.send_message(carrier["traceparent"] + " " + carrier["tracestate"])
-"""
-
-
-def logged(server: Served, text: str) -> bool:
-    """Whether a text comes into the server's log within some seconds."""
-    until = time.monotonic() + 20
-    while text not in server.stderr and time.monotonic() < until:
-        time.sleep(0.05)
-    return text in server.stderr
 
 
 def test_a_good_and_a_failed_run_are_traces_of_request_pipeline_and_store(collector: Any, tmp_path: Path) -> None:
@@ -87,18 +67,6 @@ def test_a_good_and_a_failed_run_are_traces_of_request_pipeline_and_store(collec
         assert {write.attributes["db.system.name"] for write in writes} == {"sqlite"}
         assert {write.attributes["db.operation.name"] for write in writes} == {operation}
         assert {write.status for write in writes} == {UNSET}
-
-
-def test_what_the_pipeline_does_joins_the_caller_s_trace(collector: Any, tmp_path: Path) -> None:
-    (tmp_path / "bot.py").write_text(BOT)
-    env = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{collector.url}/v1/traces"}
-    with Served("--app", "bot:app", folder=tmp_path, env=env) as server, server.client(headers=HEADERS) as client:
-        answer = client.post(CHAT, json={"contact_id": "ann", "message": "hi"}).json()
-        server.stop()
-    [pipeline] = collector.named("jims.run_pipeline_with_context")
-    [thought] = collector.named("think")
-    assert thought.parent_id == pipeline.span_id
-    assert answer["assistant_messages"] == [f"00-{CALLER_TRACE}-{thought.span_id}-01 vendor=7"]
 
 
 def test_nothing_that_people_said_and_no_secret_is_exported(collector: Any) -> None:
@@ -172,13 +140,7 @@ def test_a_collector_that_never_answers_keeps_neither_requests_nor_the_exit_wait
 
 @pytest.mark.parametrize(
     "variables",
-    [
-        {},
-        {"OTEL_EXPORTER_OTLP_ENDPOINT": ""},
-        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_SDK_DISABLED": "TRUE"},
-        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_TRACES_EXPORTER": "none"},
-        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
-    ],
+    [{}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}],
     ids=str,
 )
 def test_without_the_variables_it_is_off_and_opentelemetry_is_not_imported(variables: dict[str, str]) -> None:
@@ -217,7 +179,7 @@ def test_neither_keys_in_the_variables_nor_what_strangers_send_come_into_the_log
     strange = {"baggage": "said-by-ann", "traceparent": HEADERS["traceparent"], "tracestate": "x=1,x=2,SAID-BY-ANN=1"}
     with Served("--api-key", "k", env=env) as server, server.client(headers=strange) as client:
         assert client.post(CHAT, json={}).status_code == 401
-        assert logged(server, "while exporting")
+        eventually(lambda: "while exporting" in server.stderr)
         server.stop()
         log = server.stderr
     assert "OTEL_EXPORTER_OTLP_HEADERS" in log
@@ -233,11 +195,9 @@ def test_neither_keys_in_the_variables_nor_what_strangers_send_come_into_the_log
     ],
 )
 def test_a_faulty_variable_stops_the_start_in_one_line(variable: str, value: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "bot.py").write_text(BOT)
+    (tmp_path / "bot.py").write_text("async def app(ctx): pass")
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", variable: value}
     options = ("--app", "bot:app", "--store", "memory:", "--metrics-port", "0", "--port", "0")
-    if variable == "OTEL_PROPAGATORS":  # which the bot's own import would fail for, before it is our turn
-        (tmp_path / "bot.py").write_text("async def app(ctx): pass")
     ran = run_command(*options, cwd=tmp_path, env=env)
     assert ran.returncode == 1
     assert message in ran.stderr.splitlines()[-1]
