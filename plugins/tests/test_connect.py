@@ -49,7 +49,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     keys = {
         "all": store.add("all")[0],
         "ann": store.add("ann", contact_id="ann", scopes=("chat",))[0],
-        "reader": store.add("reader", scopes=("threads",))[0],
     }
     with Served(*SCRIPTED, "--keys-file", str(file)) as served:
         yield Site(served, keys)
@@ -94,25 +93,6 @@ def test_every_protocol_is_found_and_no_fault(site: Site, who: str) -> None:
     assert [one["protocolBinding"] for one in protocols["a2a"]["interfaces"]] == ["JSONRPC", "HTTP+JSON"]
     assert protocols["a2a"]["url"] == f"{site.url}/.well-known/agent-card.json"
     assert (report["problems"], report["notes"]) == ([], [])
-
-
-def test_without_a_key_the_examples_are_the_same(site: Site) -> None:
-    without, with_key = found(site.url), found(site.url, site.keys["all"])
-    assert (without["access"], with_key["access"]) == ("key_needed", "key_accepted")
-    for name in ("mcp", "agui", "vercel", "deepchat"):
-        assert without["protocols"][name]["examples"] == with_key["protocols"][name]["examples"]
-        assert without["protocols"][name]["url"] == with_key["protocols"][name]["url"]
-    assert [one["served"] for one in without["protocols"].values()] == [True] * len(PROTOCOLS)
-    ran = connect(site.url)
-    assert (ran.returncode, ran.stderr) == (0, "")
-    assert "The server needs a key, and none was given" in ran.stdout
-
-
-@pytest.mark.parametrize(("who", "told"), [("wrong", "refuses the key (401"), ("reader", "no messages (403")])
-def test_a_key_that_does_not_open_the_server_ends_it_with_1(site: Site, who: str, told: str) -> None:
-    ran = connect(site.url, key=site.keys.get(who, "not-a-key-of-the-server"))
-    assert ran.returncode == 1
-    assert told in ran.stderr
 
 
 CONFIGURATIONS = [
@@ -223,17 +203,3 @@ def test_a_server_with_other_options_is_asked_as_it_is(docs: str) -> None:
     else:
         assert (mcp["url"], mcp["names"][0]) == (f"{served.url}/agents/mcp", "ask")
     assert "Authorization" not in json.dumps(report)
-
-
-def test_an_issuer_of_oauth_is_named_and_mcp_clients_need_no_key(issuer: Any) -> None:
-    with Served(*SCRIPTED, *issuer.flags()) as served:
-        report = found(served.url)
-        assert report["access"] == "key_needed"
-        mcp = report["protocols"]["mcp"]
-        for sign_in, scopes in ((report["sign_in"], ["chat", "threads"]), (mcp["sign_in"], ["chat"])):
-            assert (sign_in["authorization_servers"], sign_in["scopes"]) == ([issuer.url], scopes)
-        assert not any("Authorization" in one["text"] for one in mcp["examples"])
-        token = issuer.token(sub="ann")
-        with_token = found(served.url, token)
-        assert with_token["access"] == "key_accepted"
-        assert with_token["protocols"]["mcp"]["names"][0] == "chat"

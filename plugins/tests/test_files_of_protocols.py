@@ -130,29 +130,9 @@ async def test_a_file_that_the_server_does_not_take_refuses_the_message(
         assert (await client.get(f"/api/v1/files?contact_id={contact}")).json()["files"] == []
 
 
-async def test_a_prompt_outside_of_every_thread_has_files_and_stores_none(client: TestClient) -> None:
-    content = [{"type": "text", "text": "### Task:\nlook"}, IMAGE]
-    body = {"model": "m", "user": "ann", "messages": [{"role": "user", "content": content}]}
-    answer = await client.post("/v1/chat/completions", json=body, headers={"x-openwebui-user-id": "u"})
-    assert "file.png image/png" in answer.text
-    assert (await client.get("/api/v1/files?contact_id=ann")).json()["files"] == []
-
-
 async def test_a_message_of_deep_chat_may_have_a_file_and_no_text(client: TestClient) -> None:
     answer = await deep_chat(client, [("files", ("cat.png", PNG, "image/png"))])
     assert answer.json() == {"text": f"; cat.png image/png {PNG!r}"}
-
-
-async def test_a_repeat_under_a_key_with_another_file_is_another_request(client: TestClient) -> None:
-    body = {"model": "m", "user": "ann"}
-    statuses = []
-    for name in ("a.png", "a.png", "b.png"):
-        part = {"type": "file", "file": {"filename": name, "file_data": URL}}
-        messages = [{"role": "user", "content": [{"type": "text", "text": "look"}, part]}]
-        headers = {"idempotency-key": "k"}
-        answer = await client.post("/v1/chat/completions", json={**body, "messages": messages}, headers=headers)
-        statuses.append(answer.status_code)
-    assert statuses == [200, 200, 422]
 
 
 async def test_a_file_with_a_text_or_alone_may_be_the_answer_to_a_question(tmp_path: Path) -> None:

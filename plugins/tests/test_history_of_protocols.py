@@ -14,8 +14,6 @@ from jimsapi.asgi.testing import TestClient
 from jimsapi.threads import EventRow, uuid7
 from jimsapi.wire import Answered
 from jimsapi.wire.history import said
-from tests.plugins.distributions import install
-from tests.serving import ROOT
 
 pytestmark = pytest.mark.anyio
 
@@ -185,13 +183,6 @@ async def test_a_history_has_no_private_events(client: TestClient) -> None:
     for path in ("/ai-sdk/chat/c/messages", "/deep-chat/history?chat_id=d&contact_id=ann"):
         assert "secret" not in (await client.get(path)).text
     assert "secret" not in json.dumps(await ag_ui(client))
-
-
-@pytest.fixture
-def people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Callers with an identity, by the header `x-user`."""
-    install(tmp_path, "jimsapi-users", (ROOT / "tests" / "apps" / "jimsapi_users.py").read_text())
-    monkeypatch.syspath_prepend(str(tmp_path))
 
 
 async def answers(client: TestClient, user: str) -> list[httpx.Response]:
