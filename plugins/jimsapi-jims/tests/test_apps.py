@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from jims import Sessions, create_tables, echo, echo_app, sessions_in, stored
+from jims import Sessions, echo, sessions_in
 from jims_core.app import JimsApp
 from jims_core.thread.thread_context import ThreadContext as JimsContext
 from jims_core.thread.thread_controller import ThreadController
@@ -86,57 +86,6 @@ async def test_an_app_that_makes_its_threads_in_a_way_of_its_own_is_warned_of(
     assert "Special overrides new_thread" in record.getMessage()
 
 
-async def test_an_app_object_may_be_given_to_create_api(sessions: Sessions) -> None:
-    async with TestClient(create_api(echo_app(sessions))) as client:
-        assert (await say(client)).json()["assistant_messages"] == ["Echo: hi"]
-
-
-async def test_a_failing_pipeline_is_the_owners_500_and_leaves_the_message_alone(sessions: Sessions) -> None:
-    async def fail(ctx: JimsContext) -> None:
-        ctx.send_message("half")
-        raise ValueError(f"cannot answer {ctx.get_last_user_message()!r}")
-
-    async with TestClient(create_api(JimsApp(sessions, fail))) as client:
-        answer = await say(client, "ü")
-    thread = await ThreadController.latest_thread_from_contact_id(sessions, "ann")
-    assert thread is not None
-    assert (answer.status_code, answer.json()) == (500, {"detail": "Pipeline error: cannot answer 'ü'"})
-    assert await stored(sessions, str(thread.thread.thread_id)) == [
-        ("jims.lifecycle.thread_created", {}),
-        ("comm.user_message", {"role": "user", "content": "ü"}),
-    ]
-
-
-async def test_the_conversation_start_speaks_before_the_message_of_a_new_thread_if_asked(sessions: Sessions) -> None:
-    async def greet(ctx: JimsContext) -> None:
-        ctx.send_message(f"Welcome, after {[event.event_type for event in ctx.events]}")
-
-    async with TestClient(create_api(JimsApp(sessions, echo, conversation_start_pipeline=greet))) as client:
-        answer = (await say(client, run_conversation_start_on_new_thread=True)).json()
-        assert answer["assistant_messages"] == ["Echo: hi"]
-        await say(client, "again", run_conversation_start_on_new_thread=True)
-    contents = [data.get("content") for _, data in await stored(sessions, answer["thread_id"])]
-    greeting = "Welcome, after ['jims.lifecycle.thread_created']"
-    assert contents == [None, greeting, "hi", "Echo: hi", "again", "Echo: again"]
-
-
-async def test_the_answers_events_are_those_that_were_stored_and_only_assistant_messages_are_texts(
-    sessions: Sessions,
-) -> None:
-    async def talk(ctx: JimsContext) -> None:
-        ctx.send_message("one")
-        ctx.send_message_with_buttons("two", [{"text": "a", "payload": {"x": 1}}])
-        ctx.set_state("mood", {"name": "glad"})
-        ctx.send_event("rag.done", {"scores": [0.5, None], "by": {1: "a"}})
-
-    async with TestClient(create_api(JimsApp(sessions, talk))) as client:
-        answer = (await say(client)).json()
-    assert answer["assistant_messages"] == ["one"]
-    events = [(event["event_type"], event["event_data"]) for event in answer["events"]]
-    assert events == (await stored(sessions, answer["thread_id"]))[2:]
-    assert events[3] == ("rag.done", {"scores": [0.5, None], "by": {"1": "a"}})
-
-
 @pytest.mark.parametrize(("options", "seen"), [({}, 603), ({"context_events": 200}, 400)])
 async def test_a_pipeline_sees_the_whole_thread_unless_the_operator_says_otherwise(
     sessions: Sessions, options: dict[str, int], seen: int
@@ -186,10 +135,3 @@ async def test_a_pipeline_that_cannot_be_called_stops_the_start(sessions: Sessio
     with pytest.raises(RuntimeError, match=rf"the JIMS app's {role} is a str: it must be `async def \(ctx\)`"):
         async with TestClient(create_api(app)):
             pass
-
-
-async def test_tables_that_jims_core_made_are_used_as_they_are(sessions: Sessions) -> None:
-    await create_tables(sessions)
-    async with TestClient(create_api(echo_app(sessions))) as client:
-        answer = (await say(client)).json()
-    assert len(await stored(sessions, answer["thread_id"])) == 3

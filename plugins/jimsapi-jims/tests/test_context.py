@@ -157,14 +157,3 @@ async def test_a_context_may_be_copied_and_pickled_as_jims_cores_may() -> None:
     assert await run(work, ctx) == []
     assert told == ["of the copy"]
     assert pickled[0].events[0].event_data == {"role": "user", "content": "hi"}
-
-
-async def test_what_a_failing_pipeline_had_sent_is_not_sent() -> None:
-    async def fail(ctx: JimsContext) -> None:
-        ctx.send_message("half")
-        raise ValueError("no more")
-
-    ctx = ThreadContext.for_test("hi")
-    with pytest.raises(ValueError, match="no more"):
-        await run(fail, ctx)
-    assert ctx.outgoing_events == []

@@ -87,18 +87,6 @@ async def test_what_jims_core_writes_that_is_no_json_does_not_close_a_thread(ses
     assert seen[0].events[1].event_data == odd
 
 
-async def test_turns_of_both_alternate(sessions: Sessions) -> None:
-    async with TestClient(create_api(echo_app(sessions))) as client:
-        thread_id = (await say(client, "0"))["thread_id"]
-        theirs = await thread_of(sessions, thread_id)
-        for turn in range(1, 10):
-            await theirs.store_event_dict(uuid7(), "note.kept", {"n": turn})
-            await say(client, str(turn))
-        events = await stored(sessions, thread_id)
-    assert sorted(data["n"] for kind, data in events if kind == "note.kept") == list(range(1, 10))
-    assert [data["content"] for kind, data in events if kind == "comm.user_message"] == [str(n) for n in range(10)]
-
-
 async def test_a_pipeline_may_write_through_its_apps_own_sessions_while_it_runs(sessions: Sessions) -> None:
     async def note(ctx: JimsContext) -> None:
         mine = await ThreadController.from_thread_id(sessions, ctx.thread_id)

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -11,12 +10,11 @@ import threading
 import time
 import venv
 from collections.abc import Mapping
-from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
 
-from tests.ports import listens
+from tests.ports import free_port, listens
 
 BOT = Path(__file__).with_name("bot.py")
 FORKED = Path(__file__).with_name("forked.py")
@@ -69,7 +67,7 @@ class Servers:
     def __init__(
         self, python: str, command: str, imports: list[str], options: Mapping[str, list[str]], folder: Path
     ) -> None:
-        ports = free_ports(2 * len(options))
+        ports = [free_port() for _ in range(2 * len(options))]
         self.ports = dict(zip(options, ports, strict=False))
         self._folder = folder
         servers = []
@@ -113,15 +111,6 @@ class Servers:
     def __exit__(self, *_: object) -> None:
         assert self._process is not None
         self._process.communicate()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 class Authentik:
