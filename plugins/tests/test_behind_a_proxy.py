@@ -91,54 +91,6 @@ async def test_an_a2a_client_finds_the_agent_by_its_card_and_calls_it(
             assert [part.text for part in answer.task.artifacts[0].parts] == ["You said: Hello"]
 
 
-async def open_door(proxy: CaddyBelow, issuer: Any, path: str, door: str) -> None:
-    """Let a pipeline go on that holds at a door."""
-    headers = token_for(issuer, f"{proxy.url}{path}/mcp", "opener")
-    async with proxy.async_client() as http:
-        answer = await http.post(f"{path}/api/v1/chat", json={"message": f"open {door}"}, headers=headers)
-    assert answer.status_code == 200, answer.text
-
-
-@pytest.mark.parametrize("path", RIGHT)
-async def test_progress_of_an_mcp_call_arrives_while_the_pipeline_works(
-    proxy: CaddyBelow, issuer: Any, path: str
-) -> None:
-    url, door = f"{proxy.url}{path}/mcp", uuid4().hex
-
-    async def progressed(progress: float, total: float | None, message: str | None) -> None:
-        if message == "Looking":
-            await open_door(proxy, issuer, path, door)
-
-    async with (
-        httpx2.AsyncClient(verify=proxy.tls, headers=token_for(issuer, url), timeout=30) as http,
-        Client(streamable_http_client(url, http_client=http)) as client,
-    ):
-        steps = {"message": f"status Looking; hold {door}; send done"}
-        result = await client.call_tool("chat", steps, progress_callback=progressed)
-    assert result.structured_content is not None
-    assert result.structured_content["text"] == "done"
-
-
-@pytest.mark.parametrize("path", RIGHT)
-@pytest.mark.parametrize("binding", BINDINGS)
-async def test_the_stream_of_an_a2a_task_arrives_while_the_pipeline_works(
-    proxy: CaddyBelow, issuer: Any, path: str, binding: str
-) -> None:
-    url, door = f"{proxy.url}{path}", uuid4().hex
-    text = ""
-    headers = token_for(issuer, f"{url}/a2a")
-    async with httpx.AsyncClient(verify=proxy.tls, headers=headers, trust_env=False, timeout=30) as http:
-        config = ClientConfig(httpx_client=http, streaming=True, supported_protocol_bindings=[binding])
-        client = await ClientFactory(config).create_from_url(url)
-        message = Message(message_id=str(uuid4()), role=Role.ROLE_USER, parts=[Part(text=f"stream Hel; hold {door}")])
-        async for event in client.send_message(SendMessageRequest(message=message)):
-            if event.HasField("artifact_update"):
-                text += "".join(part.text for part in event.artifact_update.artifact.parts)
-                if text == "Hel":
-                    await open_door(proxy, issuer, path, door)
-    assert text == "Hel"
-
-
 def connect(proxy: CaddyBelow, url: str, *options: str, **env: str) -> "CompletedProcess[str]":
     env["SSL_CERT_FILE"] = str(root_of(proxy))
     return run_command("connect", url, *options, cwd=proxy.folder, path=ROOT, env=env)

@@ -1,12 +1,39 @@
-"""Requests for files, and what is in the folder of a file store."""
+"""Requests for files, messages that have some, and what is in the folder of a file store."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from jimsapi import JimsApp, ThreadContext, create_api
+from jimsapi.asgi.testing import TestClient
+
 PATH = "/api/v1/files"
+CHAT = "/api/v1/chat"
+
+
+@asynccontextmanager
+async def serving(
+    pipeline: Callable[[ThreadContext], Any], folder: Path, *, private: tuple[str, ...] = (), **options: Any
+) -> AsyncIterator[TestClient]:
+    """A client of a server in this process. `private` are the types of events that callers do not see."""
+    app = JimsApp(pipeline, private_events=private)
+    async with TestClient(create_api(app, store="memory:", files_store=f"file://{folder}", **options)) as client:
+        yield client
+
+
+async def say(
+    client: TestClient, message: str = "go", *files: str, user: str | None = None, **fields: Any
+) -> dict[str, Any]:
+    """Send a message with files, and return the answer. Fails if it is refused."""
+    headers = {} if user is None else {"x-user": user}
+    body = {"contact_id": "ann", "message": message, "files": files, **fields}
+    answer = await client.post(CHAT, json=body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
 
 
 async def upload(

@@ -3,15 +3,13 @@
 import asyncio
 import json
 import subprocess
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from filing import PATH, kept, stored
+from filing import CHAT, PATH, kept, say, serving, stored
 
-from jimsapi import JimsApp, ThreadContext, create_api
+from jimsapi import ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
 from jimsapi.client import AsyncClient, Client, File, Unauthorized
 from jimsapi.threads import Event, StoredFileNotFound
@@ -20,23 +18,7 @@ from tests.serving import Served
 
 pytestmark = pytest.mark.anyio
 
-CHAT = "/api/v1/chat"
 PNG = b"\x89PNG\r\n\x1a\n"
-
-
-@asynccontextmanager
-async def serving(pipeline: Callable[[ThreadContext], Any], folder: Path, **options: Any) -> AsyncIterator[TestClient]:
-    api = create_api(JimsApp(pipeline), store="memory:", files_store=f"file://{folder}", **options)
-    async with TestClient(api) as client:
-        yield client
-
-
-async def say(client: TestClient, message: str, *files: str, **fields: Any) -> dict[str, Any]:
-    body = {"contact_id": "ann", "message": message, "files": files, **fields}
-    answer = await client.post(CHAT, json=body)
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
 
 
 async def describe(ctx: ThreadContext) -> None:

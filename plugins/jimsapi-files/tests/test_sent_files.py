@@ -1,18 +1,16 @@
 """Files that a pipeline sends: who may read them, what the thread holds of them, and what is refused."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
-from filing import PATH, kept, upload
+from filing import CHAT, PATH, kept, say, serving, upload
 from jimsapi_files.deletion import DeletesFiles
 from jimsapi_files.service import Files
 
-from jimsapi import JimsApp, ThreadContext, create_api
+from jimsapi import ThreadContext, create_api
 from jimsapi.asgi.testing import TestClient
 from jimsapi.stores.memory import MemoryStore
 from jimsapi.threads import FileRefused, MessageFile, SentFile, StoredFile
@@ -20,26 +18,7 @@ from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
-CHAT = "/api/v1/chat"
 CONTENT = b"a,b\n1,2\n"
-
-
-@asynccontextmanager
-async def serving(
-    pipeline: Callable[[ThreadContext], Any], folder: Path, *, private: tuple[str, ...] = (), **options: Any
-) -> AsyncIterator[TestClient]:
-    app = JimsApp(pipeline, private_events=private)
-    options = {"store": "memory:", "files_store": f"file://{folder}", **options}
-    async with TestClient(create_api(app, **options)) as client:
-        yield client
-
-
-async def say(client: TestClient, message: str = "go", user: str | None = None, **fields: Any) -> dict[str, Any]:
-    headers = {} if user is None else {"x-user": user}
-    answer = await client.post(CHAT, json={"contact_id": "ann", "message": message, **fields}, headers=headers)
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
 
 
 def files_in(answer: dict[str, Any]) -> list[dict[str, Any]]:
