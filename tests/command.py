@@ -1,7 +1,6 @@
 """The command, run to its end: a real process whose output and exit status are looked at."""
 
 import json
-import logging
 import os
 import pty
 import signal
@@ -12,10 +11,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-
-import pytest
-
-from jimsapi.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 60.0
@@ -48,24 +43,6 @@ def run_command(
         timeout=TIMEOUT,
         check=False,
     )
-
-
-def run_here(capsys: pytest.CaptureFixture[str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in this process, which is quicker, with the plugins that a test has put on its path.
-
-    The command must end by itself. What it does to logs is undone.
-    """
-    kept = [(logger, list(logger.handlers), logger.level) for logger in map(logging.getLogger, ("", "jimsapi"))]
-    try:
-        with pytest.raises(SystemExit) as exited:
-            main(list(arguments))
-    finally:
-        for logger, handlers, level in kept:
-            logger.handlers[:] = handlers
-            logger.setLevel(level)
-    assert isinstance(exited.value.code, int)
-    output, errors = capsys.readouterr()
-    return subprocess.CompletedProcess(arguments, exited.value.code, output, errors)
 
 
 def _run_forked(arguments: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:

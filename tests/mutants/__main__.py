@@ -35,9 +35,9 @@ SEED = 43
 COUNT = 400
 # What a change may cost, in seconds that its tests took when they were recorded.
 BUDGET = 25.0
-# The tests of deploy/ need an environment of their own, and those of releases look at the repository.
+# The tests of deploy/ need the environment of the plugins, and those of releases look at the repository.
 LEFT_OUT = ("tests/deploy/", "tests/release/", "tests/mutants/")
-# Beside what a file of tests took, it may be slower than this and not hang.
+# Tests that take four times as long as recorded, and this beside it, hang: the start of pytest is not recorded.
 GRACE = 60.0
 
 COVERAGE = """
@@ -230,12 +230,11 @@ def main() -> None:
         prog="python -m tests.mutants", description="Count the mutations that tests notice."
     )
     parser.add_argument("--revision", default="HEAD", help="the commit whose code and tests are looked at")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="how many copies work at a time")
     options = parser.parse_args()
     name = ["git", "-C", str(ROOT), "rev-parse", "--short=12", f"{options.revision}^{{commit}}"]
     commit = subprocess.run(name, check=True, capture_output=True, text=True).stdout.strip()
     home = ROOT / "build/mutants" / commit
-    workers = [Worker(home / f"worker-{number}") for number in range(options.workers)]
+    workers = [Worker(home / f"worker-{number}") for number in range(os.cpu_count() or 1)]
     for worker in workers:
         worker.set_up(commit)
     root = workers[0].root
@@ -260,4 +259,5 @@ def main() -> None:
     report(mutations, killed)
 
 
-main()
+if __name__ == "__main__":
+    main()

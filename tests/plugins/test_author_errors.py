@@ -8,7 +8,7 @@ import pytest
 from jimsapi import create_api
 from jimsapi.asgi.testing import TestClient
 from jimsapi.plugins.errors import PluginError
-from tests.command import run_here
+from tests.command import run_command
 from tests.plugins.distributions import install
 from tests.serving import Served
 from tests.waiting import eventually
@@ -95,10 +95,10 @@ async def test_a_hook_that_raises_is_named_with_the_line_of_its_own_code(bot: Pa
     assert f"(at {line_of(bot, statement)})" in str(refused.value)
 
 
-def test_only_with_verbose_the_command_prints_the_traceback(bot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_with_verbose_the_command_prints_the_traceback(bot: Path) -> None:
     install(bot, "acme-bad", FAILING_HOOK.replace("FAIL", 'raise LookupError("no backend")'))
-    brief = run_here(capsys, "check", "--app", "bot", "--store", "memory:")
-    verbose = run_here(capsys, "check", "--app", "bot", "--store", "memory:", "--verbose")
+    brief = run_command("check", "--app", "bot", "--store", "memory:", cwd=bot)
+    verbose = run_command("check", "--app", "bot", "--store", "memory:", "--verbose", cwd=bot)
     assert brief.returncode == verbose.returncode == 1
     assert "Traceback" not in brief.stderr
     assert "in connect" in verbose.stderr

@@ -9,7 +9,7 @@ import pytest
 
 from jimsapi import create_api
 from jimsapi.plugins.errors import StartError
-from tests.command import refusal, run_command, run_here
+from tests.command import refusal, run_command
 from tests.plugins.distributions import install
 
 HOOKIMPL = "from jimsapi import *\n"
@@ -289,35 +289,29 @@ def test_a_refused_start_prints_one_line_and_exits_1(bot: Path, fault: str) -> N
         "options: an unknown annotation",
     ],
 )
-def test_beside_a_faulty_plugin_what_diagnoses_still_works(
-    bot: Path, capsys: pytest.CaptureFixture[str], fault: str
-) -> None:
+def test_beside_a_faulty_plugin_what_diagnoses_still_works(bot: Path, fault: str) -> None:
     install(bot, "acme-faulty", HOOKIMPL + FAULTY_PLUGINS[fault][0], point="mishap = acme_faulty", version="2.1")
-    assert "1. mishap  acme-faulty 2.1  acme_faulty" in diagnose("plugins", capsys)
+    assert "1. mishap  acme-faulty 2.1  acme_faulty" in diagnose("plugins", bot)
     assert "acme_faulty" not in sys.modules
-    assert diagnose("--version", capsys).startswith("jimsapi ")
-    shown = diagnose("--help", capsys)
+    assert diagnose("--version", bot).startswith("jimsapi ")
+    shown = diagnose("--help", bot)
     assert "--api-key" in shown
     assert "pipuninstallacme-faulty" in "".join(shown.split())  # wrapped, also at hyphens
 
 
 @pytest.mark.parametrize("body", ["raise LookupError('x')", "cli.nothing"])
-def test_help_works_beside_a_plugin_whose_commands_fail(
-    bot: Path, capsys: pytest.CaptureFixture[str], body: str
-) -> None:
+def test_help_works_beside_a_plugin_whose_commands_fail(bot: Path, body: str) -> None:
     install(bot, "acme-faulty", f"{HOOKIMPL}@hookimpl\ndef jimsapi_commands(cli): {body}")
-    assert "pipuninstallacme-faulty" in "".join(diagnose("--help", capsys).split())
+    assert "pipuninstallacme-faulty" in "".join(diagnose("--help", bot).split())
     assert "jimsapi_commands failed" in start(bot)
 
 
-def test_a_command_that_plugins_would_break_says_so_under_check_too(
-    bot: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_command_that_plugins_would_break_says_so_under_check_too(bot: Path) -> None:
     install(bot, "acme-faulty", "import no_such_package")
-    checked = run_here(capsys, "check", "--app", "bot", "--store", "memory:")
+    checked = run_command("check", "--app", "bot", "--store", "memory:", cwd=bot)
     assert checked.returncode == 1
     assert "no_such_package" in checked.stderr.splitlines()[-1]
-    assert "no_such_package" in refusal(run_here(capsys, "openapi", "--app", "bot"))
+    assert "no_such_package" in refusal(run_command("openapi", "--app", "bot", cwd=bot))
 
 
 @pytest.mark.anyio
@@ -327,9 +321,7 @@ async def test_a_target_that_is_not_in_its_module_is_named(bot: Path) -> None:
     assert "plugin mishap (acme_faulty:plugin, distribution acme-faulty 1.0) cannot be imported: AttributeError" in line
 
 
-def test_two_distributions_under_one_name_are_refused_naming_both(
-    bot: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_two_distributions_under_one_name_are_refused_naming_both(bot: Path) -> None:
     hook = f"{HOOKIMPL}@hookimpl\ndef jimsapi_observer(): return None"
     install(bot, "acme-one", hook, point="audit = acme_one", version="1.1")
     install(bot, "acme-two", hook, point="audit = acme_two", version="2.2")
@@ -338,7 +330,7 @@ def test_two_distributions_under_one_name_are_refused_naming_both(
     assert "acme-one 1.1" in line
     assert "acme-two 2.2" in line
     assert "pip uninstall" in line
-    listed = diagnose("plugins", capsys)
+    listed = diagnose("plugins", bot)
     assert "1. audit  acme-one 1.1" in listed
     assert "2. audit  acme-two 2.2" in listed
 
@@ -353,13 +345,13 @@ def jimsapi_options():
 """
 
 
-def test_two_owners_of_an_option_are_refused_naming_both(bot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_owners_of_an_option_are_refused_naming_both(bot: Path) -> None:
     install(bot, "acme-one", OPTION % ("tape", "path"))
     install(bot, "acme-two", OPTION % ("tape", "path"))
     line = start(bot)
     assert "option --tape-path is declared by acme-one and by acme-two" in line
     assert "uninstall one of the two" in line
-    assert "--tape-path" in diagnose("--help", capsys)
+    assert "--tape-path" in diagnose("--help", bot)
 
 
 @pytest.mark.anyio
@@ -427,20 +419,14 @@ async def test_an_auth_variable_without_its_plugin_stops_the_start(
     assert f"JIMS_AUTHENTIK_URL{suffix} is set, but jimsapi-authentik is not installed" in line
 
 
-def test_an_empty_auth_variable_is_unset(
-    bot: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for variable in ("JIMS_AUTHENTIK_URL", "JIMS_OIDC_ISSUER"):
-        monkeypatch.setenv(variable, "")
-    checked = run_here(capsys, "check", "--app", "bot")
+def test_an_empty_auth_variable_is_unset(bot: Path) -> None:
+    checked = run_command("check", "--app", "bot", cwd=bot, env={"JIMS_AUTHENTIK_URL": "", "JIMS_OIDC_ISSUER": ""})
     assert checked.returncode == 0, checked.stderr
 
 
-def test_an_auth_option_goes_to_its_plugin_where_that_is_installed(
-    bot: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_auth_option_goes_to_its_plugin_where_that_is_installed(bot: Path) -> None:
     install(bot, "jimsapi-authentik", OPTION % ("authentik", "url"), point="authentik = jimsapi_authentik")
-    checked = run_here(capsys, "check", "--app", "bot", "--authentik-url", "https://id.example.org")
+    checked = run_command("check", "--app", "bot", "--authentik-url", "https://id.example.org", cwd=bot)
     assert checked.returncode == 0, checked.stderr
 
 
@@ -451,15 +437,13 @@ async def test_an_auth_order_that_names_an_absent_provider_stops_the_start(bot: 
     assert "--auth-order names door, which is not installed or not configured (there are: key)" in line
 
 
-def test_an_auth_order_that_names_an_unconfigured_provider_stops_the_start(
-    bot: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    line = refusal(run_here(capsys, "check", "--app", "bot", "--auth-order", "key"))
+def test_an_auth_order_that_names_an_unconfigured_provider_stops_the_start(bot: Path) -> None:
+    line = refusal(run_command("check", "--app", "bot", "--auth-order", "key", cwd=bot))
     assert "--auth-order names key, which is not installed or not configured (there are: none)" in line
 
 
-def diagnose(argument: str, capsys: pytest.CaptureFixture[str]) -> str:
+def diagnose(argument: str, folder: Path) -> str:
     """What the command prints for an argument that must succeed."""
-    ran = run_here(capsys, argument)
+    ran = run_command(argument, cwd=folder)
     assert ran.returncode == 0
     return ran.stdout

@@ -6,7 +6,7 @@ import pytest
 
 from jimsapi import create_api
 from jimsapi.asgi.testing import TestClient
-from tests.command import refusal, run_here
+from tests.command import refusal, run_command
 from tests.plugins.distributions import install
 
 ROUTE = """
@@ -85,10 +85,10 @@ async def test_a_name_that_is_not_installed_stops_the_start(doors: Path, option:
         await routes(**{option: "frond"})
 
 
-def test_a_plugin_that_is_left_out_is_not_imported(doors: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plugin_that_is_left_out_is_not_imported(doors: Path) -> None:
     install(doors, "acme-broken", BROKEN)
-    assert run_here(capsys, "check", "--app", "bot", "--store", "memory:").returncode == 1
-    checked = run_here(capsys, "check", "--app", "bot", "--store", "memory:", "--without-plugin=acme-broken")
+    assert run_command("check", "--app", "bot", "--store", "memory:", cwd=doors).returncode == 1
+    checked = run_command("check", "--app", "bot", "--store", "memory:", "--without-plugin=acme-broken", cwd=doors)
     assert checked.returncode == 0, checked.stderr
     assert "front (acme-front-door 1.0)" in checked.stdout
 
@@ -108,49 +108,43 @@ def test_a_plugin_that_is_left_out_is_not_imported(doors: Path, capsys: pytest.C
 )
 @pytest.mark.parametrize("before", [True, False])
 def test_flags_before_or_behind_a_subcommand_select_plugins(
-    doors: Path, capsys: pytest.CaptureFixture[str], flags: list[str], loaded: str, before: bool
+    doors: Path, flags: list[str], loaded: str, before: bool
 ) -> None:
     arguments = ["check", "--app", "bot", "--store", "memory:"]
-    checked = run_here(capsys, *(flags + arguments if before else arguments + flags))
+    checked = run_command(*(flags + arguments if before else arguments + flags), cwd=doors)
     assert checked.returncode == 0, checked.stderr
     assert loaded in checked.stdout.splitlines()
 
 
-def test_without_authentication_the_warning_names_the_plugins_that_are_not_loaded(
-    doors: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_authentication_the_warning_names_the_plugins_that_are_not_loaded(doors: Path) -> None:
     install(doors, "acme-lock", PROVIDER, point="lock = acme_lock")
-    checked = run_here(capsys, "check", "--app", "bot", "--store", "memory:", "--without-plugin", "lock")
+    checked = run_command("check", "--app", "bot", "--store", "memory:", "--without-plugin", "lock", cwd=doors)
     assert "restrict the network (plugins that are not loaded: lock)" in checked.stderr
 
 
 @pytest.mark.parametrize("value", [",", " , "])
-def test_a_selection_without_a_name_is_refused(doors: Path, capsys: pytest.CaptureFixture[str], value: str) -> None:
-    ran = run_here(capsys, "check", "--app", "bot", "--plugins", value)
+def test_a_selection_without_a_name_is_refused(doors: Path, value: str) -> None:
+    ran = run_command("check", "--app", "bot", "--plugins", value, cwd=doors)
     assert "names no plugin; give names, or none" in refusal(ran)
 
 
-def test_the_list_of_plugins_shows_what_is_left_out(doors: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    back, front = run_here(capsys, "plugins", "--without-plugin", "back").stdout.splitlines()[:2]
+def test_the_list_of_plugins_shows_what_is_left_out(doors: Path) -> None:
+    back, front = run_command("plugins", "--without-plugin", "back", cwd=doors).stdout.splitlines()[:2]
     assert back.endswith("(not loaded: --plugins or --without-plugin leaves it out)")
     assert front == "2. front  acme-front-door 1.0  acme_front_door"
 
 
-def test_the_error_of_a_broken_plugin_names_the_option_that_starts_without_it(
-    doors: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_error_of_a_broken_plugin_names_the_option_that_starts_without_it(doors: Path) -> None:
     install(doors, "acme-broken", BROKEN, point="broken = acme_broken")
-    line = refusal(run_here(capsys, "--app", "bot", "--store", "memory:"))
+    line = refusal(run_command("--app", "bot", "--store", "memory:", cwd=doors))
     assert "RuntimeError: it is broken" in line
     assert "--without-plugin broken" in line
 
 
-def test_check_beside_broken_plugins_checks_the_others_and_shows_every_error(
-    doors: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_beside_broken_plugins_checks_the_others_and_shows_every_error(doors: Path) -> None:
     install(doors, "acme-broken", BROKEN)
     install(doors, "zzz-broken", "raise RuntimeError('this one, too')")
-    checked = run_here(capsys, "check", "--app", "bot", "--store", "memory:")
+    checked = run_command("check", "--app", "bot", "--store", "memory:", cwd=doors)
     assert checked.returncode == 1
     assert "front (acme-front-door 1.0)" in checked.stdout
     assert "it is broken" in checked.stderr
@@ -159,10 +153,10 @@ def test_check_beside_broken_plugins_checks_the_others_and_shows_every_error(
 
 @pytest.mark.parametrize("arguments", [["--acme-secret", "x", "--app", "bot"], ["acme-command"]])
 def test_beside_an_option_or_command_that_a_broken_plugin_may_have_stands_its_error(
-    doors: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+    doors: Path, arguments: list[str]
 ) -> None:
     install(doors, "acme-broken", BROKEN)
-    ran = run_here(capsys, *arguments)
+    ran = run_command(*arguments, cwd=doors)
     assert ran.returncode == 2
     assert "it is broken" in ran.stderr
     assert "No such" in ran.stderr
@@ -183,25 +177,25 @@ def test_beside_an_option_or_command_that_a_broken_plugin_may_have_stands_its_er
     ],
 )
 def test_whatever_breaks_a_plugin_keys_and_help_work_and_check_fails_without_a_traceback(
-    doors: Path, capsys: pytest.CaptureFixture[str], code: str
+    doors: Path, code: str
 ) -> None:
     install(doors, "acme-broken", code, point="broken = acme_broken" + (":plugin" if "plugin = P" in code else ""))
-    assert run_here(capsys, "keys", "new", "website", "--keys-file", "keys.json").returncode == 0
-    assert run_here(capsys, "--help").returncode == 0
-    checked = run_here(capsys, "check", "--app", "bot", "--store", "memory:")
+    assert run_command("keys", "new", "website", "--keys-file", "keys.json", cwd=doors).returncode == 0
+    assert run_command("--help", cwd=doors).returncode == 0
+    checked = run_command("check", "--app", "bot", "--store", "memory:", cwd=doors)
     assert checked.returncode == 1
     assert "Traceback" not in checked.stderr
 
 
-def test_two_plugins_of_one_name_do_not_keep_keys_from_working(doors: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_plugins_of_one_name_do_not_keep_keys_from_working(doors: Path) -> None:
     install(doors, "acme-other-door", ROUTE.replace("NAME", "other"), point="front = acme_other_door")
-    assert run_here(capsys, "keys", "new", "website", "--keys-file", "keys.json").returncode == 0
-    assert "two plugins are named front" in run_here(capsys, "check", "--app", "bot").stderr
+    assert run_command("keys", "new", "website", "--keys-file", "keys.json", cwd=doors).returncode == 0
+    assert "two plugins are named front" in run_command("check", "--app", "bot", cwd=doors).stderr
 
 
-def test_an_option_that_no_plugin_can_have_stays_wrong_usage(doors: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_here(capsys, "--acme-secret", "x").returncode == 2
-    assert run_here(capsys, "acme-command").returncode == 2
+def test_an_option_that_no_plugin_can_have_stays_wrong_usage(doors: Path) -> None:
+    assert run_command("--acme-secret", "x", cwd=doors).returncode == 2
+    assert run_command("acme-command", cwd=doors).returncode == 2
 
 
 @pytest.mark.anyio

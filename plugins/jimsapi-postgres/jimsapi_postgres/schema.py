@@ -90,8 +90,8 @@ MIGRATIONS: Mapping[int, Sequence[Change]] = {
 """Each version of the schema, in order, with the changes that lead to it from the one before.
 
 The scripts of a version are one transaction, and its indexes are built after it. To change the schema, add the next
-version. `usage` and `functions` move to it. Servers of earlier versions may run meanwhile: a function whose parameters
-or results change gets another name, and `SERVES_FROM` is the oldest version whose servers still work.
+version. `usage` and `functions` move to it. Older servers may run meanwhile: a function whose parameters or results
+change gets another name, and `SERVES_FROM` is the oldest version whose servers still work.
 """
 SCHEMA_VERSION = max(MIGRATIONS)
 SERVES_FROM = FIRST_VERSION
@@ -249,7 +249,7 @@ async def read_version(connection: Connection, name: str) -> int:
 
 
 async def _set_version(connection: Connection) -> None:
-    """Store the version, at the end of an upgrade: until then, servers of an earlier version may use the database."""
+    """Store the version, at the end of an upgrade: until then, older servers may use the database."""
     async with connection.transaction():
         await connection.execute(
             "CREATE TABLE IF NOT EXISTS jimsapi_schema (version int NOT NULL, serves_from int NOT NULL)"

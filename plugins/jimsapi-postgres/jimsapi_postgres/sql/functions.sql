@@ -1,5 +1,5 @@
--- The functions that the server calls, each in one round trip, and those that these call. Servers of an earlier version may
--- run at the same time: a function whose parameters or results change gets another name.
+-- The functions that the server calls, each in one round trip, and those that these call. Servers of two versions may run
+-- at the same time: a function whose parameters or results change gets another name.
 --
 -- A function acquires its locks first, and all functions in the same order: idempotency keys, then contacts and external
 -- ids, then threads, each sorted. Its later statements see what others committed while it waited (READ COMMITTED).
